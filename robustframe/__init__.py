@@ -1,0 +1,1 @@
+"""Adversarial robustness evaluation for models that solve."""

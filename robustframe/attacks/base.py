@@ -1,0 +1,140 @@
+"""The contract of an attack, enforced once: validate, search, project, re-evaluate on the exact model."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar, final
+
+import torch
+from torch import nn
+
+from robustframe.draws import Draws
+from robustframe.errors import InputError
+from robustframe.probe import DEFAULT_BATCH, Probe, SearchOver, borrowed, call_in_batches, predict
+from robustframe.threat import ThreatModel
+from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """A verified outcome, example by example."""
+
+    adversarial: Images
+    """The best allowed point found; the clean image where nothing better was."""
+    success: Verdicts
+    """The exact model misclassifies the stored point, inside ball and box."""
+    claimed: Verdicts
+    """The search saw a misclassification; ``claimed & ~success`` did not stand up to verification."""
+    prediction: Labels
+    """The exact model's class of the stored point; -1 for NaN logits or a point never evaluated."""
+    distance: PerExample
+    """Distance of the stored point in the threat's norm, float64."""
+    forwards: Labels
+    backwards: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack: frozen hyperparameters and one method that searches.
+
+    Subclasses implement `perturb`; `run` is final, so no attack reports its own success.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
+    """The norms this attack is defined for."""
+    positive: ClassVar[tuple[str, ...]] = ("steps", "step_size", "restarts", "targets", "queries")
+    """Settings that must be above zero where the attack has them."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in self.positive and not value > 0:
+                raise InputError(f"{type(self).__name__}: {field.name} = {value!r} must be above 0")
+
+    @abstractmethod
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+        """Search for adversarial points through the probe.
+
+        Args:
+            probe: access to the model; it remembers the best allowed point by itself.
+            x: clean images, shape (n, ...).
+            threat: the ball and the box.
+            draws: random numbers, row by row.
+
+        Returns:
+            The last iterate, shape (n, ...); it is projected and evaluated if it has not been yet.
+        """
+
+    @final
+    def run(
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        draws: Draws,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        budget: int | None = None,
+        known_correct: bool = False,
+    ) -> AttackResult:
+        """Attack every example and verify the outcome on the exact model.
+
+        Args:
+            model: maps images to logits; comes back exactly as it was.
+            x: clean images inside the box, shape (n, ...).
+            y: labels, shape (n,).
+            threat: the ball and the box.
+            draws: random numbers for these rows.
+            batch_size: rows of one model call at most; it changes no verdict.
+            budget: forwards and backwards that one example may cost.
+            known_correct: the caller knows that every clean image is classified correctly, which saves a forward;
+                otherwise an image that is already wrong is a success at distance 0.
+
+        Returns:
+            The outcome of each example.
+
+        Raises:
+            InputError: for a norm this attack is not defined for, or images outside the box.
+        """
+        if threat.norm not in self.norms:
+            raise InputError(
+                f"{type(self).__name__} is not defined for {threat.norm}; it takes {', '.join(self.norms)}"
+            )
+        if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
+            raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
+        with borrowed(model, seed=draws.child("model").seed):
+            probe = Probe(model, x.detach(), y, threat, batch_size=batch_size, budget=budget)
+            if len(x):
+                self._search(probe, x.detach(), threat, draws, known_correct)
+            return _verify(probe)
+
+    def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
+        try:
+            if not known_correct:
+                probe.logits(x)
+            probe.settle(threat.project(x, self.perturb(probe, x, threat, draws).detach()))
+        except SearchOver:
+            pass
+
+
+def _verify(probe: Probe) -> AttackResult:
+    """Re-evaluate every claimed success on the exact model, as the stored point."""
+    claimed = probe.broken.clone()
+    prediction = torch.where(claimed, -1, probe.y)
+    success = torch.zeros_like(claimed)
+    rows = claimed.nonzero().squeeze(1)
+    if len(rows):
+        points = probe.best[rows]
+        with torch.no_grad():
+            prediction[rows] = predict(call_in_batches(probe.model, points, probe.batch_size))
+        probe.forwards[rows] += 1
+        success[rows] = (prediction[rows] != probe.y[rows]) & probe.threat.contains(probe.x[rows], points)
+    return AttackResult(
+        adversarial=probe.best,
+        success=success,
+        claimed=claimed,
+        prediction=prediction,
+        distance=probe.threat.distance(probe.x, probe.best),
+        forwards=probe.forwards,
+        backwards=probe.backwards,
+    )

@@ -1,0 +1,23 @@
+"""The fast gradient sign method and its counterparts in the other norms."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robustframe.attacks.base import Attack
+from robustframe.draws import Draws
+from robustframe.losses import LOSSES
+from robustframe.probe import Probe
+from robustframe.threat import ThreatModel
+from robustframe.types import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """One step of length eps along the steepest ascent (Goodfellow et al., 2015, arXiv:1412.6572, section 4)."""
+
+    loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
+
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+        del draws
+        gradient = probe.gradient(x, LOSSES[self.loss]).gradient
+        return threat.project(x, x + threat.eps * threat.steepest_ascent(gradient))

@@ -1,0 +1,36 @@
+"""The exceptions that carry a sentence for the user."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that cannot be used: says what was given, what is allowed and what to do."""
+
+
+class IntegrityError(InputError):
+    """A file that is missing, truncated, altered or of another shape than its card says."""
+
+
+class Interrupted(Exception):
+    """An evaluation or training that stopped early and can be continued by the same command."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:
+    """Build the error for a name that is not known, with the nearest known one.
+
+    Args:
+        kind: what the name stands for, such as ``"attack"``.
+        given: the name that was given.
+        allowed: every name that would have been right.
+        where: the file and key it stood in, put in front of the sentence.
+
+    Returns:
+        An error to raise.
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(names) if names else "none"
+    prefix = f"{where}: " if where else ""
+    return InputError(f"{prefix}unknown {kind} {given!r}; {hint + ' ' if hint else ''}known: {listed}")

@@ -1,0 +1,248 @@
+"""The only door from an attack to a model: counts every pass, keeps the best point, drops broken examples."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustframe.errors import InputError
+from robustframe.losses import margin
+from robustframe.threat import ThreatModel
+from robustframe.types import Images, Labels, Logits, PerExample
+
+DEFAULT_BATCH = 256
+_PAD_TO = 16
+"""Model calls are padded to a multiple of this many rows: CPU kernels for a handful of rows round differently,
+and an example's verdict must not depend on how many others are still in its batch."""
+
+ProbeLoss = Callable[..., PerExample]
+"""Called as ``loss(logits, labels)``, or ``loss(logits, labels, targets)`` where targets were given."""
+
+
+class SearchOver(Exception):
+    """Nothing is left to search: every example is broken or out of budget. `Attack.run` catches it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of every row; rows that are no longer searched hold zeros."""
+
+    value: PerExample
+    gradient: Images
+    logits: Logits
+
+
+def predict(logits: Logits) -> Labels:
+    """Return the class of the largest logit, and -1 (never right) where a logit is NaN."""
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+
+
+@contextmanager
+def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
+    """Use a model in evaluation mode with frozen parameters, and give it back exactly as it was.
+
+    Mode per module, ``requires_grad``, ``.grad`` and the random states of torch, NumPy and Python are restored,
+    also after an exception. Inside, those random states start from ``seed``, so a model that draws random numbers
+    repeats itself.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            model.eval()
+            for parameter, _, _ in parameters:
+                parameter.requires_grad_(False)
+            yield model
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, requires_grad, gradient in parameters:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+
+def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
+    """Evaluate a model batch by batch, each padded to a multiple of 16 rows.
+
+    Args:
+        model: maps images to logits.
+        points: images, shape (b, ...), at least one.
+        batch_size: rows of one call at most; rounded up to a multiple of 16.
+
+    Returns:
+        Logits of shape (b, classes), differentiable where the model and the points are.
+
+    Raises:
+        InputError: when the model does not return one row of logits an image.
+    """
+    parts = []
+    for part in points.split(padded(batch_size)):
+        rows = len(part)
+        missing = padded(rows) - rows
+        full = torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
+        logits = model(full)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(full):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"the model returned {shape} for {len(full)} images; it must return logits of shape "
+                f"({len(full)}, classes)"
+            )
+        parts.append(logits[:rows])
+    return torch.cat(parts)
+
+
+def padded(rows: int) -> int:
+    """Round a number of rows up to the size a model call is padded to."""
+    return -(-rows // _PAD_TO) * _PAD_TO
+
+
+class Probe:
+    """One attack's metered access to one model, for n examples.
+
+    An attack writes its loop for all n rows; rows that are broken or out of budget cost nothing, come back as zeros,
+    and once no row is left the probe ends the attack by raising `SearchOver`.
+
+    Args:
+        model: maps images to logits; borrowed (frozen, evaluation mode) for as long as the probe lives.
+        x: clean images, shape (n, ...).
+        y: labels, shape (n,).
+        threat: what counts as allowed; a point outside it is never a success.
+        batch_size: rows of one model call at most.
+        budget: forwards and backwards together that one example may cost; no limit when ``None``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        budget: int | None = None,
+    ) -> None:
+        self.x, self.y, self.threat = x, y, threat
+        self.model = model
+        self.batch_size, self.budget = batch_size, budget
+        rows = len(x)
+        self.forwards = torch.zeros(rows, dtype=torch.long, device=x.device)
+        self.backwards = torch.zeros(rows, dtype=torch.long, device=x.device)
+        self.broken = torch.zeros(rows, dtype=torch.bool, device=x.device)
+        self.best = x.clone()
+        """The allowed point with the largest margin seen so far, for each example."""
+        self.best_margin = torch.full((rows,), -torch.inf, dtype=x.dtype, device=x.device)
+        self._last = torch.full_like(x, torch.nan)
+
+    @property
+    def active(self) -> Labels:
+        """Rows that are still searched: not broken and within the budget."""
+        live = ~self.broken
+        if self.budget is not None:
+            live &= self.forwards + self.backwards < self.budget
+        return live.nonzero().squeeze(1)
+
+    def logits(self, points: Images) -> Logits:
+        """Evaluate all rows without gradients.
+
+        Args:
+            points: images, shape (n, ...).
+
+        Returns:
+            Logits, shape (n, classes); zeros in rows that are no longer searched.
+        """
+        rows = self._live_rows()
+        with torch.no_grad():
+            logits = call_in_batches(self.model, points[rows], self.batch_size)
+        self.forwards[rows] += 1
+        self.observe(rows, points[rows], logits)
+        return _scatter(logits, rows, len(points))
+
+    def gradient(self, points: Images, loss: ProbeLoss, targets: Labels | None = None) -> Evaluation:
+        """Evaluate a loss and its gradient with respect to the images, for all rows.
+
+        Args:
+            points: images, shape (n, ...).
+            loss: per-example loss; see `ProbeLoss`.
+            targets: a target class for each row, handed to the loss.
+
+        Returns:
+            Loss, gradient and logits; zeros in rows that are no longer searched.
+        """
+        rows = self._live_rows()
+        values, gradients, outputs = [], [], []
+        for part in rows.split(padded(self.batch_size)):
+            leaf = points[part].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = call_in_batches(self.model, leaf, len(part))
+                extra = () if targets is None else (targets[part],)
+                value = loss(logits, self.y[part], *extra)
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            else:
+                slope = None
+            values.append(value.detach())
+            outputs.append(logits.detach())
+            gradients.append(torch.zeros_like(leaf) if slope is None else slope)
+        self.forwards[rows] += 1
+        self.backwards[rows] += 1
+        logits = torch.cat(outputs)
+        full = len(points)
+        result = Evaluation(
+            _scatter(torch.cat(values), rows, full),
+            _scatter(torch.cat(gradients), rows, full),
+            _scatter(logits, rows, full),
+        )
+        self.observe(rows, points[rows].detach(), logits)
+        return result
+
+    def observe(self, rows: Labels, points: Images, logits: Logits) -> None:
+        """Take note of evaluated points: which are allowed, which succeed, which are the best so far.
+
+        Raises:
+            SearchOver: when no row is left to search.
+        """
+        labels = self.y[rows]
+        wrong = predict(logits) != labels
+        # A broken example needs no better point, and a NaN logit has no margin.
+        height = torch.where(wrong, torch.inf, margin(logits, labels).nan_to_num(-torch.inf))
+        better = (height > self.best_margin[rows]) & self.threat.contains(self.x[rows], points)
+        improved = rows[better]
+        self.best[improved] = points[better]
+        self.best_margin[improved] = height[better].to(self.best_margin.dtype)
+        self.broken[improved] |= wrong[better]
+        self._last[rows] = points
+        if not len(self.active):
+            raise SearchOver
+
+    def settle(self, points: Images) -> None:
+        """Evaluate the final points of an attack, except those that were its last evaluation anyway."""
+        rows = self._live_rows()
+        rows = rows[(points[rows] != self._last[rows]).flatten(1).any(1)]
+        if len(rows):
+            with torch.no_grad():
+                logits = call_in_batches(self.model, points[rows], self.batch_size)
+            self.forwards[rows] += 1
+            self.observe(rows, points[rows], logits)
+
+    def _live_rows(self) -> Labels:
+        rows = self.active
+        if not len(rows):
+            raise SearchOver
+        return rows
+
+
+def _scatter(values: Tensor, rows: Tensor, full: int) -> Tensor:
+    if len(rows) == full:
+        return values
+    return values.new_zeros((full, *values.shape[1:])).index_copy_(0, rows, values)

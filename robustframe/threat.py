@@ -1,0 +1,190 @@
+"""What an attacker may change and by how much: a ball of one norm, cut by the box of valid images."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from robustframe.draws import Draws
+from robustframe.errors import InputError, unknown
+from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
+
+
+def parse_eps(text: str | float) -> float:
+    """Read a radius such as ``"8/255"`` or ``0.1``.
+
+    Args:
+        text: a number, or a decimal or a fraction as text; input units on [0, 1].
+
+    Returns:
+        The nearest float to the exact value.
+
+    Raises:
+        InputError: when it is no number, not finite, or not above zero.
+
+    >>> parse_eps("8/255") == 8 / 255
+    True
+    """
+    try:
+        value = float(Fraction(text)) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"eps {text!r} is not a number; write 0.1 or '8/255'") from error
+    if not math.isfinite(value) or value <= 0:
+        raise InputError(f"eps {text!r} must be finite and above 0, in input units on [0, 1]")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """A ball of radius ``eps`` in one norm, intersected with the box of valid images."""
+
+    norm: Norm
+    eps: float
+    """Radius in input units."""
+    low: float = 0.0
+    high: float = 1.0
+    label: str = ""
+    """How the user wrote it, such as ``linf:8/255``; made from norm and eps when left out."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", str(self.norm), NORMS)
+        parse_eps(self.eps)
+        if not self.low < self.high:
+            raise InputError(f"the box [{self.low}, {self.high}] is empty")
+        if self.norm == "linf" and self.eps > self.high - self.low:
+            raise InputError(f"linf eps {self.eps} is wider than the whole box [{self.low}, {self.high}]")
+        if not self.label:
+            object.__setattr__(self, "label", f"{self.norm}:{self.eps:g}")
+
+    @classmethod
+    def parse(cls, text: str) -> "ThreatModel":
+        """Read ``"linf:8/255"``, ``"l2:0.5"`` or ``"l1:12"``.
+
+        Raises:
+            InputError: for an unknown norm or a radius that is none.
+
+        >>> ThreatModel.parse("linf:8/255").label
+        'linf:8/255'
+        """
+        norm, colon, eps = text.partition(":")
+        if not colon:
+            raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255'")
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
+        return cls(norm=norm, eps=parse_eps(eps), label=text)
+
+    def distance(self, x: Images, z: Images) -> PerExample:
+        """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
+        return _vector_norm((z.double() - x.double()).flatten(1), self.norm)
+
+    def contains(self, x: Images, z: Images) -> Verdicts:
+        """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
+
+        The ball is widened only by what storing the pixels in their floating-point type can add: half a unit in
+        the last place of 1.0 for each pixel, taken in this norm.
+        """
+        flat = z.flatten(1)
+        dims = flat.shape[1]
+        ulp = torch.finfo(z.dtype).eps / 2
+        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims)}[self.norm]
+        in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
+        return in_box & (self.distance(x, z) <= self.eps + ulp * growth * max(1.0, abs(self.high)))
+
+    def project(self, x: Images, z: Images) -> Images:
+        """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.
+
+        Exact for every norm: the l1 and l2 cases solve the piecewise-linear or -quadratic equation of the
+        multiplier by sorting its breakpoints, so the cut by the box is part of the projection.
+
+        Args:
+            x: centres inside the box, shape (b, ...).
+            z: points of the same shape.
+
+        Returns:
+            Points that satisfy `contains`, same shape and type as ``z``.
+        """
+        if self.norm == "linf":
+            return torch.minimum(torch.maximum(z, x - self.eps), x + self.eps).clamp(self.low, self.high)
+        inside = z.clamp(self.low, self.high)
+        outside = self.distance(x, inside) > self.eps
+        if not outside.any():
+            return inside
+        centre = x[outside].flatten(1).double()
+        step = z[outside].flatten(1).double() - centre
+        room = torch.where(step > 0, self.high - centre, centre - self.low).clamp_min(0)
+        solve = _l2_size if self.norm == "l2" else _l1_size
+        moved = centre + step.sign() * solve(step.abs(), room, self.eps)
+        result = inside.clone()
+        result[outside] = moved.clamp(self.low, self.high).to(z.dtype).view_as(inside[outside])
+        return result
+
+    def random_start(self, x: Images, draws: Draws) -> Images:
+        """Draw a point uniformly from the ball around each ``x``, then project it into the box."""
+        shape = tuple(x.shape[1:])
+        dims = math.prod(shape)
+        if self.norm == "linf":
+            offset = (2 * draws.uniform(*shape) - 1) * self.eps
+        elif self.norm == "l2":
+            direction = draws.normal(*shape)
+            radius = self.eps * draws.uniform() ** (1 / dims)
+            offset = _per_row(radius, x) * direction / _per_row(_vector_norm(direction.flatten(1), "l2"), x)
+        else:
+            # d exponentials over the sum of d + 1 are uniform on the simplex with its inside.
+            sizes = -torch.log1p(-draws.uniform(dims + 1))
+            signs = draws.sign(*shape)
+            offset = self.eps * signs * (sizes[:, :-1] / sizes.sum(1, keepdim=True)).view(-1, *shape)
+        return self.project(x, x + offset.to(x.dtype))
+
+    def steepest_ascent(self, gradient: Images) -> Images:
+        """Return the step of unit norm that climbs fastest along a gradient; zero where the gradient is zero."""
+        if self.norm == "linf":
+            return gradient.sign()
+        flat = gradient.flatten(1)
+        if self.norm == "l2":
+            size = _vector_norm(flat, "l2").clamp_min(torch.finfo(flat.dtype).tiny)
+            return gradient / _per_row(size, gradient)
+        best = flat.abs().argmax(1, keepdim=True)
+        step = torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign())
+        return step.view_as(gradient)
+
+
+def _vector_norm(flat: Tensor, norm: Norm) -> Tensor:
+    order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
+    return torch.linalg.vector_norm(flat, ord=order, dim=1)
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _l2_size(step: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Sizes min(t * step, room) with the t that makes their l2 norm eps (the caller knows it is reached)."""
+    tiny = torch.finfo(step.dtype).tiny
+    # A coordinate stops at t = room / step; one that never moves counts as stopped at the very end.
+    turn, order = torch.where(step > 0, room / step.clamp_min(tiny), torch.inf).sort(dim=1)
+    room_sq, step_sq = room.gather(1, order) ** 2, step.gather(1, order) ** 2
+    gone = room_sq.cumsum(1) - room_sq
+    moving = step_sq.flip(1).cumsum(1).flip(1)
+    reached = gone + torch.where(turn.isfinite(), turn, 0.0) ** 2 * moving
+    passed = ((reached >= eps**2) | ~turn.isfinite()).int()
+    passed[:, -1] = 1
+    at = passed.argmax(1, keepdim=True)
+    t = ((eps**2 - gone.gather(1, at)).clamp_min(0) / moving.gather(1, at).clamp_min(tiny)).sqrt()
+    return torch.minimum(t * step, room)
+
+
+def _l1_size(step: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Sizes clamp(step - shift, 0, room) with the shift that makes them sum to eps (see `_l2_size`)."""
+    # sum clamp(step - shift, 0, room) = sum (step - shift)_+ - sum (step - room - shift)_+, linear between knots.
+    knots, order = torch.cat([step, step - room], 1).sort(dim=1, descending=True)
+    weight = torch.cat([torch.ones_like(step), -torch.ones_like(step)], 1).gather(1, order)
+    slope = weight.cumsum(1)
+    total = (weight * knots).cumsum(1)
+    passed = (total - slope * knots >= eps).int()
+    passed[:, -1] = 1
+    before = passed.argmax(1, keepdim=True) - 1
+    shift = (total.gather(1, before) - eps) / slope.gather(1, before)
+    return torch.minimum((step - shift).clamp_min(0), room)
