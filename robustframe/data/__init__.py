@@ -1,0 +1,6 @@
+"""Datasets: shipped test splits, torchvision's, and the user's own arrays."""
+
+from robustframe.data.dataset import Dataset, from_arrays, identity
+from robustframe.data.loaders import available, load
+
+__all__ = ["Dataset", "available", "from_arrays", "identity", "load"]

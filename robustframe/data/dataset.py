@@ -1,0 +1,178 @@
+"""What a dataset is: images in [0, 1], labels, and a hash that says which examples they are."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustframe.errors import InputError
+from robustframe.types import Images, Labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The examples of one split; equal to another when names, classes and `sha256` are."""
+
+    name: str
+    split: str
+    images: Images = field(repr=False, compare=False)
+    """float32 in [0, 1], on the CPU, shape (n, c, h, w); a user's own may have any shape (n, ...)."""
+    labels: Labels = field(repr=False, compare=False)
+    """int64, shape (n,)."""
+    classes: tuple[str, ...]
+    """What each label means; empty when nobody said."""
+    sha256: str
+    """The identity of the examples: see `identity`."""
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def first(self, count: int) -> "Dataset":
+        """Keep the first examples, in the order of the file.
+
+        Args:
+            count: how many, from 1 to all of them.
+
+        Returns:
+            A dataset with its own `sha256`.
+
+        Raises:
+            InputError: when there are not that many.
+        """
+        if not 1 <= count <= len(self):
+            raise InputError(
+                f"{self.name} {self.split} has {len(self)} examples; {count} cannot be taken from it"
+            )
+        images, labels = self.images[:count], self.labels[:count]
+        return replace(self, images=images, labels=labels, sha256=identity(images, labels))
+
+
+def identity(images: Images, labels: Labels) -> str:
+    """Hash the examples themselves, wherever they came from.
+
+    Images that are exact multiples of 1/255 are hashed as the bytes they were stored as, others as float32.
+    So a dataset has one identity, whether it was loaded by name or its arrays were handed over by the user.
+
+    Args:
+        images: in [0, 1], shape (n, ...).
+        labels: class numbers, shape (n,).
+
+    Returns:
+        64 hexadecimal digits, the same on every machine.
+    """
+    values = images.detach().cpu().numpy().astype("<f4", copy=False)
+    stored = np.rint(values * 255).astype(np.uint8)
+    if np.array_equal(stored.astype(np.float32) / np.float32(255), values):
+        values = stored
+    digest = hashlib.sha256(f"{values.dtype.name} {tuple(values.shape)}\n".encode())
+    digest.update(np.ascontiguousarray(values).data)
+    digest.update(np.ascontiguousarray(labels.cpu().numpy().astype("<i8")).data)
+    return digest.hexdigest()
+
+
+def from_bytes(
+    name: str,
+    split: str,
+    pixels: "np.ndarray[Any, Any]",
+    labels: "np.ndarray[Any, Any]",
+    classes: Sequence[str],
+) -> Dataset:
+    """Make a dataset of pixels stored as bytes.
+
+    Args:
+        name: of the dataset.
+        split: of the dataset.
+        pixels: uint8 values from 0 to 255, shape (n, c, h, w).
+        labels: class numbers, shape (n,).
+        classes: what each label means.
+
+    Returns:
+        The dataset with its pixels divided by 255.
+    """
+    images = torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
+    targets = torch.from_numpy(labels.astype(np.int64))
+    return Dataset(name, split, images, targets, tuple(classes), identity(images, targets))
+
+
+def from_arrays(
+    images: "Tensor | np.ndarray[Any, Any] | Sequence[Any]",
+    labels: "Tensor | np.ndarray[Any, Any] | Sequence[Any]",
+    *,
+    name: str = "custom",
+) -> Dataset:
+    """Make a dataset of the user's own arrays, refusing what would make its numbers meaningless.
+
+    Args:
+        images: floating point in [0, 1], shape (n, ...); copied.
+        labels: whole class numbers from 0, shape (n,); copied.
+        name: how records call it.
+
+    Returns:
+        A dataset with split ``"given"`` on the CPU.
+
+    Raises:
+        InputError: for another range or type, NaN or infinity, lengths that differ, or no examples.
+
+    >>> len(from_arrays([[0.0, 1.0], [0.5, 0.5]], [0, 1]))
+    2
+    """
+    pixels, targets = _tensor(images, "images"), _tensor(labels, "labels")
+    if pixels.dim() < 2:
+        raise InputError(
+            f"images have shape {tuple(pixels.shape)}; they need one row an example, such as (n, c, h, w)"
+        )
+    if targets.dim() != 1:
+        hint = "; turn one-hot rows into class numbers with argmax(1)" if targets.dim() == 2 else ""
+        raise InputError(f"labels have shape {tuple(targets.shape)}, they need shape (n,){hint}")
+    if len(pixels) != len(targets):
+        raise InputError(f"there are {len(pixels)} images but {len(targets)} labels; give one label an image")
+    if pixels.numel() == 0:
+        raise InputError(f"images have shape {tuple(pixels.shape)}: there is nothing to evaluate")
+    pixels, targets = _checked_pixels(pixels), _checked_labels(targets)
+    return Dataset(name, "given", pixels, targets, (), identity(pixels, targets))
+
+
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise InputError(
+            f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array"
+        ) from error
+
+
+def _checked_pixels(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        way = (
+            "divide by 255 (images.float() / 255)" if images.dtype == torch.uint8 else "scale them to floats"
+        )
+        raise InputError(f"images are {kind}, not floating point in [0, 1]; {way}")
+    if not images.isfinite().all():
+        bad = int((~images.isfinite()).flatten(1).any(1).sum())
+        raise InputError(f"{bad} of {len(images)} images hold NaN or infinity; remove or mend them")
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        if low < 0:
+            guess = "they look normalised; undo it and put the normalisation into the model"
+        elif high > 2:
+            guess = "they look like values of [0, 255]; divide by 255"
+        else:
+            guess = "clip them, after finding out why they leave the box"
+        raise InputError(f"images lie in [{low:.4g}, {high:.4g}], not in [0, 1]: {guess}")
+    return images.to(torch.float32, copy=True).contiguous()
+
+
+def _checked_labels(labels: Tensor) -> Tensor:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise InputError(f"labels are {kind}; give whole class numbers, such as labels.long()")
+    lowest = int(labels.min())
+    if lowest < 0:
+        raise InputError(f"the lowest label is {lowest}; class numbers start at 0")
+    return labels.to(torch.int64, copy=True)
