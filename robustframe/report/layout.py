@@ -1,0 +1,165 @@
+"""A robustness table before it has a format: its rows, their grouping, and how a number is written."""
+
+import math
+from dataclasses import dataclass
+
+from robustframe.errors import InputError, unknown
+
+TWINS = ("feed-forward", "recurrent", "difference", "—")
+
+UNKNOWN = "–"
+PLAIN = "—"
+"""The twin of a classifier that has none."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fraction with the ends of its confidence interval; `None` is unknown, and never shown as 0."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for number in (self.value, self.low, self.high):
+            if number is not None and not -1 <= number <= 1:
+                raise InputError(
+                    f"{number} is no fraction in [-1, 1]; divide percent by 100, unknown is None"
+                )
+        if (self.low is None) != (self.high is None):
+            raise InputError(f"the interval [{self.low}, {self.high}] has one end; give both or none")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise InputError(f"the interval [{self.low}, {self.high}] ends before it begins")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One classifier under one threat, or the difference between the twins of a pair."""
+
+    model: str
+    coherence: float | None
+    """Of the model's frame; `None` when it has no frame or nobody measured it."""
+    twin: str
+    """One of `TWINS`: ``"difference"`` is recurrent less feed-forward, ``"—"`` has no twin."""
+    threat: str
+    clean: Cell
+    robust: Cell
+    p_clean: float | None = None
+    p_robust: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.twin not in TWINS:
+            raise unknown("twin", self.twin, TWINS)
+        for p in (self.p_clean, self.p_robust):
+            if p is not None and not 0 <= p <= 1:
+                raise InputError(f"p = {p} is no probability in [0, 1]; unknown is None")
+        if self.coherence is not None and not (math.isfinite(self.coherence) and self.coherence >= 0):
+            raise InputError(f"coherence {self.coherence} is no number from 0; unknown is None")
+        if self.twin != "difference" and min(_known(self.clean) + _known(self.robust), default=0) < 0:
+            raise InputError(f"{self.model} has an accuracy below 0; only a difference may be negative")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a reader compares: rows in any order; they are grouped by model, then threat, then twin."""
+
+    title: str
+    caption: str
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InputError(f"the table {self.title!r} has no rows")
+        seen: dict[str, float] = {}
+        for row in self.rows:
+            if row.coherence is not None and seen.setdefault(row.model, row.coherence) != row.coherence:
+                both = f"{seen[row.model]} and {row.coherence}"
+                raise InputError(f"model {row.model!r} has two coherences, {both}; give each its own name")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one model, in the order in which they are shown."""
+
+    model: str
+    coherence: float | None
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A cell as text, in the three parts that are aligned apart."""
+
+    value: str
+    interval: str
+    p: str
+
+
+def grouped(table: Table) -> tuple[Group, ...]:
+    """Group the rows by model; models and threats keep the order in which they first appear."""
+    models = list(dict.fromkeys(row.model for row in table.rows))
+    threats = list(dict.fromkeys(row.threat for row in table.rows))
+    groups = []
+    for model in models:
+        rows = [row for row in table.rows if row.model == model]
+        rows.sort(key=lambda row: (threats.index(row.threat), TWINS.index(row.twin)))
+        coherence = next((row.coherence for row in rows if row.coherence is not None), None)
+        groups.append(Group(model, coherence, tuple(rows)))
+    return tuple(groups)
+
+
+def notes(table: Table) -> dict[str, int]:
+    """Number the distinct notes from 1, in the order in which their rows are shown."""
+    texts = (row.note for group in grouped(table) for row in group.rows if row.note)
+    return {text: number for number, text in enumerate(dict.fromkeys(texts), start=1)}
+
+
+def written(cell: Cell, p: float | None, *, signed: bool) -> Written:
+    """Write a fraction as percent with one decimal.
+
+    Args:
+        cell: the fraction and its interval.
+        p: of a test that the difference is 0.
+        signed: whether a plus is shown, as for differences.
+
+    Returns:
+        Its parts, such as ``"+0.4"``, ``"[-0.3, +1.1]"`` and ``"p = 0.39"``; empty where there is none.
+
+    >>> written(Cell(0.913, 0.894, 0.929), None, signed=False)
+    Written(value='91.3', interval='[89.4, 92.9]', p='')
+    """
+    if cell.value is None:
+        return Written(UNKNOWN, "", "")
+    interval = ""
+    if cell.low is not None and cell.high is not None:
+        interval = f"[{_percent(cell.low, signed)}, {_percent(cell.high, signed)}]"
+    return Written(_percent(cell.value, signed), interval, _p(p))
+
+
+def coherence_text(coherence: float | None) -> str:
+    """Write a coherence with three decimals."""
+    return UNKNOWN if coherence is None else f"{coherence:.3f}"
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks, control and invisible characters by spaces, so that no name breaks a table."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _known(cell: Cell) -> list[float]:
+    return [number for number in (cell.value, cell.low, cell.high) if number is not None]
+
+
+def _percent(fraction: float, signed: bool) -> str:
+    text = f"{100 * fraction:+.1f}" if signed else f"{100 * fraction:.1f}"
+    # A difference that rounds to nothing has no sign to show.
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"

@@ -1,0 +1,273 @@
+"""One table in four formats: what is shown, what is left unknown, and what a hostile name cannot do."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from robustframe.errors import InputError
+from robustframe.report.layout import Written, written
+from robustframe.report.tables import FORMATS, Cell, Row, Table, render
+
+LINF = "linf:8/255"
+
+
+def _pair(model: str, coherence: float | None = 0.123, threat: str = LINF) -> tuple[Row, ...]:
+    return (
+        Row(model, coherence, "feed-forward", threat, Cell(0.913, 0.894, 0.929), Cell(0.041, 0.03, 0.055)),
+        Row(model, coherence, "recurrent", threat, Cell(0.917, 0.899, 0.932), Cell(0.5, 0.46, 0.54)),
+        Row(
+            model,
+            coherence,
+            "difference",
+            threat,
+            Cell(0.004, -0.003, 0.011),
+            Cell(0.459, 0.42, 0.5),
+            0.39,
+            1e-9,
+        ),
+    )
+
+
+PLAIN_ROW = Row("resnet", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell(), note="robust: no attack has run")
+TABLE = Table("Pairs", "95 % intervals.", (*_pair("chain"), PLAIN_ROW))
+
+MARKDOWN = """\
+**Pairs**
+
+| Model | Coherence | Twin | Threat | Clean accuracy (%) | Robust accuracy (%) |
+| :-- | --: | :-- | :-- | :-- | :-- |
+| chain | 0.123 | feed-forward | linf:8/255 | 91.3 [89.4, 92.9] | 4.1 [3.0, 5.5] |
+|  |  | recurrent |  | 91.7 [89.9, 93.2] | 50.0 [46.0, 54.0] |
+|  |  | difference |  | +0.4 [-0.3, +1.1], p = 0.39 | +45.9 [+42.0, +50.0], p < 0.001 |
+| resnet | – | —¹ | linf:8/255 | 95.0 [94.0, 96.0] | – |
+
+95 % intervals.
+
+¹ robust: no attack has run
+"""
+
+LATEX = r"""\begin{table}[t]
+\centering
+\caption{\textbf{Pairs.} 95 \% intervals.}
+\label{tab:pairs}
+\begin{tabular}{lrllr@{~}lr@{~}l}
+\toprule
+Model & Coherence & Twin & Threat & \multicolumn{2}{l}{Clean accuracy (\%)} & \multicolumn{2}{l}{Robust accuracy (\%)} \\
+\midrule
+chain & 0.123 & feed-forward & linf:8/255 & $91.3$ & $[89.4, 92.9]$ & $4.1$ & $[3.0, 5.5]$ \\
+ &  & recurrent &  & $91.7$ & $[89.9, 93.2]$ & $50.0$ & $[46.0, 54.0]$ \\
+ &  & difference &  & $+0.4$ & $[-0.3, +1.1]$, $p = 0.39$ & $+45.9$ & $[+42.0, +50.0]$, $p < 0.001$ \\
+\midrule
+resnet & -- & ---$^{1}$ & linf:8/255 & $95.0$ & $[94.0, 96.0]$ & -- &  \\
+\bottomrule
+\end{tabular}
+\par\smallskip{\footnotesize $^{1}$ robust: no attack has run}
+\end{table}
+"""  # noqa: E501
+
+CSV = """\
+model,coherence,twin,threat,clean,clean_low,clean_high,robust,robust_low,robust_high,p_clean,p_robust,note
+chain,0.123,feed-forward,linf:8/255,0.913,0.894,0.929,0.041,0.03,0.055,,,
+chain,0.123,recurrent,linf:8/255,0.917,0.899,0.932,0.5,0.46,0.54,,,
+chain,0.123,difference,linf:8/255,0.004,-0.003,0.011,0.459,0.42,0.5,0.39,1e-09,
+resnet,,,linf:8/255,0.95,0.94,0.96,,,,,,robust: no attack has run
+""".replace("\n", "\r\n")
+
+TERMINAL = """\
+Pairs
+──────────────────────────────────────────────────────────────────────────────────────
+Model           Threat      Clean %                     Robust %
+──────────────────────────────────────────────────────────────────────────────────────
+chain   coherence 0.123
+  feed-forward  linf:8/255  91.3 [89.4, 92.9]              4.1 [3.0, 5.5]
+  recurrent                 91.7 [89.9, 93.2]             50.0 [46.0, 54.0]
+  difference                +0.4 [-0.3, +1.1] p = 0.39   +45.9 [+42.0, +50.0] p < 0.001
+resnet¹         linf:8/255  95.0 [94.0, 96.0]                –
+──────────────────────────────────────────────────────────────────────────────────────
+95 % intervals.
+¹ robust: no attack has run
+"""
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"), [("md", MARKDOWN), ("tex", LATEX), ("csv", CSV), ("terminal", TERMINAL)]
+)
+def test_a_small_table_reads_as_agreed(format: str, expected: str) -> None:
+    assert render(TABLE, format) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "p", "signed", "expected"),
+    [
+        (Cell(0.913, 0.894, 0.929), None, False, Written("91.3", "[89.4, 92.9]", "")),
+        (Cell(0.913), 0.5, False, Written("91.3", "", "p = 0.50")),
+        (Cell(), 0.5, True, Written("–", "", "")),
+        (Cell(0.0, 0.0, 0.004), None, False, Written("0.0", "[0.0, 0.4]", "")),
+        (Cell(-0.0001, -0.01, 0.0001), 1.0, True, Written("0.0", "[-1.0, 0.0]", "p = 1.00")),
+        (Cell(-0.02, -0.03, -0.01), 0.00099, True, Written("-2.0", "[-3.0, -1.0]", "p < 0.001")),
+        (Cell(1.0, 0.996, 1.0), 0.001, False, Written("100.0", "[99.6, 100.0]", "p = 0.001")),
+        (Cell(0.1), 0.0994, True, Written("+10.0", "", "p = 0.099")),
+        (Cell(0.1), 0.0996, True, Written("+10.0", "", "p = 0.10")),
+    ],
+)
+def test_numbers_are_written_for_a_paper(
+    cell: Cell, p: float | None, signed: bool, expected: Written
+) -> None:
+    assert written(cell, p, signed=signed) == expected
+
+
+def test_rows_are_grouped_by_model_then_threat_then_twin_whatever_their_order() -> None:
+    rows = [*_pair("b"), *_pair("a"), *_pair("b", threat="l2:0.5"), *_pair("a", threat="l2:0.5")]
+    shuffled = Table("t", "", (rows[0], *reversed(rows[1:])))
+    found = [
+        (r["model"], r["threat"], r["twin"]) for r in csv.DictReader(io.StringIO(render(shuffled, "csv")))
+    ]
+    twins = ("feed-forward", "recurrent", "difference")
+    assert found == [(m, t, w) for m in ("b", "a") for t in (LINF, "l2:0.5") for w in twins]
+
+
+def test_the_coherence_is_printed_once_a_model_and_may_be_given_on_one_row_only() -> None:
+    first, *others = _pair("chain", None)
+    rows = (first, *others, Row("chain", 0.777, "recurrent", "l2:1", Cell(0.5), Cell(0.5)))
+    for format in ("md", "tex", "terminal"):
+        assert render(Table("t", "", rows), format).count("0.777") == 1
+    assert render(Table("t", "", rows), "csv").count("0.777") == 4
+
+
+def test_columns_that_nobody_filled_are_left_out() -> None:
+    text = render(Table("t", "", (PLAIN_ROW,)), "md")
+    assert "Coherence" not in text
+    assert "Twin" not in text
+    assert "| resnet¹ | linf:8/255 | 95.0 [94.0, 96.0] | – |" in text
+
+
+def test_unknown_is_never_zero() -> None:
+    table = Table("t", "", (Row("m", None, "—", LINF, Cell(), Cell()),))
+    (row,) = csv.DictReader(io.StringIO(render(table, "csv")))
+    assert {row[name] for name in ("coherence", "clean", "clean_low", "robust", "p_clean", "p_robust")} == {
+        ""
+    }
+    for format in ("md", "tex", "terminal"):
+        assert "0.0" not in render(table, format)
+
+
+def test_the_csv_keeps_every_digit() -> None:
+    value = 2 / 3
+    (row,) = csv.DictReader(
+        io.StringIO(render(Table("t", "", (Row("m", None, "—", LINF, Cell(value), Cell()),)), "csv"))
+    )
+    assert float(row["clean"]) == value
+
+
+def test_the_terminal_table_fits_100_columns_and_has_no_control_characters() -> None:
+    widest = Cell(-0.1234, -0.1567, -0.1012)
+    rows = (
+        *_pair("fashion-mnist-conv-chain-low-coherence-seed-3"),
+        Row("x", 0.5, "difference", "linf:16/255", widest, widest, 1e-5, 1e-5),
+        Row("Carmon2019Unlabeled-wide-28-10", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell()),
+    )
+    text = render(Table("Title", "caption " * 40, rows), "terminal")
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_wide_characters_do_not_break_the_columns() -> None:
+    rows = tuple(
+        Row(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg")
+    )
+    lines = render(Table("", "", rows), "terminal").splitlines()[3:6]
+    assert [line[line.index("linf") :] for line in lines] == [lines[1][lines[1].index("linf") :]] * 3
+    assert [line.index("linf") for line in lines] == [5, 7, 8]
+
+
+HOSTILE = [
+    "a|b",
+    "back\\slash\\",
+    "two\nlines\r\nand \x1b[31mred\x1b[0m\u2028\u202e",
+    "<script>alert(1)</script>",
+    "&amp; % $x$ # _ { } ~ ^",
+    "[1in] *",
+    "* item",
+    "`code` [link](javascript:x) ![i](y)",
+    'quote " and, comma',
+    "\\\\ \\end{table} \\input{x}",
+    "",
+]
+
+
+def _hostile(name: str) -> Table:
+    row = Row(name, None, "—", name, Cell(0.5), Cell(0.25), note=name)
+    return Table(name, name, (row, *_pair("calm" + name)))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_inside_its_markdown_cell(name: str) -> None:
+    text = render(_hostile(name), "md")
+    assert "<" not in text.replace("p < 0.001", "")
+    assert "\x1b" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 6
+    for row in rows:
+        # Backslash pairs are one character each; what is left of a pipe then is a border.
+        assert len(re.findall(r"\|", re.sub(r"\\.", "", row))) == 7
+    assert not re.search(r"(?<!\\)(`|\[(?![-+]?\d+\.\d, ))", text)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_inside_its_latex_cell(name: str) -> None:
+    text = render(_hostile(name), "tex")
+    assert set(re.findall(r"\\(end|begin|input)\b", text)) <= {"end", "begin"}
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    bare = re.sub(r"\\[\\&%$#_{}]", "", text)
+    assert not set("#_^~%") & set(re.sub(r"\$\^\{\d\}\$|@\{~\}", "", bare))
+    assert bare.count("{") == bare.count("}")
+    body = text.split("\\midrule\n", 1)[1].split("\\bottomrule")[0].replace("\\midrule\n", "")
+    for line in body.splitlines():
+        assert line.endswith(r" \\")
+        assert not line.startswith(("[", "*"))
+        assert len(re.findall(r"(?<!\\)&", line.replace(r"\\", ""))) == 7 - (".123" not in text)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_survives_the_csv_unchanged(name: str) -> None:
+    first, *_ = csv.DictReader(io.StringIO(render(_hostile(name), "csv"), newline=""))
+    assert (first["model"], first["threat"], first["note"]) == (name, name, name)
+    assert None not in first
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_one_printable_line_in_the_terminal(name: str) -> None:
+    text = render(_hostile(name), "terminal")
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_an_unknown_format_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown table format 'latex'.*known: csv, md, terminal, tex"):
+        render(TABLE, "latex")
+    assert sorted(FORMATS) == ["csv", "md", "terminal", "tex"]
+
+
+def test_what_cannot_be_a_table_is_refused_in_words() -> None:
+    half, nan = Cell(0.5), float("nan")
+    with pytest.raises(InputError, match=r"91\.3 is no fraction in \[-1, 1\]; divide percent by 100"):
+        Cell(91.3)
+    with pytest.raises(InputError, match="nan is no fraction"):
+        Cell(nan)
+    with pytest.raises(InputError, match="has one end; give both or none"):
+        Cell(0.5, 0.4)
+    with pytest.raises(InputError, match="ends before it begins"):
+        Cell(0.5, 0.6, 0.4)
+    with pytest.raises(InputError, match="unknown twin 'recurent'; did you mean 'recurrent'"):
+        Row("m", None, "recurent", LINF, half, half)
+    with pytest.raises(InputError, match=r"p = 1\.5 is no probability"):
+        Row("m", None, "difference", LINF, half, half, p_clean=1.5)
+    with pytest.raises(InputError, match="coherence nan is no number from 0"):
+        Row("m", nan, "—", LINF, half, half)
+    with pytest.raises(InputError, match="m has an accuracy below 0; only a difference may be negative"):
+        Row("m", None, "recurrent", LINF, Cell(-0.1), half)
+    with pytest.raises(InputError, match="the table 't' has no rows"):
+        Table("t", "", ())
+    with pytest.raises(InputError, match=r"model 'm' has two coherences, 0\.1 and 0\.2"):
+        Table("t", "", (*_pair("m", 0.1), *_pair("m", 0.2)))
