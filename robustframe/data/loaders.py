@@ -93,9 +93,11 @@ def _idx_files(
 
 
 def _find(folders: tuple[Path, ...], kind: str, stems: tuple[str, str]) -> list[Path] | None:
-    """Find both files in the first folder with both: flat or as torchvision lays them out, packed or not."""
+    """Find both files in the first folder with both, packed or not."""
     for folder in folders:
-        for base in (folder, folder / kind / "raw"):
+        # MNIST's siblings share its file names, so only one whose content is hashed may lie there unnamed.
+        flat = [folder] if kind == "FashionMNIST" else []
+        for base in (*flat, folder / kind / "raw"):
             places = [next((p for p in (base / f"{s}.gz", base / s) if p.is_file()), None) for s in stems]
             paths = [path for path in places if path is not None]
             if len(paths) == len(stems):
