@@ -153,7 +153,8 @@ class ThreatModel:
 
 def _vector_norm(flat: Tensor, norm: Norm) -> Tensor:
     order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
-    return torch.linalg.vector_norm(flat, ord=order, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
+    return norms
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:

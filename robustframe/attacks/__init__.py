@@ -1,10 +1,22 @@
-"""The attacks, by the name a battery gives them."""
+"""The attacks, and the table that names them."""
 
+from robustframe.attacks.adapters import TorchAttack
+from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack, AttackResult
 from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.pgd import PGD
+from robustframe.attacks.registry import ATTACKS, make_attack
+from robustframe.attacks.square import Square
 
-ATTACKS: dict[str, type[Attack]] = {
-    "fgsm": FGSM,
-}
-
-__all__ = ["ATTACKS", "FGSM", "Attack", "AttackResult"]
+__all__ = [
+    "APGD",
+    "APGDT",
+    "ATTACKS",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "Square",
+    "TorchAttack",
+    "make_attack",
+]

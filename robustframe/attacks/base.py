@@ -87,8 +87,8 @@ class Attack(ABC):
             draws: random numbers for these rows.
             batch_size: rows of one model call at most; it changes no verdict.
             budget: forwards and backwards that one example may cost.
-            known_correct: the caller knows that every clean image is classified correctly, which saves a forward;
-                otherwise an image that is already wrong is a success at distance 0.
+            known_correct: the caller knows that every clean image is classified correctly, which saves a
+                forward; otherwise an image that is already wrong is a success at distance 0.
 
         Returns:
             The outcome of each example.
@@ -108,7 +108,9 @@ class Attack(ABC):
                 self._search(probe, x.detach(), threat, draws, known_correct)
             return _verify(probe)
 
-    def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
+    def _search(
+        self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool
+    ) -> None:
         try:
             if not known_correct:
                 probe.logits(x)

@@ -13,7 +13,7 @@ from robustframe.types import Images
 
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    """One step of length eps along the steepest ascent (Goodfellow et al., 2015, arXiv:1412.6572, section 4)."""
+    """One step of length eps along the steepest ascent (Goodfellow et al., 2015, arXiv:1412.6572)."""
 
     loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
 

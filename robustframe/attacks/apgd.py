@@ -1,0 +1,185 @@
+"""AutoPGD, untargeted and targeted, with the step-size control of the reference implementation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+
+from robustframe.attacks.base import Attack
+from robustframe.draws import Draws
+from robustframe.losses import LOSSES, targeted_dlr
+from robustframe.probe import Evaluation, Probe
+from robustframe.threat import ThreatModel
+from robustframe.types import Images, Labels, Norm
+
+_ALPHA = 0.75
+"""Weight of the gradient step against the momentum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """Auto-PGD (Croce and Hein, 2020, arXiv:2003.01690, algorithm 1), as in AutoAttack.
+
+    With the cross-entropy, 100 steps and one restart it is the APGD-CE of AutoAttack's standard version.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+
+    steps: int = 100
+    restarts: int = 1
+    loss: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy"
+    rho: float = 0.75
+    """Share of the steps since the last checkpoint that must raise the loss; else the step size halves."""
+
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+        evaluate = partial(probe.gradient, loss=LOSSES[self.loss])
+        points = x
+        for restart in range(self.restarts):
+            start = surface_start(x, threat, draws.child("restart", restart))
+            points = ascend(evaluate, x, start, threat, steps=self.steps, rho=self.rho)
+        return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDT(Attack):
+    """Auto-PGD on the targeted DLR loss (Croce and Hein, 2020, arXiv:2003.01690, eq. 7), as in AutoAttack.
+
+    The wrong classes are taken in the order of their logits on the clean image, one run a class and restart.
+    Any misclassification is a success, whichever class was aimed at. A model with fewer classes has fewer
+    targets.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+
+    targets: int = 9
+    steps: int = 100
+    restarts: int = 1
+    rho: float = 0.75
+    """As in `APGD`."""
+
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+        targets = rank_targets(probe.logits(x), probe.y, self.targets)
+        points = x
+        for rank in range(targets.shape[1]):
+            evaluate = partial(probe.gradient, loss=targeted_dlr, targets=targets[:, rank])
+            for restart in range(self.restarts):
+                start = surface_start(x, threat, draws.child("target", rank, "restart", restart))
+                points = ascend(evaluate, x, start, threat, steps=self.steps, rho=self.rho)
+        return points
+
+
+def rank_targets(logits: torch.Tensor, labels: Labels, count: int) -> torch.Tensor:
+    """Return the wrong classes with the largest logits, best first.
+
+    Args:
+        logits: shape (n, classes).
+        labels: true classes, shape (n,).
+        count: how many targets are wanted at most.
+
+    Returns:
+        Class indices, shape (n, min(count, classes - 1)).
+    """
+    wrong = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return wrong.argsort(dim=1, descending=True, stable=True)[:, : min(count, logits.shape[1] - 1)]
+
+
+def surface_start(x: Images, threat: ThreatModel, draws: Draws) -> Images:
+    """Draw a point on the surface of the ball around each ``x`` and clip it into the box, as AutoAttack does.
+
+    In linf the noise is scaled until its largest entry is eps; in l2 the direction is uniform.
+    """
+    shape = tuple(x.shape[1:])
+    noise = (2 * draws.uniform(*shape) - 1 if threat.norm == "linf" else draws.normal(*shape)).to(x.dtype)
+    size = torch.linalg.vector_norm(noise.flatten(1), ord=torch.inf if threat.norm == "linf" else 2, dim=1)
+    return inside(x, x + threat.eps * noise / size.view(-1, *[1] * (x.dim() - 1)), threat)
+
+
+def inside(x: Images, z: Images, threat: ThreatModel) -> Images:
+    """Bring points back as AutoAttack does: scale into the ball, then clip into the box.
+
+    In l2 this is not the nearest point where the box cuts the ball, but published numbers are made with it.
+    """
+    if threat.norm == "l2":
+        offset = z - x
+        size = torch.linalg.vector_norm(offset.flatten(1), dim=1).view(-1, *[1] * (x.dim() - 1))
+        z = (x + offset * (threat.eps / size.clamp_min(threat.eps))).clamp(threat.low, threat.high)
+    # In l2 this moves rounding errors only.
+    return threat.project(x, z)
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """Return after which steps the step size is reviewed, and how many steps lie before each review.
+
+    Source: Croce and Hein, 2020, arXiv:2003.01690, section 3.3, rounded as in AutoAttack.
+
+    >>> checkpoints(100)
+    {22: 22, 41: 19, 57: 16, 70: 13, 80: 10, 87: 7, 93: 6, 99: 6}
+    """
+    window, shortest = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1)
+    shrink = max(int(0.03 * steps), 1)
+    reviews: dict[int, int] = {}
+    step = window
+    while step <= steps:
+        reviews[step] = window
+        window = max(window - shrink, shortest)
+        step += window
+    return reviews
+
+
+def ascend(
+    evaluate: Callable[[Images], Evaluation],
+    x: Images,
+    start: Images,
+    threat: ThreatModel,
+    *,
+    steps: int,
+    rho: float,
+) -> Images:
+    """Climb from a start with momentum and a step size for each example (algorithm 1 of arXiv:2003.01690).
+
+    The symbols are the paper's: ``eta`` the step size, ``f_max`` the highest loss and ``x_max`` its point.
+    Like AutoAttack, and unlike the paper, the first step counts as a rise when its loss is above 0.
+
+    Args:
+        evaluate: gives loss and gradient of points, shape (n, ...).
+        x: clean images, shape (n, ...).
+        start: first iterate, shape (n, ...), inside ball and box.
+        threat: an linf or l2 ball.
+        steps: number of steps; one more point than that is evaluated.
+        rho: see `APGD`.
+
+    Returns:
+        The last iterate, which has been evaluated.
+    """
+    now = evaluate(start)
+    x_k = x_before = x_max = start
+    gradient = g_max = now.gradient
+    f_max = f_max_reviewed = now.value
+    f_before = rises = torch.zeros_like(f_max)
+    halved = torch.ones_like(f_max, dtype=torch.bool)
+    each = (-1, *[1] * (x.dim() - 1))
+    eta = torch.full_like(f_max, 2 * threat.eps, dtype=x.dtype).view(each)
+    reviews = checkpoints(steps)
+    for k in range(1, steps + 1):
+        alpha = 1.0 if k == 1 else _ALPHA
+        z = inside(x, x_k + eta * threat.steepest_ascent(gradient), threat)
+        z = inside(x, x_k + alpha * (z - x_k) + (1 - alpha) * (x_k - x_before), threat)
+        x_before, x_k = x_k, z
+        now = evaluate(x_k)
+        gradient = now.gradient
+        rises = rises + (now.value > f_before)
+        f_before = now.value
+        higher = now.value > f_max
+        f_max = torch.where(higher, now.value, f_max)
+        x_max = torch.where(higher.view(each), x_k, x_max)
+        g_max = torch.where(higher.view(each), gradient, g_max)
+        if k in reviews and k < steps:
+            stuck = ~halved & (f_max_reviewed >= f_max)
+            halved = (rises <= rho * reviews[k]) | stuck
+            f_max_reviewed, rises = f_max, torch.zeros_like(rises)
+            eta = torch.where(halved.view(each), eta / 2, eta)
+            x_k = torch.where(halved.view(each), x_max, x_k)
+            gradient = torch.where(halved.view(each), g_max, gradient)
+    return x_k

@@ -1,0 +1,154 @@
+"""The attacks by name, and how a battery's words become an attack."""
+
+import dataclasses
+import importlib.util
+import inspect
+import math
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+from robustframe.attacks.adapters import TorchAttack
+from robustframe.attacks.apgd import APGD, APGDT
+from robustframe.attacks.base import Attack
+from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.pgd import PGD
+from robustframe.attacks.square import Square
+from robustframe.draws import derive_seed
+from robustframe.errors import InputError, unknown
+
+ATTACKS: dict[str, type[Attack]] = {
+    "fgsm": FGSM,
+    "pgd": PGD,
+    "apgd": APGD,
+    "apgd-t": APGDT,
+    "square": Square,
+}
+"""Our own attacks, by the name a battery gives them."""
+
+
+def make_attack(
+    use: str, settings: Mapping[str, object], *, where: str = "", folder: Path | None = None
+) -> Attack:
+    """Build an attack from a battery's words.
+
+    Args:
+        use: a name in `ATTACKS`, ``"torchattacks:CLASS"``, or ``"file:PATH.py:CLASS"`` for a user's own
+            `Attack`.
+        settings: the attack's settings by name; those left out keep their defaults.
+        where: the file and key this stood in, put in front of every error.
+        folder: what a relative ``PATH`` is relative to; the working directory when ``None``.
+
+    Returns:
+        The attack, with every setting checked.
+
+    Raises:
+        InputError: for an unknown attack or setting, or a setting of the wrong type or range.
+    """
+    try:
+        kind, colon, name = use.partition(":")
+        if colon and kind == "torchattacks":
+            return TorchAttack(name=name, settings=_plain(settings))
+        if colon and kind == "file":
+            return _configure(_load(name, folder or Path()), settings)
+        if use not in ATTACKS:
+            known = [*ATTACKS, "torchattacks:CLASS", "file:PATH.py:CLASS"]
+            raise unknown("attack", use, known)
+        return _configure(ATTACKS[use], settings)
+    except InputError as error:
+        if not where:
+            raise
+        raise InputError(f"{where}: {error}") from error
+
+
+def _configure(cls: type[Attack], settings: Mapping[str, object]) -> Attack:
+    hints = get_type_hints(cls)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+    values: dict[str, object] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise unknown(f"setting of {cls.__name__}", name, known)
+        if not _fits(value, known[name]):
+            raise InputError(f"{cls.__name__}: {name} = {value!r} must be {_words(known[name])}")
+        values[name] = float(value) if known[name] is float and isinstance(value, int) else value
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.init
+        and field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"{cls.__name__} needs {', '.join(missing)}")
+    return cls(**values)
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Say whether a value has the type of a field; types other than the plain ones are left to the class."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint is bool or isinstance(value, bool):
+        return isinstance(value, bool) and hint not in (int, float, str)
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(hint, type) and hint in (int, str):
+        return isinstance(value, hint)
+    return True
+
+
+def _words(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_words(part) for part in get_args(hint))
+    plain: dict[object, str] = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "text",
+        bool: "true or false",
+        type(None): "left out",
+    }
+    return plain.get(hint, str(hint))
+
+
+def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str]:
+    for name, value in settings.items():
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(f"{name} = {value!r} must be a number, text, true or false")
+    return {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+
+
+def _load(place: str, folder: Path) -> type[Attack]:
+    """Load a user's attack from a file, under a module name that cannot meet another module's."""
+    text, colon, name = place.rpartition(":")
+    if not colon or not text or not name:
+        raise InputError(f"attack 'file:{place}' must read 'file:PATH.py:CLASS'")
+    path = folder / text
+    if not path.is_file():
+        raise InputError(f"attack file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{derive_seed(path.resolve())}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"attack file {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses with postponed annotations look their module up.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise InputError(f"attack file {path} does not load: {type(error).__name__}: {error}") from error
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Attack) and not inspect.isabstract(value)
+    }
+    if name not in found:
+        raise unknown(f"attack in {path}", name, found)
+    return found[name]
