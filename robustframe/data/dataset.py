@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustframe.errors import InputError
@@ -77,8 +78,8 @@ def identity(images: Images, labels: Labels) -> str:
 def from_bytes(
     name: str,
     split: str,
-    pixels: "np.ndarray[Any, Any]",
-    labels: "np.ndarray[Any, Any]",
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
     classes: Sequence[str],
 ) -> Dataset:
     """Make a dataset of pixels stored as bytes.
@@ -99,8 +100,8 @@ def from_bytes(
 
 
 def from_arrays(
-    images: "Tensor | np.ndarray[Any, Any] | Sequence[Any]",
-    labels: "Tensor | np.ndarray[Any, Any] | Sequence[Any]",
+    images: Tensor | NDArray[Any] | Sequence[Any],
+    labels: Tensor | NDArray[Any] | Sequence[Any],
     *,
     name: str = "custom",
 ) -> Dataset:

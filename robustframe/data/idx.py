@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustframe.errors import IntegrityError
 
@@ -24,7 +25,7 @@ def unpack(content: bytes, *, where: str) -> bytes:
         raise IntegrityError(f"{where} is truncated or no gzip file ({error}); fetch it again") from error
 
 
-def parse_idx(content: bytes, dims: int, *, where: str) -> "np.ndarray[Any, Any]":
+def parse_idx(content: bytes, dims: int, *, where: str) -> NDArray[Any]:
     """Read an IDX file of unsigned bytes.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
@@ -76,7 +77,7 @@ def fashion_mnist_test() -> Dataset:
     Raises:
         IntegrityError: when a shipped file is missing or altered.
     """
-    arrays: list[np.ndarray[Any, Any]] = []
+    arrays: list[NDArray[Any]] = []
     for name, dims in (("t10k-images-idx3-ubyte.gz", 3), ("t10k-labels-idx1-ubyte.gz", 1)):
         arrays.append(parse_idx(unpack(read_shipped(f"fashion-mnist/{name}"), where=name), dims, where=name))
     return from_bytes("fashion-mnist", "test", arrays[0][:, None], arrays[1], FASHION_CLASSES)
