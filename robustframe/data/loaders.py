@@ -17,7 +17,8 @@ from robustframe.errors import InputError, IntegrityError, unknown
 ROOT_VARIABLE = "ROBUSTFRAME_DATA"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
-_SPLITS = ("train", "test")
+# Of MNIST and Fashion-MNIST.
+_COUNTS = {"train": 60_000, "test": 10_000}
 
 _FASHION_TRAIN = (
     "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -116,7 +117,7 @@ def _read(path: Path) -> _File:
 def _from_idx(name: str, split: str, images: _File, labels: _File, classes: tuple[str, ...]) -> Dataset:
     pixels = parse_idx(images[1], 3, where=str(images[0]))
     targets = parse_idx(labels[1], 1, where=str(labels[0]))
-    shape = (60_000 if split == "train" else 10_000, 28, 28)
+    shape = (_COUNTS[split], 28, 28)
     if pixels.shape != shape or targets.shape != shape[:1] or targets.max() >= len(classes):
         raise IntegrityError(
             f"{images[0]} and {labels[0]} are not the {split} split of {name}: images {pixels.shape}, "
@@ -220,6 +221,6 @@ def load(name: str, split: str = "test", *, root: Path | None = None, download: 
     """
     if name not in _LOADERS:
         raise unknown("dataset", name, _LOADERS)
-    if split not in _SPLITS:
-        raise unknown("split", split, _SPLITS)
+    if split not in ("train", "test"):
+        raise unknown("split", split, ("train", "test"))
     return _LOADERS[name][0](split, _Place(root, download))
