@@ -294,7 +294,7 @@ class Probe:
         )
         return torch.where(self.threat.contains(self.x[rows], points), height, -torch.inf)
 
-    def _best_of_each(self, rows: Labels, points: Images, logits: Logits) -> tuple[Labels, Images, Logits]:
+    def _best_of_each(self, rows: Labels, points: Images, logits: Logits) -> tuple[Tensor, Tensor, Tensor]:
         """Keep the highest of the points of each example."""
         if int(torch.bincount(rows).max()) == 1:
             return rows, points, logits

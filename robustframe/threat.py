@@ -83,15 +83,17 @@ class ThreatModel:
     def contains(self, x: Images, z: Images) -> Verdicts:
         """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
 
-        The ball is widened only by what storing the pixels in their floating-point type can add: half a unit in
-        the last place of 1.0 for each pixel, taken in this norm.
+        The ball is widened only by what storing the pixels in their floating-point type can add: half a unit
+        in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
+        rounding of the distance itself in float64.
         """
         flat = z.flatten(1)
         dims = flat.shape[1]
         ulp = torch.finfo(z.dtype).eps / 2
         growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims)}[self.norm]
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
-        return in_box & (self.distance(x, z) <= self.eps + ulp * growth * max(1.0, abs(self.high)))
+        slack = ulp * growth * max(1.0, abs(self.high)) + self.eps * 1e-12
+        return in_box & (self.distance(x, z) <= self.eps + slack)
 
     def project(self, x: Images, z: Images) -> Images:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.
@@ -188,4 +190,6 @@ def _l1_size(step: Tensor, room: Tensor, eps: float) -> Tensor:
     passed[:, -1] = 1
     before = passed.argmax(1, keepdim=True) - 1
     shift = (total.gather(1, before) - eps) / slope.gather(1, before)
-    return torch.minimum((step - shift).clamp_min(0), room)
+    size = torch.minimum((step - shift).clamp_min(0), room)
+    # A long step minus a large shift is rounded at the scale of the step, not of eps.
+    return size * (eps / size.sum(1, keepdim=True)).clamp_max(1)

@@ -51,6 +51,8 @@ _DIVIDES_BY_GRADIENT = frozenset(
     {"MIFGSM", "DIFGSM", "TIFGSM", "UPGD", "NIFGSM", "SINIFGSM", "VMIFGSM", "VNIFGSM"}
 )
 """Classes that turn a zero gradient into a NaN momentum, which stays."""
+_IN_FLOAT32 = frozenset({"FAB", "TIFGSM", "PIFGSM", "PIFGSMPP", "EADL1", "EADEN"})
+"""Classes with constants in float32, which clash with float64 images."""
 
 _OURS = {
     "model": "the evaluation gives the model",
@@ -103,6 +105,8 @@ class TorchAttack(Attack):
         attack = self._build(proxy, threat, probe, x)
         # Classes that take images only see other inputs as one line of pixels.
         images = (x if x.dim() == 4 else x.reshape(len(x), 1, 1, -1)).contiguous()
+        if self.name in _IN_FLOAT32:
+            images = images.float()
         if self.name == "CW":
             # atanh is infinite on the faces of the box, and such pixels would never move.
             images = images.clamp(1e-6, 1 - 1e-6)
@@ -155,7 +159,7 @@ class _Proxy(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         try:
             points = _TidyGradient.apply(points, self.attack_name in _DIVIDES_BY_GRADIENT)
-            logits = self._evaluate(points)
+            logits = self._evaluate(points).to(points.dtype)
         except Exception as error:
             # To tell the model's own errors and the end of the search from errors of torchattacks.
             self.raised = error
@@ -182,9 +186,9 @@ class _Proxy(nn.Module):
         if math.prod(points.shape[1:]) != math.prod(shape) or (len(shape) == 3 and points.shape[1:] != shape):
             raise InputError(
                 f"torchattacks:{self.attack_name} turns inputs of shape {tuple(shape)} into "
-                f"{tuple(points.shape[1:])}; it is written for square RGB images"
+                f"{tuple(points.shape[1:])}; it is written for square images"
             )
-        return points.reshape(len(points), *shape)
+        return points.reshape(len(points), *shape).to(self.probe.x.dtype)
 
 
 class _TidyGradient(torch.autograd.Function):

@@ -1,0 +1,118 @@
+"""Linear models, whose distance to the boundary is known: attacks reach it, and do not claim to beat it."""
+
+import pytest
+import torch
+from torch import nn
+
+from robustframe.attacks import make_attack
+from robustframe.draws import Draws
+from robustframe.threat import ThreatModel
+
+SIDE = 4
+ROWS = 4
+DISTANCE = {"l1": 0.3, "l2": 0.15, "linf": 0.05}
+DUAL = {"l1": torch.inf, "l2": 2, "linf": 1}
+NEAR, FAR = 1.05, 0.95
+NEARER_IS_LUCK = {"square-l2": 1.6, "torchattacks:CW-l2": 1.25}
+"""Random search with fixed patterns, and steps of one length a pixel, only come near the best direction."""
+
+ATTACKS = [
+    ("fgsm", {}, ["l1", "l2", "linf"]),
+    ("pgd", {}, ["l2", "linf"]),
+    ("pgd", {"loss": "margin", "restarts": 2, "steps": 20}, ["l2", "linf"]),
+    ("apgd", {"steps": 20}, ["l2", "linf"]),
+    ("apgd", {"steps": 20, "loss": "dlr"}, ["l2", "linf"]),
+    ("apgd", {"steps": 20, "loss": "margin"}, ["l2", "linf"]),
+    ("apgd-t", {"steps": 20}, ["l2", "linf"]),
+    ("square", {"queries": 600}, ["linf"]),
+    ("square", {"queries": 300, "resc_schedule": True}, ["l2"]),
+    ("torchattacks:FGSM", {}, ["linf"]),
+    ("torchattacks:PGD", {}, ["linf"]),
+    ("torchattacks:MIFGSM", {}, ["linf"]),
+    ("torchattacks:VMIFGSM", {}, ["linf"]),
+    ("torchattacks:UPGD", {"loss": "margin"}, ["linf"]),
+    ("torchattacks:SPSA", {"nb_iter": 10, "nb_sample": 128, "lr": 0.02}, ["linf"]),
+    ("torchattacks:PGDL2", {}, ["l2"]),
+    ("torchattacks:CW", {"steps": 100}, ["l2"]),
+    ("torchattacks:DeepFool", {}, ["l2"]),
+    ("torchattacks:FAB", {"steps": 20}, ["l2", "linf"]),
+    ("torchattacks:EADL1", {"binary_search_steps": 3, "initial_const": 0.05, "beta": 0.05}, ["l1"]),
+]
+SLOW = {"torchattacks:SPSA", "torchattacks:CW", "torchattacks:FAB", "torchattacks:EADL1"}
+CASES = [
+    pytest.param(use, settings, norm, marks=[pytest.mark.slow] if use in SLOW else [])
+    for use, settings, norms in ATTACKS
+    for norm in norms
+]
+
+
+def linear(norm, classes, seed=0):
+    """A model and examples of class 0, each at exactly `DISTANCE` from class 1 and far from all others."""
+    generator = torch.Generator().manual_seed(seed)
+    # A smooth weight with some noise: no attack needs luck, and none gets the sign of all pixels for free.
+    ramp = torch.linspace(-1, 1, SIDE).view(1, SIDE, 1).expand(1, SIDE, SIDE).flatten()
+    weight = ramp + 0.1 * torch.randn(SIDE * SIDE, generator=generator)
+    weight = weight / torch.linalg.vector_norm(weight, ord=DUAL[norm])
+    offset = 0.05 * torch.randn((ROWS, SIDE * SIDE), generator=generator)
+    offset = offset - (offset @ weight).unsqueeze(1) * weight / weight.square().sum()
+    x = (0.5 + offset).view(ROWS, 1, SIDE, SIDE)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, classes))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].weight[1] = 8 * weight
+        model[1].bias.fill_(-30.0)
+        model[1].bias[0] = 0.0
+        model[1].bias[1] = -8 * (0.5 * weight.sum() + DISTANCE[norm])
+    return model, x, torch.zeros(ROWS, dtype=torch.long)
+
+
+def test_the_distance_is_what_it_is_said_to_be():
+    for norm, distance in DISTANCE.items():
+        model, x, _ = linear(norm, 2)
+        margin = (model(x)[:, 0] - model(x)[:, 1]) / 8
+        torch.testing.assert_close(margin, torch.full((ROWS,), distance), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize(("use", "settings", "norm"), CASES)
+def test_an_attack_reaches_the_boundary_and_nothing_before_it(use, settings, norm, classes):
+    if use.startswith("torchattacks"):
+        pytest.importorskip("torchattacks")
+    model, x, y = linear(norm, classes)
+    attack = make_attack(use, settings)
+    for factor in (NEARER_IS_LUCK.get(f"{use}-{norm}", NEAR), FAR):
+        threat = ThreatModel(norm=norm, eps=factor * DISTANCE[norm])
+        result = attack.run(model, x, y, threat, Draws((0, use), ROWS))
+        assert result.success.tolist() == [factor > 1] * ROWS
+        assert not (result.claimed & ~result.success).any()
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+    ("use", "settings"),
+    [
+        ("apgd-t", {"steps": 20}),
+        pytest.param("torchattacks:FAB", {"steps": 10, "multi_targeted": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_targeted_attacks_find_the_nearest_of_many_boundaries(use, settings, norm, classes):
+    generator = torch.Generator().manual_seed(classes)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, classes))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn((classes, SIDE * SIDE), generator=generator))
+        model[1].bias.zero_()
+    x = 0.5 + 0.02 * torch.randn((40, 1, SIDE, SIDE), generator=generator)
+    y = model(x).argmax(1)
+    logits, weight = model(x), model[1].weight
+    gap = logits.gather(1, y.unsqueeze(1)) - logits
+    reach = torch.linalg.vector_norm(weight[y].unsqueeze(1) - weight, ord=DUAL[norm], dim=2)
+    distance = torch.where(reach > 0, gap / reach, torch.inf).amin(1).detach()
+    # Examples whose ball stays clear of the faces of the box.
+    for row in ((distance > 0.005) & (distance < 0.3)).nonzero()[:2, 0].tolist():
+        for factor in (NEAR, FAR):
+            threat = ThreatModel(norm=norm, eps=factor * distance[row].item())
+            result = make_attack(use, settings).run(
+                model, x[row : row + 1], y[row : row + 1], threat, Draws((0, row), 1)
+            )
+            assert result.success.item() == (factor == NEAR)

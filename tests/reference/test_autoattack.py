@@ -1,0 +1,267 @@
+"""APGD, targeted APGD and Square against the reference implementation of AutoAttack (pyautoattack 0.2.0)."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robustframe.attacks import APGD, APGDT, Square
+from robustframe.attacks.apgd import ascend, checkpoints, rank_targets, surface_start
+from robustframe.attacks.square import _L2Moves, _pattern
+from robustframe.draws import Draws
+from robustframe.losses import LOSSES, targeted_dlr
+from robustframe.probe import Evaluation
+from robustframe.threat import ThreatModel
+
+pytest.importorskip("pyautoattack")
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.square import SquareAttack
+
+ROWS, CLASSES = 24, 10
+EPS = {"linf": 0.04, "l2": 0.6}
+THEIR_NORM = {"linf": "Linf", "l2": "L2"}
+THEIR_LOSS = {"cross_entropy": "ce", "dlr": "dlr"}
+
+
+class Tape(nn.Module):
+    """Remembers every batch of points that the model is called with."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.points = model, []
+
+    def forward(self, points):
+        self.points.append(points.detach().clone())
+        return self.model(points)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small convolutional model on ten noisy patterns, and examples that it gets right."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.rand((CLASSES, 3, 10, 10), generator=generator)
+
+    def sample(count):
+        labels = torch.randint(0, CLASSES, (count,), generator=generator)
+        noise = 0.25 * torch.randn((count, 3, 10, 10), generator=generator)
+        return (0.5 + 0.35 * (centres[labels] - 0.5) + noise).clamp(0, 1), labels
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(200, CLASSES))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(150):
+        x, y = sample(128)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.requires_grad_(False)
+    x, y = sample(400)
+    right = model(x).argmax(1) == y
+    assert right.float().mean() > 0.9
+    return model, x[right], y[right]
+
+
+def evaluation(model, y, loss, targets=None):
+    """The loss and gradient that an attack sees through the probe, for all rows to the end."""
+
+    def evaluate(points):
+        leaf = points.detach().requires_grad_()
+        logits = model(leaf)
+        value = loss(logits, y) if targets is None else loss(logits, y, targets)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return Evaluation(value.detach(), gradient, logits.detach())
+
+    return evaluate
+
+
+def gaps(ours, theirs, steps):
+    """The largest difference of a pixel, for each point evaluated and each example."""
+    assert len(ours.points) == steps + 1
+    assert len(theirs.points) >= steps + 1
+    return torch.stack([(a - b).flatten(1).abs().amax(1) for a, b in zip(ours.points, theirs.points)])
+
+
+def assert_same_run(ours, theirs, norm, height):
+    apart = gaps(ours, theirs, 100)
+    if norm == "linf":
+        assert apart.max() <= 1e-6
+        return
+    # In l2 we round otherwise. On a plateau rounding decides whether a step rose or a review finds a gain, so
+    # the runs of a few examples part there; on the average they must still climb equally high.
+    assert apart[:13].max() <= 1e-5
+    assert (apart[:60] <= 1e-4).all(0).float().mean() >= 0.85
+    ours_high, theirs_high = (
+        torch.stack([height(points) for points in tape.points]).amax(0).mean() for tape in (ours, theirs)
+    )
+    torch.testing.assert_close(ours_high, theirs_high, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_takes_the_steps_of_the_reference(trained, norm, loss):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat = ThreatModel(norm=norm, eps=EPS[norm])
+    start = surface_start(x, threat, Draws((0,), ROWS))
+    ours, theirs = Tape(model), Tape(model)
+    ascend(evaluation(ours, y, LOSSES[loss]), x, start, threat, steps=100, rho=0.75)
+    reference = APGDAttack(theirs, n_iter=100, norm=THEIR_NORM[norm], eps=EPS[norm], loss=THEIR_LOSS[loss])
+    reference.init_hyperparam(x)
+    reference.attack_single_run(x, y, x_init=start)
+    assert_same_run(ours, theirs, norm, lambda points: LOSSES[loss](model(points), y))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_targeted_apgd_takes_the_steps_of_the_reference(trained, norm):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat = ThreatModel(norm=norm, eps=EPS[norm])
+    start = surface_start(x, threat, Draws((0,), ROWS))
+    targets = rank_targets(model(x), y, 9)
+    for rank in (0, 4):
+        target = targets[:, rank]
+        ours, theirs = Tape(model), Tape(model)
+        evaluate = evaluation(ours, y, targeted_dlr, target)
+        ascend(evaluate, x, start, threat, steps=100, rho=0.75)
+        reference = APGDAttack_targeted(theirs, n_iter=100, norm=THEIR_NORM[norm], eps=EPS[norm])
+        reference.init_hyperparam(x)
+        reference.y_target = model(x).sort(dim=1)[1][:, -(rank + 2)]
+        assert torch.equal(reference.y_target, target)
+        reference.attack_single_run(x, y, x_init=start)
+        assert_same_run(ours, theirs, norm, lambda points, to=target: targeted_dlr(model(points), y, to))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_starts_where_the_reference_starts(trained, norm, monkeypatch):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat = ThreatModel(norm=norm, eps=EPS[norm])
+    start = surface_start(x, threat, Draws((3,), ROWS))
+    uniform, normal = Draws((3,), ROWS).uniform(3, 10, 10), Draws((3,), ROWS).normal(3, 10, 10)
+    monkeypatch.setattr(torch, "rand", lambda shape: uniform)
+    monkeypatch.setattr(torch, "randn", lambda shape: normal)
+    theirs = Tape(model)
+    reference = APGDAttack(theirs, n_iter=1, norm=THEIR_NORM[norm], eps=EPS[norm])
+    reference.init_hyperparam(x)
+    reference.attack_single_run(x, y)
+    assert (theirs.points[0] - start).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 20, 40, 60, 100, 250])
+def test_step_sizes_are_reviewed_when_the_reference_reviews_them(steps):
+    window, least, shrink = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    expected, counter = {}, 0
+    for i in range(steps):
+        counter += 1
+        if counter == window:
+            expected[i + 1] = window
+            window, counter = max(window - shrink, least), 0
+    assert checkpoints(steps) == expected
+
+
+@pytest.mark.parametrize("resc_schedule", [False, True])
+def test_square_shrinks_its_windows_when_the_reference_does(resc_schedule):
+    ours = Square(queries=3000, resc_schedule=resc_schedule)
+    theirs = SquareAttack(None, n_queries=3000, resc_schedule=resc_schedule, eps=0.1)
+    for query in range(3000):
+        assert ours.share(query) == theirs.p_selection(query)
+    theirs.rescale_schedule = False
+    assert [ours.share(0), Square().share(9000)] == [0.8, theirs.p_selection(9000)]
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+def test_square_patterns_are_those_of_the_reference(side, monkeypatch):
+    reference = SquareAttack(None, norm="L2", eps=0.1)
+    reference.device = "cpu"
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.zeros(1))
+    torch.testing.assert_close(_pattern(side, side), reference.eta(side))
+
+
+class Scripted(SquareAttack):
+    """The reference with the windows, signs and turns of our draws, for a single example."""
+
+    def __init__(self, draws, model, norm, eps, queries):
+        super().__init__(model, norm=norm, eps=eps, n_queries=queries, resc_schedule=False)
+        self.draws = draws
+
+    def random_choice(self, shape):
+        channels = [size for size in shape if size > 1] or [1]
+        if self.norm == "Linf" and len(shape) == 4:
+            return self.draws.sign(*shape[1:])
+        return self.draws.sign(channels[0], 1, 1).view(shape)
+
+    def random_int(self, low=0, high=1, shape=(1,)):
+        # Ours also reaches the last place.
+        return self.draws.integers(high - low + 1) + low
+
+    def eta(self, s):
+        lying = self.draws.uniform(1, 1, 1).view(()) > 0.5
+        return _pattern(s, s).T if lying else _pattern(s, s)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_makes_the_proposals_of_the_reference(trained, norm):
+    model, x, y = trained
+    eps = {"linf": 0.01, "l2": 0.15}[norm]
+    for row in range(3):
+        one, label = x[row : row + 1], y[row : row + 1]
+        key = (row, "square")
+        ours, theirs = Tape(model), Tape(model)
+        result = Square(queries=120).run(
+            ours, one, label, ThreatModel(norm=norm, eps=eps), Draws(key, 1), known_correct=True
+        )
+        assert not result.success.item()
+        draws = Draws(key, 1).child("restart", 0)
+        reference = Scripted(draws, theirs, THEIR_NORM[norm], eps, 120)
+        reference.init_hyperparam(one)
+        reference.attack_single_run(one, label)
+        # The probe pads a call with copies of its first row.
+        ours.points = [points[:1] for points in ours.points[:121]]
+        assert gaps(ours, theirs, 120).max() <= 2e-5
+
+
+def test_square_starts_in_l2_like_the_reference(trained):
+    _, x, _ = trained
+    delta = _L2Moves(ThreatModel(norm="l2", eps=0.5), Draws((0,), 4), False).start(x[:4]) - x[:4]
+    # Ten pixels a side: tiles of two, five by five of them, no margin.
+    assert (delta.flatten(1).norm(dim=1) <= 0.5 + 1e-6).all()
+    tiles = delta.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert tiles.shape[2:4] == (5, 5)
+    inner = ((x[:4] > 0.2) & (x[:4] < 0.8)).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).all(-1)
+    assert inner.any()
+    assert tiles.sum(-1)[inner].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_robust_accuracy_is_that_of_the_reference(trained, norm):
+    model, x, y = trained
+    x, y = x[:200], y[:200]
+    eps = EPS[norm]
+    threat = ThreatModel(norm=norm, eps=eps)
+    pairs = [
+        (APGD(steps=50), APGDAttack(model, n_iter=50, norm=THEIR_NORM[norm], eps=eps)),
+        (
+            APGDT(steps=20, targets=5),
+            APGDAttack_targeted(model, n_iter=20, n_target_classes=5, norm=THEIR_NORM[norm], eps=eps),
+        ),
+        (
+            Square(queries=300),
+            SquareAttack(model, n_queries=300, norm=THEIR_NORM[norm], eps=eps, resc_schedule=False),
+        ),
+    ]
+    figures = []
+    for ours, theirs in pairs:
+        found = ours.run(model, x, y, threat, Draws((0, "parity"), len(x)), known_correct=True)
+        robust = 1 - found.success.float().mean().item()
+        points = theirs.perturb(x.clone(), y.clone())
+        expected = (model(points).argmax(1) == y).float().mean().item()
+        figures.append((type(ours).__name__, robust, expected))
+    for name, robust, expected in figures:
+        assert 0.05 < expected < 0.95, figures
+        # Another random start flips a borderline example of a gradient attack; Square is random search.
+        noise = 0.01 if name != "Square" else 3 * math.sqrt(expected * (1 - expected) / len(x))
+        assert abs(robust - expected) <= noise, figures
