@@ -72,6 +72,8 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
             model.eval()
             for parameter, _, _ in parameters:
                 parameter.requires_grad_(False)
+                # Whatever a module accumulates meanwhile does not land in the user's tensor.
+                parameter.grad = None
             yield model
         finally:
             for module, training in modes:
