@@ -1,1 +1,35 @@
-"""Adversarial robustness evaluation for models that solve."""
+"""Adversarial robustness evaluation for models that solve.
+
+``evaluate(model, x, y, threat="linf:8/255", battery="quick")`` is the way in; everything is imported on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustframe.evaluation import evaluate as evaluate
+    from robustframe.evaluation import evaluate_recipe as evaluate_recipe
+    from robustframe.pairs import Pair as Pair
+    from robustframe.record import Record as Record
+    from robustframe.threat import ThreatModel as ThreatModel
+
+_HOMES = {
+    "Pair": "robustframe.pairs",
+    "Record": "robustframe.record",
+    "ThreatModel": "robustframe.threat",
+    "evaluate": "robustframe.evaluation",
+    "evaluate_recipe": "robustframe.evaluation",
+}
+
+__all__ = ["Pair", "Record", "ThreatModel", "evaluate", "evaluate_recipe"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'robustframe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

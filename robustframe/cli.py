@@ -1,0 +1,308 @@
+"""The command line: results on stdout, progress and messages on stderr.
+
+Exit status: 0 done, 1 done and something failed its check, 2 could not start, 3 stopped early and can be continued.
+Heavy imports stay inside the commands, so that help is instant.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustframe.errors import InputError
+
+if TYPE_CHECKING:
+    from robustframe.evaluation import Moment
+    from robustframe.pairs import Progress
+    from robustframe.record import Record
+
+app = typer.Typer(
+    help="Adversarial robustness evaluation for models that solve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+zoo_app = typer.Typer(help="The shipped pairs.", no_args_is_help=True, rich_markup_mode=None)
+list_app = typer.Typer(
+    help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(zoo_app, name="zoo")
+app.add_typer(list_app, name="list")
+
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
+Download = Annotated[bool, typer.Option("--download", help="Allow data to be downloaded.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; every expected failure is a sentence and an exit status, never a trace."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    try:
+        app()
+    except InputError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("stopped; the same command continues")
+        sys.exit(3)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left; there is nobody to tell.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@app.command()
+def evaluate(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, file:PATH.py:FUNCTION."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="With --model: the data set.")] = "fashion-mnist",
+    split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
+    count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
+    threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
+    battery: Annotated[list[str] | None, typer.Option(help="With --model: such as quick@1.")] = None,
+    seed: Annotated[int, typer.Option(help="With --model: of all random numbers.")] = 0,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
+    data_root: DataRoot = None,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
+    from robustframe.evaluation import load_task, make_task, pick_device, run, run_folder
+    from robustframe.recipe import Recipe, find_recipe
+
+    where = pick_device(device)
+    if (recipe is None) == (not model):
+        raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
+    if recipe is not None:
+        _refuse_with_recipe(threat=threat, battery=battery, count=count)
+        task = load_task(find_recipe(recipe), device=where, root=data_root, download=download)
+    else:
+        content = {
+            "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
+            "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
+            "model": [{"use": use} for use in model or []],
+        }  # fmt: skip
+        place = Path.cwd() / "command line"
+        task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
+    folder = out or run_folder(task, runs)
+    with _Bar("units", task.name) as bar:
+        record = run(task, folder, device=where, batch_size=batch_size, report=bar.moment)
+    _finish(record, folder, as_json=as_json)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex or csv.")] = "terminal",
+) -> None:
+    """Print the robustness table of runs."""
+    from robustframe.record import find_run, read_record
+    from robustframe.report.robustness import robustness_table
+    from robustframe.report.tables import render
+
+    tables = [render(robustness_table(read_record(run), find_run(run)), format) for run in runs]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in tables), nl=False)
+
+
+@app.command()
+def publish(
+    run: Annotated[str, typer.Argument(help="Folder of a complete run of a shipped recipe.")],
+) -> None:
+    """Copy a run's record, verdicts and tables to evaluations/NAME/results."""
+    from robustframe.report.publish import publish_run
+
+    typer.echo(str(publish_run(run)))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A training recipe's TOML file, or the name of a zoo pair.")],
+    out: Annotated[Path, typer.Option(help="Where checkpoint, weights and card go.")] = Path("runs/train"),
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    download: Download = False,
+) -> None:
+    """Train a pair; an interrupted training is continued by the same command."""
+    from robustframe.evaluation import pick_device
+    from robustframe.train import find_training_recipe, read_training_recipe
+    from robustframe.train import train as train_recipe
+
+    stated = read_training_recipe(find_training_recipe(recipe))
+    with _Bar("batches", stated.name) as bar:
+        card = train_recipe(
+            stated, out, device=pick_device(device), root=data_root, download=download, report=bar.progress
+        )
+    _say(f"evaluate it with: robustframe evaluate --model card:{card}")
+    typer.echo(str(card))
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: AsJson = False) -> None:
+    """List the shipped pairs."""
+    from robustframe.zoo import ZOO, names, read_card
+
+    cards = [read_card(ZOO / f"{name}.json") for name in names()]
+    if as_json:
+        typer.echo(json.dumps([card.model_dump(by_alias=True) for card in cards], indent=2))
+        return
+    for card in cards:
+        first, last = (card.clean_accuracy.by_sweeps[str(sweeps)] for sweeps in (1, card.sweeps))
+        typer.echo(
+            f"{card.name:24} clean {100 * first:.1f} % at 1 sweep, {100 * last:.1f} % at {card.sweeps}; "
+            f"coherence {card.mutual_coherence:.3f}; {card.about}"
+        )
+
+
+@zoo_app.command("show")
+def zoo_show(name: Annotated[str, typer.Argument(help="Name of a pair.")]) -> None:
+    """Print the card of a pair as JSON, after checking its weights."""
+    from robustframe.zoo import load
+
+    typer.echo(json.dumps(load(name)[1].model_dump(by_alias=True), indent=2, ensure_ascii=False))
+
+
+@zoo_app.command("check")
+def zoo_check() -> None:
+    """Check hash, tensors and card of every pair, and its clean accuracies on 1,000 test images."""
+    from robustframe.train import check_pair
+    from robustframe.zoo import names
+
+    failed = False
+    for name in names():
+        try:
+            typer.echo(f"{name:24} {check_pair(name)}")
+        except InputError as error:
+            failed = True
+            typer.echo(f"{name:24} FAILED: {error}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@list_app.command("attacks")
+def list_attacks() -> None:
+    """Attacks a battery can use."""
+    import dataclasses
+
+    from robustframe.attacks import ATTACKS
+
+    for name, attack in ATTACKS.items():
+        settings = ", ".join(f"{field.name} = {field.default!r}" for field in dataclasses.fields(attack))
+        typer.echo(
+            f"{name:10} {'/'.join(attack.norms):12} {(attack.__doc__ or '').splitlines()[0]}\n{'':23} {settings}"
+        )
+    typer.echo("torchattacks:CLASS       any class of torchattacks (the extra of that name)")
+    typer.echo("file:PATH.py:CLASS       your own subclass of robustframe.attacks.Attack")
+
+
+@list_app.command("batteries")
+def list_batteries() -> None:
+    """Batteries a recipe can use."""
+    from robustframe.recipe import batteries
+
+    for each in batteries():
+        attacks = ", ".join(spec.use for spec in each.attack)
+        typer.echo(f"{each.cited:18} {each.about}\n{'':18} {attacks}")
+
+
+@list_app.command("data")
+def list_data() -> None:
+    """Data sets a recipe can use."""
+    from robustframe.data import available
+
+    for name, about in available().items():
+        typer.echo(f"{name:16} {about}")
+
+
+@list_app.command("recipes")
+def list_recipes() -> None:
+    """Recipes `robustframe evaluate` knows by name."""
+    from robustframe.recipe import Recipe, read_toml, recipes
+
+    for name, path in recipes().items():
+        typer.echo(f"{name:16} {read_toml(path, Recipe).about}")
+
+
+def _finish(record: "Record", folder: Path, *, as_json: bool) -> None:
+    from robustframe.report.publish import write_tables
+    from robustframe.report.robustness import robustness_table
+    from robustframe.report.tables import render
+
+    result = robustness_table(record, folder)
+    files = write_tables(result, folder)
+    typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
+    for flag in record.flags:
+        _say(f"flag: {flag}")
+    _say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
+
+
+def _refuse_with_recipe(**options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{', '.join(given)} belong with --model; a recipe states its own")
+
+
+def _validated(model: type[Any], content: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{key} = {first['input']!r}: {first['msg']}") from None
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+class _Bar:
+    """A progress bar on stderr, quiet when that is no terminal."""
+
+    def __init__(self, unit: str, name: str) -> None:
+        from tqdm import tqdm
+
+        make: Callable[..., Any] = tqdm
+        self.bar = make(
+            desc=name, unit=f" {unit}", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05
+        )
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.close()
+
+    def moment(self, now: "Moment") -> None:
+        self.bar.total = now.units
+        self.bar.set_description_str(f"{now.classifier} {now.threat} {now.attack}", refresh=False)
+        self.bar.set_postfix_str(
+            f"{now.survivors} survivors, robust {100 * now.robust_accuracy:.1f} %", refresh=False
+        )
+        self.bar.update(1)
+
+    def progress(self, now: "Progress") -> None:
+        self.bar.total = now.batches
+        if now.batch == 1:
+            self.bar.reset(total=now.batches)
+        self.bar.set_description_str(f"epoch {now.epoch}", refresh=False)
+        self.bar.set_postfix_str(f"loss {now.loss:.3f}, accuracy {100 * now.accuracy:.1f} %", refresh=False)
+        self.bar.update(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The ways in: a recipe, or one model with images in hand."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustframe.data import Dataset, from_arrays, load
+from robustframe.errors import InputError
+from robustframe.evaluation.engine import Moment, Task, run
+from robustframe.evaluation.models import classify, load_models
+from robustframe.probe import DEFAULT_BATCH
+from robustframe.recipe import Battery, ModelSpec, Recipe, load_battery, make_attacks, parse_threats, read_toml
+from robustframe.record import Record
+from robustframe.threat import ThreatModel
+
+Report = Callable[[Moment], None]
+
+
+def _quiet(moment: Moment) -> None:
+    del moment
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is the first CUDA device, or the CPU where there is none.
+
+    Raises:
+        InputError: for a device this machine or this torch does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not to be had here; use cpu, or auto") from error
+    return device
+
+
+def load_task(path: Path, *, device: torch.device, root: Path | None = None, download: bool = False) -> Task:
+    """Load everything a recipe file names.
+
+    Args:
+        path: the recipe's TOML file; paths in it are relative to its folder.
+        device: where the models go.
+        root: where data that does not ship lies.
+        download: allow data to be downloaded.
+
+    Raises:
+        InputError: for anything in it that is unknown or does not fit, before anything runs.
+    """
+    return make_task(read_toml(path, Recipe), path, device=device, root=root, download=download)
+
+
+def make_task(
+    recipe: Recipe, path: Path, *, device: torch.device, root: Path | None = None, download: bool = False
+) -> Task:
+    """Load everything a recipe names; ``path`` is where it is said to stand."""
+    folder = path.parent
+    batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
+    threats = parse_threats(recipe.threats, where=f"{path}: threats")
+    _refuse_norms(batteries, threats, folder)
+    data = load(recipe.data.use, recipe.data.split, root=root, download=download)
+    if recipe.data.count is not None:
+        data = data.first(recipe.data.count)
+    return Task(
+        name=recipe.name,
+        recipe=recipe.model_dump(by_alias=True),
+        data=data,
+        classifiers=load_models(recipe.model, folder=folder, device=device),
+        threats=threats,
+        batteries=batteries,
+        seed=recipe.seed,
+        chunk=recipe.chunk,
+        folder=folder,
+    )
+
+
+def run_folder(task: Task, runs: Path) -> Path:
+    """Return the folder of a task's run: its name and the beginning of its hash."""
+    return runs / f"{task.name}-{task.hash[:8]}"
+
+
+def evaluate_recipe(
+    path: Path,
+    *,
+    runs: Path = Path("runs"),
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int = DEFAULT_BATCH,
+    root: Path | None = None,
+    download: bool = False,
+    report: Report = _quiet,
+) -> tuple[Record, Path]:
+    """Evaluate a recipe, or continue its run.
+
+    Args:
+        path: the recipe's TOML file.
+        runs: folder in which the run gets a folder of its own.
+        out: the run's folder itself, instead.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        batch_size: rows of one model call at most; it changes no verdict.
+        root: where data that does not ship lies.
+        download: allow data to be downloaded.
+        report: called after every unit of work.
+
+    Returns:
+        The record and the run's folder.
+    """
+    where = pick_device(device)
+    task = load_task(path, device=where, root=root, download=download)
+    folder = out or run_folder(task, runs)
+    return run(task, folder, device=where, batch_size=_positive(batch_size), report=report), folder
+
+
+def evaluate(
+    model: nn.Module,
+    x: Any,
+    y: Any,
+    *,
+    threat: str | list[str] = "linf:8/255",
+    battery: str | list[str] = "quick",
+    name: str = "model",
+    seed: int = 0,
+    chunk: int = 250,
+    batch_size: int = DEFAULT_BATCH,
+    out: str | Path | None = None,
+    report: Report = _quiet,
+) -> Record:
+    """Evaluate one model, or both twins of a pair, on images in hand.
+
+    Args:
+        model: maps images in [0, 1] to logits, preprocessing inside; evaluated on the device it is on, and given
+            back as it was.
+        x: images in [0, 1], shape (n, ...); a tensor or an array.
+        y: class numbers, shape (n,).
+        threat: such as ``"linf:8/255"``, or several.
+        battery: such as ``"quick"`` or ``"quick@1"``, a TOML file, or several in order.
+        name: what tables call the model.
+        seed: of all random numbers.
+        chunk: examples that are attacked together; part of what is asked.
+        batch_size: rows of one model call at most; it changes no verdict.
+        out: folder to keep the run in; without one only the record is returned.
+        report: called after every unit of work.
+
+    Returns:
+        The complete record.
+
+    Raises:
+        InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
+            battery.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    data: Dataset = from_arrays(x, y)
+    threats = [threat] if isinstance(threat, str) else list(threat)
+    named = [battery] if isinstance(battery, str) else list(battery)
+    batteries = [load_battery(each) for each in named]
+    parsed = parse_threats(threats)
+    _refuse_norms(batteries, parsed, Path())
+    parameter = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    task = Task(
+        name="evaluate",
+        recipe={
+            "threats": threats,
+            "battery": [each.cited for each in batteries],
+            "seed": seed,
+            "chunk": chunk,
+        },
+        data=data,
+        classifiers=classify(model, name, ModelSpec(use="python")),
+        threats=parsed,
+        batteries=batteries,
+        seed=_whole(seed, "seed", 0),
+        chunk=_whole(chunk, "chunk", 1),
+    )
+    if out is not None:
+        return run(task, Path(out), device=device, batch_size=_positive(batch_size), report=report)
+    with tempfile.TemporaryDirectory() as folder:
+        return run(task, Path(folder), device=device, batch_size=_positive(batch_size), report=report)
+
+
+def _refuse_norms(batteries: list[Battery], threats: list[ThreatModel], folder: Path) -> None:
+    """Find out before anything runs that an attack is not defined for a threat."""
+    for battery in batteries:
+        for spec, attack in zip(battery.attack, make_attacks(battery, folder=folder)):
+            for threat in threats:
+                if threat.norm not in attack.norms:
+                    raise InputError(
+                        f"{battery.cited}: {spec.use} is not defined for {threat.label}; it takes "
+                        f"{', '.join(attack.norms)}; choose another battery for this threat"
+                    )
+
+
+def _positive(batch_size: int) -> int:
+    return _whole(batch_size, "batch size", 1)
+
+
+def _whole(value: int, what: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{what} {value!r} must be a whole number of at least {least}")
+    return value

@@ -1,0 +1,364 @@
+"""From a task to a record: units of work in order, survivors only, continued where it was left."""
+
+import hashlib
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from robustframe.attacks import Attack
+from robustframe.data import Dataset
+from robustframe.draws import Draws
+from robustframe.errors import InputError
+from robustframe.evaluation.models import Classifier, check_model
+from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, chunks, correct, parquet, slug
+from robustframe.probe import DEFAULT_BATCH, borrowed, call_in_batches, predict
+from robustframe.recipe import AttackSpec, Battery, digest, make_attacks
+from robustframe.record import (
+    RECORD,
+    VERDICTS,
+    AttackEntry,
+    DataEntry,
+    Environment,
+    Record,
+    Result,
+    read_record,
+    write_aside,
+)
+from robustframe.threat import ThreatModel
+
+log = logging.getLogger("robustframe")
+
+
+@dataclass(frozen=True)
+class Task:
+    """An evaluation with everything loaded."""
+
+    name: str
+    recipe: dict[str, Any]
+    data: Dataset
+    classifiers: list[Classifier]
+    threats: list[ThreatModel]
+    batteries: list[Battery]
+    seed: int
+    chunk: int
+    folder: Path = field(default_factory=Path)
+    """What the paths of users' attacks are relative to."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything asked; two runs with the same hash are the same evaluation."""
+        return digest(
+            {
+                "robustframe": version("robustframe"),
+                "recipe": self.recipe,
+                "batteries": [battery.model_dump(by_alias=True) for battery in self.batteries],
+                "data": self.data.sha256,
+                "classifiers": [classifier.entry.model_dump() for classifier in self.classifiers],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an evaluation says after each finished unit."""
+
+    done: int
+    units: int
+    classifier: str
+    threat: str
+    attack: str
+    survivors: int
+    robust_accuracy: float
+    """Survivors so far over the examples of the data set, for this classifier and threat."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One attack of one battery, ready to run."""
+
+    battery: Battery
+    position: int
+    spec: AttackSpec
+    attack: Attack
+
+    @property
+    def label(self) -> str:
+        return f"{self.battery.cited}/{self.position:02d}-{self.spec.use}"
+
+
+def run(
+    task: Task,
+    folder: Path,
+    *,
+    device: torch.device,
+    batch_size: int = DEFAULT_BATCH,
+    report: Callable[[Moment], None] = lambda moment: None,
+) -> Record:
+    """Carry an evaluation out, or continue it; the files of the run end the same, byte for byte.
+
+    Args:
+        task: what to evaluate.
+        folder: the run's folder, made when it is not there.
+        device: where the models are.
+        batch_size: rows of one model call at most; it changes no verdict.
+        report: called after every unit.
+
+    Returns:
+        The complete record, as it stands in ``record.json``.
+
+    Raises:
+        InputError: when the folder belongs to another evaluation, or a model cannot be evaluated.
+    """
+    flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
+    environment = _environment(device)
+    record = Record(
+        status="started",
+        name=task.name,
+        hash=task.hash,
+        recipe=task.recipe,
+        batteries=[battery.model_dump(by_alias=True) for battery in task.batteries],
+        data=_data_entry(task.data),
+        classifiers=[classifier.entry for classifier in task.classifiers],
+        environment=environment,
+    )
+    done = _open(folder, record)
+    if done is not None:
+        return done
+    work = _Work(task, folder, device, batch_size, report)
+    results, verdicts = [], []
+    for classifier in task.classifiers:
+        clean = work.clean(classifier)
+        for threat in task.threats:
+            result, rows = work.attack(classifier, threat, clean)
+            results.append(result)
+            verdicts.append(rows)
+    flags += [
+        f"{result.classifier}, {result.threat}: {entry.unverified} successes that {entry.use} claimed did not stand "
+        "up to verification"
+        for result in results
+        for entry in result.attacks
+        if entry.unverified
+    ]
+    table = parquet(pl.concat(verdicts))
+    write_aside(folder / VERDICTS, table)
+    record = record.model_copy(
+        update={
+            "status": "complete",
+            "results": results,
+            "verdicts_sha256": hashlib.sha256(table).hexdigest(),
+            "flags": flags,
+        }
+    )
+    write_aside(folder / RECORD, record.to_json().encode())
+    return record
+
+
+def _open(folder: Path, record: Record) -> Record | None:
+    """Begin or take up a run; return its record when it is complete already."""
+    if not (folder / RECORD).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / RECORD, record.to_json().encode())
+        return None
+    found = read_record(folder)
+    if found.hash != record.hash:
+        raise InputError(
+            f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
+            f"{record.name}-{record.hash[:8]}); choose another folder or delete it"
+        )
+    if found.environment != record.environment:
+        log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
+    return found if found.status == "complete" else None
+
+
+class _Work:
+    """The units of one run."""
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        device: torch.device,
+        batch_size: int,
+        report: Callable[[Moment], None],
+    ) -> None:
+        self.task, self.folder, self.device = task, folder, device
+        self.batch_size, self.report = batch_size, report
+        self.chunks = chunks(len(task.data), task.chunk)
+        self.stages = [
+            _Stage(battery, position, spec, attack)
+            for battery in task.batteries
+            for position, (spec, attack) in enumerate(
+                zip(battery.attack, make_attacks(battery, folder=task.folder)), start=1
+            )
+        ]
+        per_classifier = 1 + len(task.threats) * len(self.stages)
+        self.units = len(task.classifiers) * per_classifier * len(self.chunks)
+        self.done = 0
+
+    def clean(self, classifier: Classifier) -> list[pl.DataFrame]:
+        """Classify every clean image; one table a chunk."""
+        tables = []
+        right = 0
+        for number, index in enumerate(self.chunks):
+            unit = Unit(self._place(classifier, "clean"), number)
+            rows = unit.load(CLEAN_SCHEMA)
+            if rows is None:
+                with borrowed(classifier.module) as model, torch.no_grad():
+                    images = self.task.data.images[index].to(self.device)
+                    predictions = predict(call_in_batches(model, images, self.batch_size))
+                rows = unit.save_clean(index, self.task.data.labels[index], predictions)
+            tables.append(rows)
+            right += int(correct(rows).sum())
+            self._say(classifier, "", "clean", right)
+        return tables
+
+    def attack(
+        self, classifier: Classifier, threat: ThreatModel, clean: list[pl.DataFrame]
+    ) -> tuple[Result, pl.DataFrame]:
+        """Put every survivor through every attack; return the counts and the verdict of each example."""
+        alive = [correct(rows) for rows in clean]
+        verdicts = [_fresh_verdicts(rows) for rows in clean]
+        entries = []
+        for stage in self.stages:
+            tables = []
+            for number, index in enumerate(self.chunks):
+                rows = self._attack_chunk(classifier, threat, stage, number, index[alive[number]])
+                broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
+                alive[number] = alive[number] & ~torch.isin(index, broken)
+                verdicts[number] = _judge(verdicts[number], rows, stage.label)
+                tables.append(rows)
+                left = sum(int(each.sum()) for each in alive)
+                self._say(classifier, threat.label, stage.label, left)
+            entries.append(_attack_entry(stage, pl.concat(tables)))
+        result = Result(
+            classifier=classifier.entry.name,
+            threat=threat.label,
+            examples=len(self.task.data),
+            clean_correct=sum(int(correct(rows).sum()) for rows in clean),
+            robust_correct=sum(int(each.sum()) for each in alive),
+            attacks=entries,
+        )
+        names = [pl.lit(classifier.entry.name).alias("classifier"), pl.lit(threat.label).alias("threat")]
+        return result, pl.concat(verdicts).select(*names, pl.all())
+
+    def _attack_chunk(
+        self,
+        classifier: Classifier,
+        threat: ThreatModel,
+        stage: _Stage,
+        number: int,
+        index: torch.Tensor,
+    ) -> pl.DataFrame:
+        unit = Unit(self._place(classifier, slug(threat.label), slug(stage.label)), number)
+        rows = unit.load(ATTACK_SCHEMA)
+        if rows is not None and rows["index"].to_list() == index.tolist():
+            return rows
+        first = number * self.task.chunk
+        # The classifier is not in the key: both twins of a pair meet the same random numbers.
+        key = (self.task.seed, threat.label, stage.label, number)
+        draws = Draws(key, len(self.chunks[number]), index - first, self.device)
+        result = stage.attack.run(
+            classifier.module,
+            self.task.data.images[index].to(self.device),
+            self.task.data.labels[index].to(self.device),
+            threat,
+            draws,
+            batch_size=self.batch_size,
+            known_correct=True,
+        )
+        return unit.save_attack(index, result)
+
+    def _place(self, classifier: Classifier, *parts: str) -> Path:
+        at = self.task.classifiers.index(classifier)
+        return self.folder.joinpath("units", f"{at:02d}-{slug(classifier.entry.name)}", *parts)
+
+    def _say(self, classifier: Classifier, threat: str, attack: str, survivors: int) -> None:
+        self.done += 1
+        share = survivors / len(self.task.data)
+        self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
+
+
+def _fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
+    right = pl.col("prediction") == pl.col("label")
+    return clean.select(
+        "index",
+        "label",
+        pl.col("prediction").alias("clean_prediction"),
+        right.alias("clean_correct"),
+        right.alias("robust"),
+        pl.lit(None, pl.String).alias("broken_by"),
+        pl.lit(None, pl.Int64).alias("adversarial_prediction"),
+        pl.lit(None, pl.Float64).alias("distance"),
+        pl.col("forwards"),
+        pl.lit(0, pl.Int64).alias("backwards"),
+    )
+
+
+def _judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str) -> pl.DataFrame:
+    """Enter the outcome of one attack on the survivors of a chunk."""
+    joined = verdicts.join(rows, on="index", how="left", suffix="_now", maintain_order="left")
+    broken = pl.col("success").fill_null(False)
+    return joined.select(
+        "index",
+        "label",
+        "clean_prediction",
+        "clean_correct",
+        (pl.col("robust") & ~broken).alias("robust"),
+        pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
+        pl.when(broken)
+        .then("prediction")
+        .otherwise("adversarial_prediction")
+        .alias("adversarial_prediction"),
+        pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),
+        pl.col("forwards") + pl.col("forwards_now").fill_null(0),
+        pl.col("backwards") + pl.col("backwards_now").fill_null(0),
+    )
+
+
+def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
+    return AttackEntry(
+        battery=stage.battery.cited,
+        position=stage.position,
+        use=stage.spec.use,
+        settings=asdict(stage.attack),
+        entered=len(rows),
+        broken=int(rows["success"].sum()),
+        unverified=int((rows["claimed"] & ~rows["success"]).sum()),
+        forwards=int(rows["forwards"].sum()),
+        backwards=int(rows["backwards"].sum()),
+    )
+
+
+def _data_entry(data: Dataset) -> DataEntry:
+    return DataEntry(
+        use=data.name, split=data.split, count=len(data), sha256=data.sha256, classes=list(data.classes)
+    )
+
+
+def _environment(device: torch.device) -> Environment:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return Environment(
+        robustframe=version("robustframe"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        torchattacks=_installed("torchattacks"),
+        numpy=np.__version__,
+        platform=platform.system(),
+        device=f"{device.type} ({name})",
+        threads=torch.get_num_threads(),
+    )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

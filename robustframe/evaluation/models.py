@@ -1,0 +1,185 @@
+"""From what a recipe names to classifiers that can be attacked, checked before anything runs."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustframe.data import Dataset
+from robustframe.errors import InputError
+from robustframe.frames import mutual_coherence
+from robustframe.pairs import Pair, Twin
+from robustframe.probe import borrowed, call_in_batches
+from robustframe.recipe import ModelSpec
+from robustframe.record import ClassifierEntry
+from robustframe.zoo import load, load_card
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One classifier to evaluate, and what the record says about it."""
+
+    entry: ClassifierEntry
+    module: nn.Module
+
+
+def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.device) -> list[Classifier]:
+    """Load every model of a recipe onto a device.
+
+    Args:
+        specs: the models as the recipe names them.
+        folder: what relative paths are relative to.
+        device: where the models go.
+
+    Returns:
+        One classifier for a model, two for a pair.
+
+    Raises:
+        InputError: for an unknown name, a damaged file, or code that does not build a module.
+    """
+    classifiers: list[Classifier] = []
+    for spec in specs:
+        kind, colon, place = spec.use.partition(":")
+        if colon and kind == "file":
+            module, code = _build(place, folder)
+            module = module.to(device)
+            classifiers += classify(
+                module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code
+            )
+        elif colon and kind in ("zoo", "card"):
+            pair, card = load(place) if kind == "zoo" else load_card(folder / place)
+            name = spec.name or card.name
+            classifiers += classify(
+                pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence
+            )
+        else:
+            raise InputError(
+                f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
+                "`robustframe zoo list` shows the zoo"
+            )
+    names = [classifier.entry.name for classifier in classifiers]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two models are called {name}; give one of them another name = '...'")
+    return classifiers
+
+
+def classify(
+    module: nn.Module,
+    name: str,
+    spec: ModelSpec,
+    *,
+    sha256: str | None = None,
+    coherence: float | None = None,
+    extra: bytes = b"",
+) -> list[Classifier]:
+    """Make the classifiers of one module: the wanted twins of a pair, or the module itself.
+
+    Args:
+        module: a `Pair` or any module that maps images to logits.
+        name: what tables call it.
+        spec: where it comes from, and which twins.
+        sha256: identity of the weights; computed from them when ``None``.
+        coherence: mutual coherence of the pair's frame; computed when ``None``.
+        extra: code that belongs to the identity.
+    """
+    sha256 = sha256 or _fingerprint(module, extra)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    if not isinstance(module, Pair):
+        sweeps = module.solver.sweeps if isinstance(module, Twin) else None
+        entry = ClassifierEntry(
+            name=name, model=name, twin=None, use=spec.use, sha256=sha256,
+            parameters=parameters, sweeps=sweeps, mutual_coherence=None,
+        )  # fmt: skip
+        return [Classifier(entry, module)]
+    coherence = mutual_coherence(module.frame) if coherence is None else coherence
+    twins: dict[str, Twin] = {"feedforward": module.feedforward, "recurrent": module.recurrent}
+    return [
+        Classifier(
+            ClassifierEntry(
+                name=f"{name}/{twin}", model=name, twin=twin, use=spec.use, sha256=sha256,
+                parameters=parameters, sweeps=twins[twin].solver.sweeps, mutual_coherence=coherence,
+            ),
+            twins[twin],
+        )
+        for twin in ("feedforward", "recurrent")
+        if twin in spec.twins
+    ]  # fmt: skip
+
+
+def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> list[str]:
+    """Try a classifier on a few examples before anything is evaluated.
+
+    Args:
+        classifier: what to try.
+        data: the examples it is going to see.
+        device: where it lives.
+
+    Returns:
+        Flags for the record.
+
+    Raises:
+        InputError: when it does not take the images, returns no logits, NaN or probabilities, or has too few classes
+            for the labels.
+    """
+    name = classifier.entry.name
+    few = data.images[:32].to(device)
+    with borrowed(classifier.module) as module, torch.no_grad():
+        try:
+            logits = call_in_batches(module, few, len(few))
+            again = call_in_batches(module, few, len(few))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
+    if not logits.isfinite().all():
+        raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
+    rows = logits.sum(1)
+    if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
+        raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
+    highest = int(data.labels.max())
+    if highest >= logits.shape[1]:
+        raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
+    if not torch.equal(logits, again):
+        return [f"{name} answers the same images differently each time; its accuracies are single draws"]
+    return []
+
+
+def _fingerprint(module: nn.Module, extra: bytes) -> str:
+    sha = hashlib.sha256(extra)
+    sha.update(f"{type(module).__module__}.{type(module).__qualname__}\n{module}".encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _build(place: str, folder: Path) -> tuple[nn.Module, bytes]:
+    """Call a function of the user's file; return the module and the file's content."""
+    path_text, colon, name = place.rpartition(":")
+    path = folder / path_text
+    if not colon or not path_text.endswith(".py") or not path.is_file():
+        raise InputError(f"model 'file:{place}' must read file:PATH.py:FUNCTION; there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        built = getattr(module, name)()
+    except AttributeError as error:
+        if hasattr(module, name):
+            raise InputError(f"{path}:{name}() failed: {error}") from error
+        raise InputError(f"{path} has no function {name}") from error
+    except Exception as error:
+        raise InputError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
+    return built, path.read_bytes()

@@ -1,0 +1,223 @@
+"""Synthesis operators B of one layer and their adjoints, dense and convolutional."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustframe.errors import InputError
+
+_FEW_CHANNELS = 8
+
+
+class Operator(nn.Module, ABC):
+    """A linear map B from codes to signals whose columns are the atoms.
+
+    ``in_shape`` is the shape of one signal, ``code_shape`` that of one code; the weight is a parameter.
+    """
+
+    weight: nn.Parameter
+    in_shape: tuple[int, ...]
+    code_shape: tuple[int, ...]
+
+    @abstractmethod
+    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+        """Apply the adjoint: inner products of signals with every atom.
+
+        Args:
+            signal: shape (b, *in_shape).
+            scale: factor on the inner products, fused into the weight.
+            bias: one number an atom or filter to add, fused into the kernel; shape (code_shape[0],).
+
+        Returns:
+            Shape (b, *code_shape).
+        """
+
+    @abstractmethod
+    def synthesis(self, code: Tensor) -> Tensor:
+        """Apply B: combine atoms with codes (b, *code_shape) into signals of shape (b, *in_shape)."""
+
+    @abstractmethod
+    def atom_norms(self) -> Tensor:
+        """Return the l2 norm of every atom as it stands in the signal, shape ``code_shape``."""
+
+    @abstractmethod
+    def correlations(self) -> Tensor:
+        """Return the inner products of every atom with every different atom, away from borders, differentiable.
+
+        One row an atom (or filter), one entry for each atom it overlaps with; the product with itself is 0.
+        """
+
+    @abstractmethod
+    def normalize_(self) -> None:
+        """Scale every atom (every filter, where there are filters) to unit norm, in place."""
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Apply `analysis`."""
+        return self.analysis(signal)
+
+
+class Dense(Operator):
+    """A matrix of atoms on signals of any shape, taken flat.
+
+    Args:
+        in_shape: shape of a signal.
+        atoms: number of atoms.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], atoms: int) -> None:
+        super().__init__()
+        numbers = math.prod(in_shape)
+        if numbers < 1 or atoms < 1:
+            raise InputError(
+                f"a dense layer needs at least one input and one atom, not {in_shape} and {atoms}"
+            )
+        self.in_shape, self.code_shape = in_shape, (atoms,)
+        self.weight = nn.Parameter(torch.randn(atoms, numbers) / math.sqrt(numbers))
+
+    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+        return F.linear(signal.flatten(1), _scaled(self.weight, scale), bias)
+
+    def synthesis(self, code: Tensor) -> Tensor:
+        return torch.matmul(code, self.weight).view(-1, *self.in_shape)
+
+    def atom_norms(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight, dim=1)
+
+    def correlations(self) -> Tensor:
+        gram = self.weight @ self.weight.T
+        return gram - torch.diag(gram.diagonal())
+
+    @torch.no_grad()
+    def normalize_(self) -> None:
+        self.weight.div_(self.atom_norms().clamp_min(torch.finfo(self.weight.dtype).tiny).unsqueeze(1))
+
+
+class Conv(Operator):
+    """Atoms that are shifted copies of filters, with zero padding.
+
+    With few input channels and a stride, both directions are computed on the signal split into its stride x stride
+    phases, where a strided convolution and its transpose are plain convolutions: there the stock transposed
+    convolution (which is also the stock gradient) costs several times the convolution.
+
+    Args:
+        in_shape: channels, height, width of a signal.
+        filters: number of filters.
+        kernel: side of the square filters, in pixels.
+        stride: distance between neighbouring atoms, in pixels.
+        padding: zeros around the signal, in pixels.
+    """
+
+    def __init__(
+        self, in_shape: tuple[int, int, int], filters: int, kernel: int, *, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__()
+        channels, height, width = in_shape
+        if min(channels, filters, kernel, stride) < 1 or padding < 0:
+            raise InputError("a convolutional layer needs positive channels, filters, kernel and stride")
+        if kernel > min(height, width) + 2 * padding:
+            raise InputError(
+                f"a {kernel} x {kernel} kernel does not fit {height} x {width} with padding {padding}"
+            )
+        if stride > kernel:
+            raise InputError(f"stride {stride} leaves pixels between {kernel} x {kernel} atoms uncovered")
+        self.in_shape = in_shape
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        rows = (height + 2 * padding - kernel) // stride + 1
+        columns = (width + 2 * padding - kernel) // stride + 1
+        self.code_shape = (filters, rows, columns)
+        fan_in = channels * kernel**2
+        weight = torch.randn(filters, channels, kernel, kernel) / math.sqrt(fan_in)
+        # Codes take the memory format of the weight, and CPU convolutions are fastest channels last.
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        # Side of a filter in phases, and the padding that makes the phase image exactly the size it needs.
+        self._taps = -(-kernel // stride)
+        self._phased = channels < _FEW_CHANNELS and stride > 1
+        # Rows and columns at the far edge that no atom reaches, because the stride does not divide the size.
+        self._leftover = tuple(
+            size + 2 * padding - kernel - stride * (codes - 1)
+            for size, codes in ((height, rows), (width, columns))
+        )
+        self._frame = tuple(
+            (padding, stride * (codes - 1 + self._taps) - size - padding)
+            for size, codes in ((height, rows), (width, columns))
+        )
+
+    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+        weight = _scaled(self.weight, scale)
+        if not self._phased:
+            return F.conv2d(signal, weight, bias, stride=self.stride, padding=self.padding)
+        (top, bottom), (left, right) = self._frame
+        phases = F.pixel_unshuffle(F.pad(signal, (left, right, top, bottom)), self.stride)
+        return F.conv2d(phases, self._phases(weight), bias)
+
+    def synthesis(self, code: Tensor) -> Tensor:
+        (top, bottom), (left, right) = self._frame
+        if not self._phased:
+            return F.conv_transpose2d(
+                code, self.weight, stride=self.stride, padding=self.padding, output_padding=self._leftover
+            )
+        turned = self._phases(self.weight).transpose(0, 1).flip(2, 3)
+        phases = F.conv2d(code, turned, padding=self._taps - 1)
+        return F.pad(F.pixel_shuffle(phases, self.stride), (-left, -right, -top, -bottom))
+
+    def atom_norms(self) -> Tensor:
+        ones = torch.ones(1, *self.in_shape, dtype=self.weight.dtype, device=self.weight.device)
+        squares = F.conv2d(ones, self.weight**2, stride=self.stride, padding=self.padding)
+        return squares.squeeze(0).sqrt()
+
+    def correlations(self) -> Tensor:
+        # Cross-correlations of the filters at every lag; atoms sit at multiples of the stride.
+        reach = self.kernel - 1
+        lags = F.conv2d(self.weight, self.weight, padding=reach)
+        first = reach % self.stride
+        lags = lags[:, :, first :: self.stride, first :: self.stride]
+        centre = reach // self.stride
+        own = torch.zeros_like(lags)
+        own[range(len(lags)), range(len(lags)), centre, centre] = 1
+        return (lags * (1 - own)).flatten(1)
+
+    @torch.no_grad()
+    def normalize_(self) -> None:
+        norms = torch.linalg.vector_norm(self.weight.flatten(1), dim=1)
+        self.weight.div_(norms.clamp_min(torch.finfo(self.weight.dtype).tiny).view(-1, 1, 1, 1))
+
+    def _phases(self, weight: Tensor) -> Tensor:
+        extra = self._taps * self.stride - self.kernel
+        return F.pixel_unshuffle(F.pad(weight, (0, extra, 0, extra)), self.stride)
+
+
+def _scaled(weight: Tensor, scale: float) -> Tensor:
+    return weight if scale == 1 else weight * scale
+
+
+def squared_norm(operator: Operator, *, steps: int = 200, tolerance: float = 1e-6) -> float:
+    """Estimate the squared spectral norm of B by power iteration in float64.
+
+    Args:
+        operator: the layer's operator.
+        steps: iterations at most.
+        tolerance: relative change at which to stop.
+
+    Returns:
+        The largest eigenvalue of B^T B, from below.
+    """
+    copy = _double(operator)
+    code = torch.randn(1, *copy.code_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    value = 0.0
+    with torch.no_grad():
+        for _ in range(steps):
+            image = copy.analysis(copy.synthesis(code / torch.linalg.vector_norm(code)))
+            previous, value = value, float(torch.linalg.vector_norm(image))
+            code = image
+            if value == 0 or abs(value - previous) <= tolerance * value:
+                break
+    return value
+
+
+def _double(operator: Operator) -> Operator:
+    import copy
+
+    return copy.deepcopy(operator).cpu().double()

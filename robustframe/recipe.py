@@ -1,0 +1,227 @@
+"""Recipes and batteries: strict TOML in, errors that name file, key, what was found and what is allowed."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from robustframe.attacks.base import Attack
+from robustframe.attacks.registry import make_attack
+from robustframe.errors import InputError, unknown
+from robustframe.threat import ThreatModel
+
+Twin = Literal["feedforward", "recurrent"]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and does not convert types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class DataSpec(Strict):
+    """Which examples: a data set, a split of it, and how many from its beginning."""
+
+    use: str
+    split: str = "test"
+    count: int | None = Field(default=None, ge=1)
+
+
+class ModelSpec(Strict):
+    """One model: a zoo pair, a pair by its card, or a function of the user's that builds a classifier."""
+
+    use: str
+    """``zoo:NAME``, ``card:PATH.json`` or ``file:PATH.py:FUNCTION``."""
+    name: str | None = None
+    """What tables call it; made from ``use`` when left out."""
+    twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
+    """Which classifiers of a pair to evaluate; of no meaning for anything else."""
+
+
+class Recipe(Strict):
+    """One evaluation, completely stated."""
+
+    format: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=_NAME)
+    about: str = ""
+    seed: int = Field(ge=0)
+    chunk: int = Field(default=250, ge=1)
+    """Examples that share their random numbers and are attacked together; part of what is asked."""
+    threats: list[str] = Field(min_length=1)
+    battery: list[str] = Field(min_length=1)
+    """Batteries in the order in which survivors go through them, such as ``["quick@1"]``."""
+    data: DataSpec
+    model: list[ModelSpec] = Field(min_length=1)
+
+
+class AttackSpec(BaseModel):
+    """One attack of a battery: which, and its settings; the attack itself checks them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but ``use``."""
+        return dict(self.model_extra or {})
+
+
+class Battery(Strict):
+    """What every survivor goes through, in order; a published version never changes."""
+
+    format: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=_NAME)
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    about: str = ""
+    attack: list[AttackSpec] = Field(min_length=1)
+
+    @property
+    def cited(self) -> str:
+        """How a table names it, such as ``quick@1``."""
+        return f"{self.name}@{self.version}"
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, model: type[Model]) -> Model:
+    """Read a TOML file into a strict model.
+
+    Raises:
+        InputError: of one line a mistake, with file, key, what was found and the nearest known key.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [_sentence(path, problem, model) for problem in error.errors()[:2]]
+        raise InputError("\n".join(lines)) from None
+
+
+def shipped_folder(kind: Literal["attacks", "evaluations"]) -> Path:
+    """Return where the batteries or evaluations lie: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_shipped" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def recipes() -> dict[str, Path]:
+    """Return the shipped recipes by the name of their folder."""
+    return {path.parent.name: path for path in sorted(shipped_folder("evaluations").glob("*/recipe.toml"))}
+
+
+def find_recipe(given: str) -> Path:
+    """Return the file of a recipe given as a path, a folder, or the name of a folder in ``evaluations/``.
+
+    Raises:
+        InputError: when there is none, with the nearest name.
+    """
+    path = Path(given)
+    if path.is_dir() and (path / "recipe.toml").is_file():
+        return path / "recipe.toml"
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise InputError(f"there is no recipe {given}")
+        return path
+    known = recipes()
+    if given not in known:
+        raise unknown("recipe", given, known)
+    return known[given]
+
+
+def batteries() -> Iterator[Battery]:
+    """Yield the shipped batteries."""
+    for path in sorted(shipped_folder("attacks").glob("*.toml")):
+        yield read_toml(path, Battery)
+
+
+def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
+    """Load a battery by citation (``quick@1``), by name (its newest version), or from a file (``mine.toml``).
+
+    Args:
+        given: how the recipe names it.
+        folder: what a relative path is relative to; the working directory when ``None``.
+        where: the file and key it stood in, for the error.
+
+    Raises:
+        InputError: for an unknown battery, with the nearest name, or one that does not read.
+    """
+    if given.endswith(".toml"):
+        battery = read_toml((folder or Path()) / given, Battery)
+    else:
+        known = list(batteries())
+        named = {battery.cited: battery for battery in known}
+        for battery in sorted(known, key=lambda each: _version(each.version)):
+            named[battery.name] = battery
+        if given not in named:
+            raise unknown("battery", given, {battery.cited for battery in known}, where=where)
+        battery = named[given]
+    make_attacks(battery, folder=folder)
+    return battery
+
+
+def make_attacks(battery: Battery, *, folder: Path | None = None) -> list[Attack]:
+    """Build the attacks of a battery, in order; every setting is checked here, before anything runs."""
+    return [
+        make_attack(spec.use, spec.settings, where=f"{battery.cited}, attack {number}", folder=folder)
+        for number, spec in enumerate(battery.attack, start=1)
+    ]
+
+
+def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
+    """Read the threats of a recipe; the same one twice is an error."""
+    try:
+        threats = [ThreatModel.parse(text) for text in texts]
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from error
+    labels = [threat.label for threat in threats]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"{where or 'threats'}: a threat stands twice in {', '.join(labels)}")
+    return threats
+
+
+def digest(content: object) -> str:
+    """Return the SHA-256 of something JSON can hold, in one canonical spelling."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _sentence(path: Path, problem: Any, model: type[BaseModel]) -> str:
+    place = [str(part) for part in problem["loc"]]
+    key = re.sub(r"\.(\d+)", lambda match: f"[{int(match[1]) + 1}]", ".".join(place))
+    if problem["type"] == "extra_forbidden":
+        return str(unknown("key", place[-1], _known_keys(model, problem["loc"][:-1]), where=f"{path}: {key}"))
+    if problem["type"] == "missing":
+        return f"{path}: {key} is missing"
+    found = repr(problem["input"])
+    return f"{path}: {key} = {found if len(found) < 60 else found[:57] + '...'}: {problem['msg']}"
+
+
+def _known_keys(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The keys that would have been right where an unknown one stood."""
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part]
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        nested = [each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,148 @@
+"""The record of an evaluation: what was asked, what was found, what it cost."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from robustframe.errors import InputError
+
+RECORD = "record.json"
+VERDICTS = "verdicts.parquet"
+
+
+class Section(BaseModel):
+    """A frozen part of a record that refuses unknown keys and does not convert types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class DataEntry(Section):
+    """The examples that were attacked."""
+
+    use: str
+    split: str
+    count: int
+    sha256: str
+    """Of the pixels and labels: the identity of the examples."""
+    classes: list[str]
+
+
+class ClassifierEntry(Section):
+    """One classifier: a twin of a pair, or any model."""
+
+    name: str
+    model: str
+    """What both twins of a pair share."""
+    twin: Literal["feedforward", "recurrent"] | None
+    use: str
+    sha256: str
+    """Of the weights file for a pair with a card, else of the parameters, buffers and code."""
+    parameters: int
+    sweeps: int | None
+    mutual_coherence: float | None
+
+
+class AttackEntry(Section):
+    """What one attack of a battery did to the survivors of those before it."""
+
+    battery: str
+    position: int
+    """Place in its battery, from 1."""
+    use: str
+    settings: dict[str, Any]
+    """Every setting with its value, defaults included."""
+    entered: int
+    broken: int
+    """Successes that the exact model confirmed."""
+    unverified: int
+    """Successes that the search claimed and the exact model did not confirm; not counted."""
+    forwards: int
+    """Passes of single examples through the model."""
+    backwards: int
+
+
+class Result(Section):
+    """One classifier under one threat."""
+
+    classifier: str
+    threat: str
+    examples: int
+    clean_correct: int
+    robust_correct: int
+    """Correct on the clean image and on every stored adversarial one."""
+    attacks: list[AttackEntry]
+
+
+class Environment(Section):
+    """What it ran on; two runs of one recipe in one environment are equal byte for byte."""
+
+    robustframe: str
+    python: str
+    torch: str
+    torchattacks: str | None
+    numpy: str
+    platform: str
+    device: str
+    threads: int
+
+
+class Record(Section):
+    """One evaluation. Unknown is null, never 0."""
+
+    format: Literal[1] = Field(default=1, alias="schema")
+    status: Literal["started", "complete"]
+    name: str
+    hash: str
+    """SHA-256 of everything asked: recipe, batteries, examples, weights and code version."""
+    recipe: dict[str, Any]
+    batteries: list[dict[str, Any]]
+    data: DataEntry
+    classifiers: list[ClassifierEntry]
+    environment: Environment
+    results: list[Result] | None = None
+    verdicts_sha256: str | None = None
+    flags: list[str] = Field(default_factory=list)
+    """Sentences about what makes a number here doubtful."""
+
+    def to_json(self) -> str:
+        """Return the record as it stands in its file."""
+        return (
+            json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(content)
+    aside.replace(path)
+
+
+def find_run(given: str | Path) -> Path:
+    """Return the folder of a run, given as the folder or as its record.
+
+    Raises:
+        InputError: when there is no record.
+    """
+    path = Path(given)
+    folder = path.parent if path.name == RECORD else path
+    if not (folder / RECORD).is_file():
+        raise InputError(f"{given} is no run: there is no {RECORD} in it")
+    return folder
+
+
+def read_record(given: str | Path) -> Record:
+    """Read the record of a run.
+
+    Raises:
+        InputError: when there is none, or it is of another schema.
+    """
+    path = find_run(given) / RECORD
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path} is not a record of this version: {key}: {first['msg']}") from None

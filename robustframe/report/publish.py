@@ -1,0 +1,50 @@
+"""Tables beside a run, and the published copy of a run in ``evaluations/``."""
+
+import hashlib
+from pathlib import Path
+
+from robustframe.errors import InputError
+from robustframe.recipe import Recipe, read_toml, recipes
+from robustframe.record import RECORD, VERDICTS, Record, find_run, read_record, write_aside
+from robustframe.report.layout import Table
+from robustframe.report.robustness import robustness_table
+from robustframe.report.tables import render
+
+
+def write_tables(table: Table, folder: Path) -> list[Path]:
+    """Write a table as Markdown, LaTeX and CSV into a folder; return the files."""
+    files = [folder / f"table.{format}" for format in ("md", "tex", "csv")]
+    for file in files:
+        write_aside(file, render(table, file.suffix.removeprefix(".")).encode())
+    return files
+
+
+def publish_run(run: str) -> Path:
+    """Copy a complete run of a shipped recipe to the recipe's ``results`` folder, with its tables.
+
+    Raises:
+        InputError: when the run is incomplete or altered, or the recipe has changed since.
+    """
+    folder = find_run(run)
+    record = read_record(folder)
+    table = robustness_table(record, folder)
+    verdicts = (folder / VERDICTS).read_bytes()
+    if hashlib.sha256(verdicts).hexdigest() != record.verdicts_sha256:
+        raise InputError(f"{folder / VERDICTS} is not what the record says; evaluate again")
+    results = _stated(record, folder).parent / "results"
+    results.mkdir(exist_ok=True)
+    write_aside(results / VERDICTS, verdicts)
+    write_tables(table, results)
+    write_aside(results / RECORD, record.to_json().encode())
+    return results
+
+
+def _stated(record: Record, folder: Path) -> Path:
+    """Return the file of the shipped recipe that a run carried out."""
+    known = recipes()
+    path = known.get(record.name)
+    if path is None:
+        raise InputError(f"{folder} is a run of {record.name!r}, which is no recipe in evaluations/")
+    if read_toml(path, Recipe).model_dump(by_alias=True) != record.recipe:
+        raise InputError(f"{path} has changed since {folder} was run; evaluate it again")
+    return path

@@ -1,0 +1,111 @@
+"""The robustness table of a run: every classifier with its intervals, every pair with its difference."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from robustframe.errors import InputError
+from robustframe.record import VERDICTS, ClassifierEntry, Record, Result
+from robustframe.report.layout import Cell, Row, Table
+from robustframe.statistics import PairedDifference, Proportion
+
+_TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
+
+
+def robustness_table(record: Record, folder: Path) -> Table:
+    """Build the robustness table of a complete run.
+
+    Args:
+        record: the run's record.
+        folder: the run's folder, for the verdicts of the paired differences.
+
+    Returns:
+        Accuracies with 95 % Wilson intervals; for each pair the difference recurrent minus feed-forward with
+        Newcombe's interval and the exact McNemar p.
+
+    Raises:
+        InputError: when the run is not complete or its verdicts are missing.
+    """
+    if record.status != "complete" or record.results is None:
+        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
+    verdicts = _read_verdicts(folder)
+    entries = {entry.name: entry for entry in record.classifiers}
+    rows = []
+    for result in record.results:
+        entry = entries[result.classifier]
+        rows.append(_row(entry, result))
+        partner = f"{entry.model}/feedforward"
+        if entry.twin == "recurrent" and partner in entries:
+            rows.append(_difference(entry, result.threat, verdicts, partner))
+    return Table(title=_title(record), caption=_caption(record), rows=tuple(rows))
+
+
+def _title(record: Record) -> str:
+    threats = ", ".join(dict.fromkeys(result.threat for result in record.results or []))
+    data = record.data
+    return f"{record.name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
+
+
+def _caption(record: Record) -> str:
+    cited = " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
+    return (
+        f"Clean and robust accuracy in % with 95 % intervals (Wilson; differences recurrent minus feed-forward: "
+        f"Newcombe, exact McNemar p). Attacks: {cited}. Coherence: mutual coherence of the frame. "
+        f"Run {record.name}-{record.hash[:8]}."
+    )
+
+
+def _row(entry: ClassifierEntry, result: Result) -> Row:
+    return Row(
+        model=entry.model,
+        coherence=entry.mutual_coherence,
+        twin=_TWINS[entry.twin],
+        threat=result.threat,
+        clean=_cell(result.clean_correct, result.examples),
+        robust=_cell(result.robust_correct, result.examples),
+        p_clean=None,
+        p_robust=None,
+    )
+
+
+def _difference(entry: ClassifierEntry, threat: str, verdicts: pl.DataFrame, partner: str) -> Row:
+    cells: list[Cell] = []
+    ps: list[float] = []
+    for column in ("clean_correct", "robust"):
+        difference = PairedDifference.of(
+            _verdicts(verdicts, partner, threat, column), _verdicts(verdicts, entry.name, threat, column)
+        )
+        interval = difference.interval()
+        cells.append(Cell(difference.value, interval.low, interval.high))
+        ps.append(difference.p_value)
+    return Row(
+        model=entry.model,
+        coherence=entry.mutual_coherence,
+        twin="difference",
+        threat=threat,
+        clean=cells[0],
+        robust=cells[1],
+        p_clean=ps[0],
+        p_robust=ps[1],
+    )
+
+
+def _cell(right: int, examples: int) -> Cell:
+    share = Proportion(right, examples)
+    interval = share.interval()
+    return Cell(share.value, interval.low, interval.high)
+
+
+def _read_verdicts(folder: Path) -> pl.DataFrame:
+    path = folder / VERDICTS
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} cannot be read; run the same evaluate command again") from error
+
+
+def _verdicts(verdicts: pl.DataFrame, classifier: str, threat: str, column: str) -> NDArray[np.bool_]:
+    rows = verdicts.filter((pl.col("classifier") == classifier) & (pl.col("threat") == threat)).sort("index")
+    return rows[column].to_numpy()

@@ -1,0 +1,58 @@
+"""Model cards: what a pair is, what made it, and the hash of its weights."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen part of a card that refuses unknown keys and does not convert types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class TrainingData(Section):
+    """What a pair was trained on."""
+
+    use: str
+    split: str
+    count: int
+    sha256: str
+
+
+class Accuracy(Section):
+    """Clean accuracy on a whole test split, in [0, 1], by number of sweeps."""
+
+    use: str
+    split: str
+    count: int
+    by_sweeps: dict[str, float]
+    """``"1"`` is the feed-forward twin."""
+
+
+class Card(Section):
+    """Everything needed to rebuild a pair and to know where it comes from; lies beside its weights as JSON."""
+
+    format: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    about: str
+    licence: str
+    structure: Literal["chain"]
+    in_shape: list[int]
+    layers: list[dict[str, int]]
+    """As `robustframe.frames.build_frame` takes them."""
+    classes: int
+    sweeps: int
+    parameters: int
+    mutual_coherence: float
+    clean_accuracy: Accuracy
+    trained_on: TrainingData
+    recipe: dict[str, Any]
+    """The training recipe, whole."""
+    seed: int
+    made_with: dict[str, str]
+    """Versions and device."""
+    weights: str
+    """File name of the weights, in the card's folder."""
+    sha256: str
+    """SHA-256 of that file."""
