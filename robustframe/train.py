@@ -11,7 +11,7 @@ from pydantic import Field
 
 from robustframe.data import Dataset, load
 from robustframe.errors import InputError, unknown
-from robustframe.frames import build_frame, mutual_coherence
+from robustframe.frames import Structure, build_frame, mutual_coherence
 from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, train_pair
 from robustframe.probe import borrowed, call_in_batches
 from robustframe.recipe import Strict, read_toml
@@ -25,6 +25,7 @@ class PairSpec(Strict):
     layers: list[dict[str, int]] = Field(min_length=1)
     """As `robustframe.frames.build_frame` takes them."""
     sweeps: int = Field(ge=2)
+    structure: Structure = "chain"
 
 
 class ScheduleSpec(Strict):
@@ -145,7 +146,7 @@ def new_pair(recipe: TrainingRecipe, data: Dataset) -> Pair:
     """Build the untrained pair of a recipe; its weights come from the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        frame = build_frame(tuple(data.images.shape[1:]), recipe.pair.layers)
+        frame = build_frame(tuple(data.images.shape[1:]), recipe.pair.layers, recipe.pair.structure)
         return Pair(frame, classes=int(data.labels.max()) + 1, sweeps=recipe.pair.sweeps)
 
 
@@ -166,7 +167,7 @@ def _card(recipe: TrainingRecipe, pair: Pair, data: Dataset, test: Dataset, devi
         name=recipe.name,
         about=recipe.about,
         licence=recipe.licence,
-        structure="chain",
+        structure=recipe.pair.structure,
         in_shape=list(pair.frame.in_shape),
         layers=recipe.pair.layers,
         classes=pair.head.out_features,

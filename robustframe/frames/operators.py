@@ -71,9 +71,7 @@ class Dense(Operator):
         super().__init__()
         numbers = math.prod(in_shape)
         if numbers < 1 or atoms < 1:
-            raise InputError(
-                f"a dense layer needs at least one input and one atom, not {in_shape} and {atoms}"
-            )
+            raise InputError(f"a dense layer needs at least one input and one atom, not {in_shape} and {atoms}")
         self.in_shape, self.code_shape = in_shape, (atoms,)
         self.weight = nn.Parameter(torch.randn(atoms, numbers) / math.sqrt(numbers))
 
@@ -118,9 +116,7 @@ class Conv(Operator):
         if min(channels, filters, kernel, stride) < 1 or padding < 0:
             raise InputError("a convolutional layer needs positive channels, filters, kernel and stride")
         if kernel > min(height, width) + 2 * padding:
-            raise InputError(
-                f"a {kernel} x {kernel} kernel does not fit {height} x {width} with padding {padding}"
-            )
+            raise InputError(f"a {kernel} x {kernel} kernel does not fit {height} x {width} with padding {padding}")
         if stride > kernel:
             raise InputError(f"stride {stride} leaves pixels between {kernel} x {kernel} atoms uncovered")
         self.in_shape = in_shape
@@ -137,13 +133,17 @@ class Conv(Operator):
         self._phased = channels < _FEW_CHANNELS and stride > 1
         # Rows and columns at the far edge that no atom reaches, because the stride does not divide the size.
         self._leftover = tuple(
-            size + 2 * padding - kernel - stride * (codes - 1)
-            for size, codes in ((height, rows), (width, columns))
+            size + 2 * padding - kernel - stride * (codes - 1) for size, codes in ((height, rows), (width, columns))
         )
         self._frame = tuple(
             (padding, stride * (codes - 1 + self._taps) - size - padding)
             for size, codes in ((height, rows), (width, columns))
         )
+
+    @property
+    def filters(self) -> Tensor:
+        """The filters as they stand in the signal, shape (filters, channels, kernel, kernel)."""
+        return self.weight
 
     def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
         weight = _scaled(self.weight, scale)
@@ -165,13 +165,14 @@ class Conv(Operator):
 
     def atom_norms(self) -> Tensor:
         ones = torch.ones(1, *self.in_shape, dtype=self.weight.dtype, device=self.weight.device)
-        squares = F.conv2d(ones, self.weight**2, stride=self.stride, padding=self.padding)
+        squares = F.conv2d(ones, self.filters**2, stride=self.stride, padding=self.padding)
         return squares.squeeze(0).sqrt()
 
     def correlations(self) -> Tensor:
         # Cross-correlations of the filters at every lag; atoms sit at multiples of the stride.
         reach = self.kernel - 1
-        lags = F.conv2d(self.weight, self.weight, padding=reach)
+        filters = self.filters
+        lags = F.conv2d(filters, filters, padding=reach)
         first = reach % self.stride
         lags = lags[:, :, first :: self.stride, first :: self.stride]
         centre = reach // self.stride
@@ -187,6 +188,42 @@ class Conv(Operator):
     def _phases(self, weight: Tensor) -> Tensor:
         extra = self._taps * self.stride - self.kernel
         return F.pixel_unshuffle(F.pad(weight, (0, extra, 0, extra)), self.stride)
+
+
+class PooledConv(Conv):
+    """A 1 x 1 convolution followed by average pooling over pool x pool pixels: the transition of a DenseNet.
+
+    As a frame it is a convolution whose atoms are constant over their pool x pool pixels. Pooling is scaled by pool,
+    so that filters of unit norm are atoms of unit norm; ``weight`` has shape (filters, channels, 1, 1).
+
+    Args:
+        in_shape: channels, height, width of a signal.
+        filters: number of filters.
+        pool: side of the square of pixels that is averaged; it must divide height and width.
+    """
+
+    def __init__(self, in_shape: tuple[int, int, int], filters: int, pool: int) -> None:
+        channels, height, width = in_shape
+        if min(channels, filters, pool) < 1 or height % pool or width % pool:
+            raise InputError(
+                f"a pool of {pool} does not divide an image of {height} x {width}; give one that does, "
+                f"and at least one filter (not {filters})"
+            )
+        super().__init__((channels, height, width), filters, 1)
+        self.code_shape = (filters, height // pool, width // pool)
+        self.kernel = self.stride = self.pool = pool
+
+    @property
+    def filters(self) -> Tensor:
+        return self.weight.expand(-1, -1, self.pool, self.pool) / self.pool
+
+    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+        pooled = F.avg_pool2d(signal, self.pool)
+        return F.conv2d(pooled, _scaled(self.weight, scale * self.pool), bias)
+
+    def synthesis(self, code: Tensor) -> Tensor:
+        mixed = F.conv2d(code, (self.weight / self.pool).transpose(0, 1))
+        return mixed.repeat_interleave(self.pool, 2).repeat_interleave(self.pool, 3)
 
 
 def _scaled(weight: Tensor, scale: float) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.errors import InputError
-from robustframe.frames import ChainFrame
+from robustframe.frames import Frame
 from robustframe.solvers import DeepPursuit, solve
 from robustframe.types import Images, Logits
 
@@ -20,12 +20,10 @@ class Pair(nn.Module):
 
     gain: Tensor
 
-    def __init__(self, frame: ChainFrame, *, classes: int, sweeps: int) -> None:
+    def __init__(self, frame: Frame, *, classes: int, sweeps: int) -> None:
         super().__init__()
         if sweeps < 2:
-            raise InputError(
-                f"the recurrent twin needs at least 2 sweeps, not {sweeps}; 1 is the feed-forward twin"
-            )
+            raise InputError(f"the recurrent twin needs at least 2 sweeps, not {sweeps}; 1 is the feed-forward twin")
         self.frame = frame
         features = 1
         for size in frame.code_shapes[-1]:

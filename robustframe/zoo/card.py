@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from robustframe.frames import Structure
+
 
 class Section(BaseModel):
     """A frozen part of a card that refuses unknown keys and does not convert types."""
@@ -37,7 +39,7 @@ class Card(Section):
     name: str
     about: str
     licence: str
-    structure: Literal["chain"]
+    structure: Structure = "chain"
     in_shape: list[int]
     layers: list[dict[str, int]]
     """As `robustframe.frames.build_frame` takes them."""

@@ -108,7 +108,7 @@ def save(pair: Pair, folder: Path, card: Card) -> Path:
 
 def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
     try:
-        pair = Pair(build_frame(card.in_shape, card.layers), classes=card.classes, sweeps=card.sweeps)
+        pair = Pair(build_frame(card.in_shape, card.layers, card.structure), classes=card.classes, sweeps=card.sweeps)
     except (InputError, TypeError) as error:
         raise IntegrityError(f"the card of {card.name} describes no pair: {error}") from error
     expected = pair.state_dict()
