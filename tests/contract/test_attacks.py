@@ -169,9 +169,7 @@ def test_the_same_seed_gives_the_same_result(use, settings, norm):
     assert torch.equal(first.backwards, again.backwards)
 
 
-@pytest.mark.parametrize(
-    "use", ["pgd", "apgd", "apgd-t", "square", "torchattacks:Jitter", "torchattacks:Square"]
-)
+@pytest.mark.parametrize("use", ["pgd", "apgd", "apgd-t", "square", "torchattacks:Jitter", "torchattacks:Square"])
 def test_another_seed_gives_another_result(use):
     model, x = Small(), images(rows=6)
     y = classify(model, x)
@@ -227,6 +225,47 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
     result = run(use, settings, norm, counting, x, y, known_correct=known_correct)
     assert torch.equal(result.forwards, counting.forwards)
     assert torch.equal(result.backwards, counting.backwards)
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "forwards", "backwards"),
+    [
+        ("fgsm", {}, 2, 1),
+        ("pgd", {"steps": 4, "restarts": 3}, 3 * 5, 3 * 4),
+        ("apgd", {"steps": 6, "restarts": 2}, 2 * 7, 2 * 7),
+        ("apgd-t", {"steps": 6, "targets": 3, "restarts": 2}, 1 + 6 * 7, 6 * 7),
+        ("apgd-t", {"steps": 6, "targets": 9}, 1 + 4 * 7, 4 * 7),
+        ("square", {"queries": 9, "restarts": 2}, 2 * 10, 0),
+    ],
+)
+def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, backwards):
+    model, x = Centres(), torch.full((2, 3, 6, 6), 0.1)
+    model = nn.Sequential(model, nn.ConstantPad1d((0, 1), -9.0))
+    result = run(use, settings, "linf", model, x, torch.zeros(2, dtype=torch.long), known_correct=True)
+    assert not result.success.any()
+    assert result.forwards.tolist() == [forwards] * 2
+    assert result.backwards.tolist() == [backwards] * 2
+
+
+@pytest.mark.parametrize("use", [*ATTACKS, "torchattacks:MIFGSM", "torchattacks:DeepFool"])
+def test_a_success_that_does_not_repeat_is_claimed_but_not_granted(use):
+    class Fickle(Small):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            logits = super().forward(x)
+            # Wrong about everything in the second call only.
+            return -logits if self.calls == 2 else logits
+
+    x = images(rows=4)
+    y = classify(Small(), x)
+    norm = "l2" if use.endswith("DeepFool") else "linf"
+    threat = ThreatModel(norm=norm, eps=1e-5)
+    result = make_attack(use, {}).run(Fickle(), x, y, threat, Draws((0, use), 4))
+    assert result.claimed.any()
+    assert not result.success.any()
+    assert torch.equal(result.prediction, y)
 
 
 @every_attack
@@ -313,9 +352,7 @@ class Detached(nn.Module):
 
 
 @every_attack
-@pytest.mark.parametrize(
-    "model", [Centres(), Saturated(), Detached()], ids=lambda model: type(model).__name__
-)
+@pytest.mark.parametrize("model", [Centres(), Saturated(), Detached()], ids=lambda model: type(model).__name__)
 def test_models_without_parameters_or_gradient(use, settings, norm, model):
     x = images(rows=4)
     y = classify(model, x)

@@ -115,6 +115,44 @@ def test_apgd_takes_the_steps_of_the_reference(trained, norm, loss):
     assert_same_run(ours, theirs, norm, lambda points: LOSSES[loss](model(points), y))
 
 
+class Walking(nn.Module):
+    """Logits whose margin walks up and down by a script, with a slope in the image that is the same all the way."""
+
+    def __init__(self, heights):
+        super().__init__()
+        self.heights, self.calls = heights, 0
+
+    def forward(self, x):
+        height = self.heights[self.calls] - 1e-4 * (x - x.detach()).flatten(1).sum(1)
+        self.calls += 1
+        return torch.stack([torch.zeros_like(height), height, height - 1, height - 2], 1)
+
+
+def test_apgd_reviews_its_steps_like_the_reference_on_losses_that_rise_and_fall():
+    rows, steps = 300, 100
+    generator = torch.Generator().manual_seed(0)
+    # From losses that hardly ever rise to some that nearly always do; ties with rho, and plateaus, are frequent.
+    chance = torch.linspace(0.1, 1, rows)
+    rises = torch.rand((steps, rows), generator=generator) < chance
+    still = torch.rand((steps, rows), generator=generator) < 0.05
+    walk = torch.where(still, 0.0, torch.where(rises, 0.01, -0.02))
+    # Some start high and fall far at once, so that their rises beat neither the start nor, at first, zero.
+    walk[0, ::3], walk[0, 1::3] = -0.4, -0.6
+    walk = walk.cumsum(0)
+    model = Walking(torch.cat([torch.full((1, rows), 0.5), 0.5 + walk]))
+    x, y = torch.full((rows, 3, 2, 2), 0.5), torch.zeros(rows, dtype=torch.long)
+    threat = ThreatModel(norm="linf", eps=0.1)
+    start = surface_start(x, threat, Draws((0,), rows))
+    ours, theirs = Tape(model), Tape(Walking(model.heights))
+    ascend(evaluation(ours, y, LOSSES["margin"]), x, start, threat, steps=steps, rho=0.75)
+    reference = APGDAttack(theirs, n_iter=steps, norm="Linf", eps=0.1, loss="margin")
+    reference.dlr_loss = LOSSES["margin"]
+    reference.loss = "dlr"
+    reference.init_hyperparam(x)
+    reference.attack_single_run(x, y, x_init=start)
+    assert gaps(ours, theirs, steps).max() <= 1e-6
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_targeted_apgd_takes_the_steps_of_the_reference(trained, norm):
     model, x, y = trained

@@ -28,9 +28,7 @@ class Brightness(nn.Module):
 def attack(use, settings, model, x, norm, eps, **options):
     threat = ThreatModel(norm=norm, eps=eps)
     y = (x.flatten(1).mean(1) > 0.5).long()
-    return make_attack(f"torchattacks:{use}", settings).run(
-        model, x, y, threat, Draws((0,), len(x)), **options
-    )
+    return make_attack(f"torchattacks:{use}", settings).run(model, x, y, threat, Draws((0,), len(x)), **options)
 
 
 @pytest.mark.parametrize("level", [0.0, -100.0])
@@ -90,12 +88,15 @@ def test_the_unguarded_class_would_have_stopped():
 def test_deepfool_that_divides_by_zero_returns_the_clean_image():
     class Flat(nn.Module):
         def forward(self, x):
+            self.saw_nan = bool(x.isnan().any())
             return torch.tensor([[1.0, 0.0]]).expand(len(x), 2) + 0 * x.flatten(1)[:, :2]
 
     x = torch.full((2, 1, 6, 6), 0.45)
-    result = attack("DeepFool", {}, Flat(), x, "l2", 1.0)
+    model = Flat()
+    result = attack("DeepFool", {"steps": 3}, model, x, "l2", 1.0)
     assert torch.equal(result.adversarial, x)
     assert not result.success.any()
+    assert not model.saw_nan
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,20 @@ def test_the_search_of_an_example_stops_when_it_is_broken():
     assert result.forwards.tolist() == [4, 11]
     # The step that succeeds is differentiated together with the others in its batch.
     assert result.backwards.tolist() == [2, 10]
+
+
+def test_what_a_model_draws_does_not_change_what_the_attack_draws():
+    class Drawing(Brightness):
+        def forward(self, x):
+            torch.rand(1)
+            return super().forward(x)
+
+    x = torch.full((8, 1, 6, 6), 0.3)
+    found = [
+        attack("GN", {"std": 0.01}, Drawing(), x, "linf", 0.1, known_correct=known).adversarial
+        for known in (False, True)
+    ]
+    # Where noise darkened the image, the clean one is better, if it was evaluated.
+    kept = (found[0] != x).flatten(1).any(1)
+    assert kept.any()
+    assert torch.equal(found[0][kept], found[1][kept])

@@ -184,7 +184,7 @@ def test_an_outsider_gets_a_gradient_and_its_passes_are_counted():
 def test_an_outsider_may_send_several_points_of_an_example():
     probe, _ = level_probe((0.45, 0.3))
     rows = torch.tensor([1, 1, 0, 1])
-    points = probe.x[rows] + torch.tensor([0.01, 0.09, 0.0, 0.05]).view(-1, 1)
+    points = probe.x[rows] + torch.tensor([0.01, 0.09, 0.02, 0.05]).view(-1, 1)
     logits = probe.differentiable(points, rows)
     torch.testing.assert_close(logits, Level()(points))
     assert probe.forwards.tolist() == [1, 3]
