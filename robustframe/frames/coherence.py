@@ -1,39 +1,166 @@
-"""Coherence of a frame, exact with zero-padded borders."""
+"""Coherence of a frame: how much its atoms overlap, exact with zero-padded borders."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robustframe.frames.frame import ChainFrame
-from robustframe.frames.operators import Operator, _double
+from robustframe.errors import InputError
+from robustframe.frames.blocks import Borders, global_blocks
+from robustframe.frames.frame import Frame
+from robustframe.frames.gram import Gram, without_own
+from robustframe.frames.incidence import Case, neighbourhoods
+from robustframe.frames.products import Product, axes
 
-_COLUMNS = 512
+
+@dataclass(frozen=True)
+class Coherence:
+    """What the Gram matrix G of a frame says about it; every column is normalised first."""
+
+    mutual: float
+    """Largest off-diagonal entry of |G|, in [0, 1]."""
+    frame_potential: float
+    """Sum of the squares of all entries of G."""
+    deep_frame_potential: float
+    """Mean square of the off-diagonal entries that the structure does not make zero, F^2, in [0, 1]."""
+    nonzeros: int
+    """Number of those entries, N(G)."""
+    atoms: int
+    """Columns of the frame."""
+    numbers: int
+    """Rows of the frame."""
+    welch: float
+    """Lower bound on the mutual coherence of any frame with as many atoms and numbers; see `welch_bound`."""
 
 
 @torch.no_grad()
-def mutual_coherence(frame: ChainFrame) -> float:
-    """Return the largest normalised inner product between two different atoms of the whole frame.
+def coherence(frame: Frame, *, borders: Borders = "exact") -> Coherence:
+    """Measure mutual coherence, frame potential and deep frame potential of a frame's weights.
 
-    The frame is the one that is solved: atom a of layer j < l is the column [b_a; -e_a], so its norm is
-    sqrt(||b_a||^2 + 1). Atoms that the border of the image cuts off count as they are.
+    The frame is the one that is solved: the column of an atom holds the atom and -1 in each row that reads its code
+    (and +1 beside it where a skip is added), so atoms of inner layers have norms above 1. Everything is exact in
+    float64 for every structure, stride and padding; atoms that the border cuts off count as they are.
 
     Args:
-        frame: a chain frame.
+        frame: the frame.
+        borders: ``"exact"``, or ``"periodic"`` for an image that wraps around, which is the limit of large images.
+
+    Returns:
+        The measures.
+
+    Raises:
+        InputError: for weights that are not finite, a zero atom, or periodic borders that do not close.
+
+    Source: Murdock and Lucey, 2020, arXiv:2003.13866 (deep frame potential: the formula is from memory and fits the
+    paper's definition in words, "the average nonzero magnitude of inner products"); Gram blocks derived and checked
+    against explicit matrices.
+    """
+    gram = Gram(global_blocks(frame, borders=borders))
+    mutual, squares = 0.0, 0.0
+    for times, portion in gram.tiles():
+        values = portion.others
+        mutual = max(mutual, float(values.abs().max()))
+        squares += times * float(values.square().sum((1, 2)) @ portion.counts.double())
+    nonzeros, numbers = gram.nonzeros(), _numbers(frame)
+    return Coherence(
+        mutual=min(mutual, 1.0),
+        frame_potential=squares + gram.atoms,
+        deep_frame_potential=squares / nonzeros if nonzeros else 0.0,
+        nonzeros=nonzeros,
+        atoms=gram.atoms,
+        numbers=numbers,
+        welch=welch_bound(gram.atoms, numbers),
+    )
+
+
+@torch.no_grad()
+def mutual_coherence(frame: Frame) -> float:
+    """Return the largest normalised inner product between two different atoms of the whole frame.
+
+    Args:
+        frame: the frame; see `coherence` for what its columns are.
 
     Returns:
         A number in [0, 1].
+
+    Raises:
+        InputError: for weights that are not finite or a zero atom.
     """
-    norms = column_norms(frame)
-    largest = 0.0
-    for number, layer in enumerate(frame.blocks):
-        operator = _double(layer.operator)
-        within = _largest_inner_product(operator, norms[number])
-        largest = max(largest, within)
-        if number > 0:
-            largest = max(largest, _largest_entry(operator, norms[number - 1], norms[number]))
-    return min(largest, 1.0)
+    gram = Gram(global_blocks(frame))
+    return min(1.0, max(float(portion.others.abs().max()) for _, portion in gram.tiles()))
 
 
-def coherence_loss(frame: ChainFrame) -> Tensor:
+@torch.no_grad()
+def babel(frame: Frame, size: int, *, borders: Borders = "exact") -> Tensor:
+    """Return the Babel function: how much the s atoms nearest to an atom overlap with it together, at worst.
+
+    ``mu_1(s) = max_j max_{|S| = s, j not in S} sum_{i in S} |G_ij|``; mu_1(1) is the mutual coherence and
+    mu_1(s) <= s mu_1(1).
+
+    Args:
+        frame: the frame.
+        size: largest s, from 1 to the number of atoms - 1.
+        borders: ``"exact"`` or ``"periodic"``.
+
+    Returns:
+        mu_1(1..size), float64, shape (size,).
+
+    Raises:
+        InputError: when there are not that many atoms.
+
+    Source: Tropp, 2004 (standard definition, from memory).
+    """
+    gram = Gram(global_blocks(frame, borders=borders))
+    if not 1 <= size < gram.atoms:
+        raise InputError(
+            f"a frame of {gram.atoms} atoms has a Babel function from 1 to {gram.atoms - 1}, not at {size}"
+        )
+    largest = torch.zeros(size, dtype=torch.float64)
+    for i in gram.columns:
+        for entries in _entries_of_atoms(gram, i):
+            top = entries.topk(min(size, entries.shape[1]), dim=1).values.cumsum(1).amax(0)
+            top = torch.cat([top, top[-1:].expand(size - len(top))])
+            largest = torch.maximum(largest, top)
+    return largest
+
+
+def _entries_of_atoms(gram: Gram, i: int) -> Iterator[Tensor]:
+    """Yield |G| of each kind of atom of column i with all others, shape (filters, atoms that it meets)."""
+    others = gram.neighbours(i)
+    pairs = [gram.shares(i, j) for j in others]
+    products = [Product(each).all_rows() for each in pairs]
+    along = [tuple((axes(each)[axis], gram.own_axes(j)[axis]) for each, j in zip(pairs, others)) for axis in (0, 1)]
+    kinds = [neighbourhoods(columns, others.index(i)) for columns in along]
+    for ((class_y, met_y), _), ((class_x, met_x), _) in itertools.product(*kinds):
+        yield torch.cat(
+            [
+                _entries(gram, (i, class_y, class_x), j, product, y, x)
+                for j, product, y, x in zip(others, products, met_y, met_x)
+                if y and x
+            ],
+            dim=1,
+        )
+
+
+def _entries(
+    gram: Gram, atom: tuple[int, int, int], j: int, product: Tensor, y: tuple[Case, ...], x: tuple[Case, ...]
+) -> Tensor:
+    """|G| between the filters of column i at one kind of position and all that they meet in column j."""
+    i, class_y, class_x = atom
+    ways_y, ways_x = (torch.tensor([case.way for case in met]) for met in (y, x))
+    rights_y, rights_x = (torch.tensor([case.right for case in met]) for met in (y, x))
+    values = product[ways_y][:, ways_x] * gram.inverse_norms(j)[rights_y][:, rights_x].unsqueeze(2)
+    values = (values * gram.inverse_norms(i)[class_y, class_x].unsqueeze(1)).abs()
+    if i == j:
+        same = torch.tensor([[a.same and b.same for b in x] for a in y])
+        values = without_own(values.flatten(0, 1), same.flatten()).view_as(values)
+    return values.permute(2, 0, 1, 3).flatten(1)
+
+
+def coherence_loss(frame: Frame) -> Tensor:
     """Return the sum over layers of the mean squared inner products an atom has with all others, differentiable.
 
     It is the layers' own share of the frame potential, per atom; a penalty on it keeps the frame well conditioned
@@ -43,46 +170,61 @@ def coherence_loss(frame: ChainFrame) -> Tensor:
 
 
 @torch.no_grad()
-def column_norms(frame: ChainFrame) -> list[Tensor]:
+def column_norms(frame: Frame) -> list[Tensor]:
     """Return the l2 norm of every column of the whole frame, one float64 tensor of code shape a layer."""
-    last = len(frame.blocks) - 1
-    return [
-        (_double(layer.operator).atom_norms() ** 2 + (number < last)).sqrt()
-        for number, layer in enumerate(frame.blocks)
-    ]
+    gram = Gram(global_blocks(frame))
+    return [gram.norms(j).view(shape) for j, shape in zip(gram.columns, frame.code_shapes)]
 
 
-def _unit_codes(operator: Operator) -> list[Tensor]:
-    """Unit codes in portions: together the identity over all atoms."""
-    atoms = int(torch.Size(operator.code_shape).numel())
-    portions = []
-    for start in range(0, atoms, _COLUMNS):
-        size = min(_COLUMNS, atoms - start)
-        code = torch.zeros(size, atoms, dtype=torch.float64)
-        code[torch.arange(size), torch.arange(start, start + size)] = 1
-        portions.append(code)
-    return portions
+def welch_bound(atoms: int, numbers: int) -> float:
+    """Return the Welch bound: no frame of that size has a smaller mutual coherence.
+
+    Args:
+        atoms: number of unit vectors, at least 1.
+        numbers: dimension of their space, at least 1.
+
+    Returns:
+        ``sqrt((atoms / numbers - 1) / (atoms - 1))``, 0 where there is room for orthogonal atoms.
+
+    Raises:
+        InputError: for fewer than one of either.
+
+    Source: Welch, 1974; eq. (18) of Murdock et al., 2021, arXiv:2103.05804, as second-hand notes give it.
+    """
+    if atoms < 1 or numbers < 1:
+        raise InputError(f"a frame has at least 1 atom in 1 dimension, not {atoms} in {numbers}")
+    return math.sqrt((atoms / numbers - 1) / (atoms - 1)) if atoms > numbers else 0.0
 
 
-def _largest_inner_product(operator: Operator, norms: Tensor) -> float:
-    """Largest |B^T B| off the diagonal over the column norms: the -I parts of two atoms never meet."""
-    scale, start, largest = norms.flatten(), 0, 0.0
-    for code in _unit_codes(operator):
-        gram = operator.analysis(operator.synthesis(code.view(-1, *operator.code_shape))).flatten(1)
-        rows = torch.arange(len(code))
-        gram[rows, rows + start] = 0
-        gram = gram.abs() / scale / scale[start : start + len(code)].unsqueeze(1)
-        largest = max(largest, float(gram.max()))
-        start += len(code)
-    return largest
+def convolutional_bound(filters: int, channels: int, kernel: int, stride: int) -> float:
+    """Return a lower bound on the mutual coherence of a convolutional frame with a periodic border.
+
+    It is the root mean square of the inner products that can differ from zero, and so bounds the deep frame potential
+    F of one layer too. Sharing parameters makes it larger than `welch_bound` of a dense frame of the same size. Valid
+    while atoms overlap each neighbour once: ``2 ceil(kernel / stride) - 1`` positions or more along each side.
+
+    Args:
+        filters: number of filters.
+        channels: channels of the signal.
+        kernel: side of the square filters, in pixels.
+        stride: distance of neighbouring atoms, in pixels.
+
+    Returns:
+        ``sqrt((filters / (stride^2 channels) - 1) / (filters (2 ceil(kernel / stride) - 1)^2 - 1))`` or 0.
+
+    Raises:
+        InputError: for numbers below 1.
+
+    Source: derived, and checked against explicit matrices; the paper's eqs. (20, 21) were not read.
+    """
+    if min(filters, channels, kernel, stride) < 1:
+        raise InputError("filters, channels, kernel and stride must be at least 1")
+    redundancy = filters / (stride**2 * channels)
+    overlaps = filters * (2 * math.ceil(kernel / stride) - 1) ** 2 - 1
+    return math.sqrt((redundancy - 1) / overlaps) if redundancy > 1 and overlaps else 0.0
 
 
-def _largest_entry(operator: Operator, lower: Tensor, upper: Tensor) -> float:
-    """Largest |B_j| over the norms of its row's and its column's atoms: the Gram block next to the diagonal."""
-    start, largest = 0, 0.0
-    for code in _unit_codes(operator):
-        columns = operator.synthesis(code.view(-1, *operator.code_shape)).flatten(1)
-        scale = upper.flatten()[start : start + len(code)].unsqueeze(1)
-        largest = max(largest, float((columns.abs() / lower.flatten() / scale).max()))
-        start += len(code)
-    return largest
+def _numbers(frame: Frame) -> int:
+    """Rows of the global matrix."""
+    signals = sum(math.prod(layer.operator.in_shape) for layer in frame.blocks)
+    return signals + sum(math.prod(layer.operator.code_shape) for layer in frame.blocks if layer.skip is not None)
