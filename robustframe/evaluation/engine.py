@@ -1,6 +1,7 @@
 """From a task to a record: units of work in order, survivors only, continued where it was left."""
 
 import hashlib
+import json
 import logging
 import platform
 from collections.abc import Callable
@@ -328,7 +329,8 @@ def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
         battery=stage.battery.cited,
         position=stage.position,
         use=stage.spec.use,
-        settings=asdict(stage.attack),
+        # As it stands in the file: tuples are lists there.
+        settings=json.loads(json.dumps(asdict(stage.attack))),
         entered=len(rows),
         broken=int(rows["success"].sum()),
         unverified=int((rows["claimed"] & ~rows["success"]).sum()),

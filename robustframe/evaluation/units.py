@@ -14,16 +14,20 @@ from torch import Tensor
 from robustframe.attacks import AttackResult
 from robustframe.record import write_aside
 
-CLEAN_SCHEMA = {"index": pl.Int64, "label": pl.Int64, "prediction": pl.Int64, "forwards": pl.Int64}
-ATTACK_SCHEMA = {
-    "index": pl.Int64,
-    "success": pl.Boolean,
-    "claimed": pl.Boolean,
-    "prediction": pl.Int64,
-    "distance": pl.Float64,
-    "forwards": pl.Int64,
-    "backwards": pl.Int64,
-}
+CLEAN_SCHEMA = pl.Schema(
+    {"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()}
+)
+ATTACK_SCHEMA = pl.Schema(
+    {
+        "index": pl.Int64(),
+        "success": pl.Boolean(),
+        "claimed": pl.Boolean(),
+        "prediction": pl.Int64(),
+        "distance": pl.Float64(),
+        "forwards": pl.Int64(),
+        "backwards": pl.Int64(),
+    }
+)
 
 
 def slug(text: str) -> str:
@@ -53,7 +57,7 @@ class Unit:
         """The adversarial images of the unit's successes, where there are any."""
         return self.stage / f"{self.chunk:05d}.safetensors"
 
-    def load(self, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame | None:
+    def load(self, schema: Mapping[str, object]) -> pl.DataFrame | None:
         """Return the rows of a finished unit; ``None`` when it is not finished or its file is damaged."""
         if not self.table.is_file():
             return None

@@ -1,0 +1,54 @@
+# `make help` lists the targets. Everything happens in .venv, which is made on first use.
+PYTHON ?= python3
+EVAL ?= default
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install evaluate tables publish test test-fast check bench zoo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv and install robustframe with everything the targets need
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "robustframe needs Python 3.11 or newer; try make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[all]'
+	@touch $@
+
+evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print its table
+	@$(BIN)/robustframe evaluate $(EVAL)
+
+tables: $(READY) ## write the README's tables anew from the published records
+	$(BIN)/python -m robustframe.report.readme README.md
+
+publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluations/
+	$(BIN)/robustframe publish $(RUN)
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## the test suite without the slow tests
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY) ## ruff, mypy and the test of the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_layers.py
+
+bench: $(READY) ## measure the speed figures of benchmarks/
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit $$?; done
+
+zoo: $(READY) ## train every pair of the zoo anew (an hour and more on two cores); continues where it stopped
+	for recipe in robustframe/zoo/recipes/*.toml; do \
+		$(BIN)/robustframe train $$recipe --out robustframe/zoo/pairs || exit $$?; \
+	done
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,81 @@
+"""Recipes parse, results belong to their recipe, tables are current, and a replay agrees."""
+
+import hashlib
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+import robustframe
+from robustframe.data import load
+from robustframe.evaluation import load_task
+from robustframe.probe import call_in_batches
+from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
+from robustframe.record import read_record
+from robustframe.report.readme import fill
+from robustframe.report.robustness import robustness_table
+from robustframe.report.tables import render
+
+ROOT = Path(robustframe.__file__).parents[1]
+RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]
+
+
+@pytest.mark.parametrize("path", recipes().values(), ids=str)
+def test_every_recipe_loads_everything_it_names(path: Path) -> None:
+    task = load_task(path, device=torch.device("cpu"))
+    assert task.name == path.parent.name
+    assert (path.parent / "README.md").is_file()
+
+
+def test_there_is_a_published_result() -> None:
+    assert RESULTS
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=str)
+def test_a_result_answers_its_recipe_as_it_stands(folder: Path) -> None:
+    record = read_record(folder)
+    assert record.status == "complete"
+    recipe = read_toml(folder.parent / "recipe.toml", Recipe)
+    assert record.recipe == recipe.model_dump(by_alias=True), "stale: evaluate the recipe and publish the run"
+    task = load_task(folder.parent / "recipe.toml", device=torch.device("cpu"))
+    assert record.classifiers == [classifier.entry for classifier in task.classifiers]
+    assert record.data.sha256 == task.data.sha256
+    assert record.batteries == [battery.model_dump(by_alias=True) for battery in task.batteries]
+    verdicts = (folder / "verdicts.parquet").read_bytes()
+    assert hashlib.sha256(verdicts).hexdigest() == record.verdicts_sha256
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=str)
+def test_counts_and_tables_follow_from_the_verdicts(folder: Path) -> None:
+    record = read_record(folder)
+    verdicts = pl.read_parquet(folder / "verdicts.parquet")
+    for result in record.results or []:
+        rows = verdicts.filter((pl.col("classifier") == result.classifier) & (pl.col("threat") == result.threat))
+        assert len(rows) == result.examples
+        assert rows["clean_correct"].sum() == result.clean_correct
+        assert rows["robust"].sum() == result.robust_correct
+    table = robustness_table(record, folder)
+    for format in ("md", "tex", "csv"):
+        assert (folder / f"table.{format}").read_text(newline="") == render(table, format)
+
+
+def test_the_readme_shows_the_published_table() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "<!-- table: evaluations/default/results -->" in text
+    assert fill(text, ROOT) == text, "stale: run `make tables`"
+
+
+def test_clean_verdicts_of_the_default_evaluation_replay() -> None:
+    folder = shipped_folder("evaluations") / "default" / "results"
+    verdicts = pl.read_parquet(folder / "verdicts.parquet")
+    task = load_task(folder.parent / "recipe.toml", device=torch.device("cpu"))
+    images = load(task.data.name).images[:200]
+    for classifier in task.classifiers:
+        with torch.no_grad():
+            logits = call_in_batches(classifier.module, images, 100)
+        rows = verdicts.filter((pl.col("classifier") == classifier.entry.name) & (pl.col("index") < 200))
+        stored = torch.from_numpy(rows["clean_prediction"].to_numpy().copy())
+        # Kernels of another machine round differently: only a near tie may come out the other way.
+        top = logits.topk(2, dim=1).values
+        assert ((logits.argmax(1) == stored) | (top[:, 0] - top[:, 1] < 1e-3)).all()

@@ -1,0 +1,197 @@
+"""The command line: results on stdout, messages on stderr, exit statuses, never a trace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+BATTERY = """
+schema = 1
+name = "small"
+version = "0.1"
+[[attack]]
+use = "pgd"
+steps = 3
+[[attack]]
+use = "apgd"
+steps = 4
+[[attack]]
+use = "square"
+queries = 10
+"""
+RECIPE = """
+schema = 1
+name = "small"
+about = "For the tests."
+seed = 3
+chunk = 25
+threats = ["linf:0.1"]
+battery = ["small.toml"]
+[data]
+use = "digits"
+count = 200
+[[model]]
+use = "card:{card}"
+"""
+
+
+def robustframe(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "robustframe", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def here(tiny_card: Path, tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "small.toml").write_text(BATTERY)
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(card=tiny_card))
+    yield tmp_path
+
+
+def test_evaluate_prints_the_table_and_says_where_everything_lies(here: Path) -> None:
+    run = robustframe("evaluate", "recipe.toml", cwd=here)
+    assert run.returncode == 0, run.stderr
+    assert "difference" in run.stdout
+    assert "small@0.1" in run.stdout
+    (folder,) = (here / "runs").iterdir()
+    assert f"record: runs/{folder.name}/record.json" in run.stderr
+    assert (folder / "table.tex").is_file()
+    again = robustframe("evaluate", "recipe.toml", "--json", cwd=here)
+    assert json.loads(again.stdout) == json.loads((folder / "record.json").read_text())
+    for format in ("md", "tex", "csv", "terminal"):
+        table = robustframe("table", folder, "--format", format, cwd=here)
+        assert table.returncode == 0
+        assert table.stdout.strip()
+        if format != "terminal":
+            assert table.stdout.strip() == (folder / f"table.{format}").read_text().strip()
+
+
+def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
+    words = ["--model", f"card:{tiny_card}", "--data", "digits", "--count", "40", "--threat", "linf:0.05"]
+    run = robustframe("evaluate", *words, "--battery", "small.toml", cwd=here)
+    assert run.returncode == 0, run.stderr
+    assert "digits test, 40 examples" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["evaluate"], "give either a recipe or --model"),
+        (["evaluate", "defalt"], "did you mean 'default'"),
+        (["evaluate", "recipe.toml", "--threat", "linf:0.1"], "belong with --model"),
+        (["evaluate", "recipe.toml", "--device", "gpu"], "device 'gpu'"),
+        (["evaluate", "recipe.toml", "--batch-size", "0"], "batch size 0"),
+        (["evaluate", "--model", "zoo:fmnist-chian3"], "unknown zoo pair"),
+        (["evaluate", "--model", "zoo:fmnist-chain3", "--data", "cifar11"], "did you mean 'cifar10'"),
+        (["evaluate", "--model", "zoo:fmnist-chain3", "--battery", "quik"], "unknown battery"),
+        (["evaluate", "--model", "zoo:fmnist-chain3", "--threat", "linf:2"], "wider than the whole box"),
+        (["table", "nowhere"], "is no run"),
+        (["table", "broken"], "is not a record"),
+        (["publish", "nowhere"], "is no run"),
+        (["train", "nothing"], "unknown training recipe"),
+        (["zoo", "show", "nothing"], "unknown zoo pair"),
+    ],
+)
+def test_bad_input_is_a_sentence_with_status_2_and_no_trace(words: list[str], sentence: str, here: Path) -> None:
+    (here / "broken").mkdir()
+    (here / "broken" / "record.json").write_text('{"schema": 7}')
+    run = robustframe(*words, cwd=here)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert sentence in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) <= 2
+    assert not (here / "runs").exists()
+
+
+def test_a_table_is_not_made_of_an_unfinished_run(here: Path) -> None:
+    robustframe("evaluate", "recipe.toml", "--out", "run", cwd=here)
+    record = json.loads((here / "run" / "record.json").read_text())
+    record |= {"status": "started", "results": None, "verdicts_sha256": None}
+    (here / "run" / "record.json").write_text(json.dumps(record))
+    run = robustframe("table", "run", cwd=here)
+    assert run.returncode == 2
+    assert "is not complete" in run.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_ends_byte_equal_to_an_undisturbed_one(here: Path) -> None:
+    whole = robustframe("evaluate", "recipe.toml", "--out", "whole", cwd=here)
+    assert whole.returncode == 0, whole.stderr
+    units = len(list((here / "whole").glob("units/**/*.parquet")))
+    # Three points: in the clean pass or the first attack, in the middle, near the end.
+    for part in (0.1, 0.5, 0.9):
+        start_and_stop(here, int(part * units), signal.SIGKILL)
+    finished = robustframe("evaluate", "recipe.toml", "--out", "killed", cwd=here)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == whole.stdout
+    assert contents(here / "killed") == contents(here / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_with_status_3_and_the_same_command_continues(here: Path) -> None:
+    status, message = start_and_stop(here, 5, signal.SIGINT)
+    assert status == 3
+    assert "the same command continues" in message
+    assert "Traceback" not in message
+    assert robustframe("evaluate", "recipe.toml", "--out", "killed", cwd=here).returncode == 0
+
+
+def start_and_stop(here: Path, units: int, how: signal.Signals) -> tuple[int, str]:
+    """Start the evaluation, send a signal as soon as so many units are finished; return status and messages."""
+    command = [sys.executable, "-m", "robustframe", "evaluate", "recipe.toml", "--out", "killed"]
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(list((here / "killed").glob("units/**/*.parquet"))) < units:
+            time.sleep(0.001)
+        os.kill(process.pid, how)
+        _, message = process.communicate()
+    assert json.loads((here / "killed" / "record.json").read_text())["status"] == "started"
+    return process.returncode, message
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_lists_name_what_recipes_can_use(here: Path) -> None:
+    for kind, word in (("attacks", "apgd-t"), ("batteries", "quick@1"), ("data", "fashion-mnist"), ("recipes", "default")):
+        run = robustframe("list", kind, cwd=here)
+        assert run.returncode == 0
+        assert word in run.stdout
+
+
+def test_zoo_commands(here: Path) -> None:
+    listed = robustframe("zoo", "list", cwd=here)
+    assert "fmnist-chain3-linf" in listed.stdout
+    shown = json.loads(robustframe("zoo", "show", "fmnist-chain3", cwd=here).stdout)
+    assert shown["clean_accuracy"]["count"] == 10_000
+    checked = robustframe("zoo", "check", cwd=here)
+    assert checked.returncode == 0
+    assert "on 1000 images" in checked.stdout
+
+
+@pytest.mark.parametrize("words", [["robustframe.cli"], ["robustframe"]])
+def test_imports_stay_light(words: list[str]) -> None:
+    code = f"import sys, {words[0]}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "robustframe" in loaded
+    assert not {"torch", "torchvision", "polars", "matplotlib", "pydantic", "scipy"} & set(loaded)
+
+
+def test_evaluating_needs_no_plotting_or_vision(tiny_card: Path) -> None:
+    code = "import robustframe, sys; robustframe.evaluate; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchvision", "matplotlib", "torchattacks"} & set(loaded)
+
+
+def test_the_verdicts_are_a_plain_parquet_file(here: Path) -> None:
+    robustframe("evaluate", "recipe.toml", "--out", "run", cwd=here)
+    verdicts = pl.read_parquet(here / "run" / "verdicts.parquet")
+    assert verdicts.columns[:4] == ["classifier", "threat", "index", "label"]
+    assert len(verdicts) == 400

@@ -1,0 +1,125 @@
+"""Recipes and batteries are strict: every mistake is one sentence with file, key and the way out."""
+
+from pathlib import Path
+
+import pytest
+
+from robustframe.errors import InputError
+from robustframe.recipe import (
+    Battery,
+    Recipe,
+    batteries,
+    digest,
+    find_recipe,
+    load_battery,
+    make_attacks,
+    parse_threats,
+    read_toml,
+    recipes,
+)
+
+GOOD = """
+schema = 1
+name = "mine"
+seed = 0
+threats = ["linf:8/255"]
+battery = ["quick@1"]
+[data]
+use = "digits"
+[[model]]
+use = "zoo:fmnist-chain3"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    recipe = read_toml(write(tmp_path, GOOD), Recipe)
+    assert (recipe.chunk, recipe.data.split, recipe.data.count) == (250, "test", None)
+    assert recipe.model[0].twins == ["feedforward", "recurrent"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("seed = 0", "sed = 0", r"recipe.toml: sed: unknown key 'sed'; did you mean 'seed'\?"),
+        ("seed = 0", "", "recipe.toml: seed is missing"),
+        ("seed = 0", 'seed = "0"', "seed = '0': Input should be a valid integer"),
+        ("seed = 0", "seed = true", "seed = True: Input should be a valid integer"),
+        ("seed = 0", "seed = -1", "greater than or equal to 0"),
+        ("schema = 1", "schema = 2", "schema = 2: Input should be 1"),
+        ('use = "digits"', 'use = "digits"\nsplt = "test"', r"unknown key 'splt'; did you mean 'split'\?"),
+        ('use = "digits"', 'use = "digits"\ncount = 0', "data.count = 0: .* greater than or equal to 1"),
+        ('"zoo:fmnist-chain3"', '"zoo:fmnist-chain3"\ntwins = ["feedfoward"]', r"model\[1\].twins\[1\] = 'feedfoward'"),
+        ('name = "mine"', 'name = "../mine"', "name = '../mine'"),
+        ("threats = [", "threats = [[", "is not TOML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    assert old in GOOD
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_toml(write(tmp_path, GOOD.replace(old, new)), Recipe)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_recipes_are_found_by_name_folder_and_file(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert find_recipe(str(tmp_path)) == path
+    assert find_recipe(str(path)) == path
+    assert find_recipe("default") == recipes()["default"]
+    with pytest.raises(InputError, match=r"unknown recipe 'defalt'; did you mean 'default'\?"):
+        find_recipe("defalt")
+    with pytest.raises(InputError, match="there is no recipe"):
+        find_recipe(str(tmp_path / "other.toml"))
+
+
+def test_a_battery_is_found_by_citation_name_or_file(tmp_path: Path) -> None:
+    assert load_battery("quick") == load_battery("quick@1")
+    (tmp_path / "own.toml").write_text('schema = 1\nname = "own"\nversion = "0.1"\n[[attack]]\nuse = "fgsm"\n')
+    own = load_battery("own.toml", folder=tmp_path)
+    assert own.cited == "own@0.1"
+    assert [type(attack).__name__ for attack in make_attacks(own)] == ["FGSM"]
+    with pytest.raises(InputError, match=r"here: unknown battery 'quick@9'; did you mean 'quick@1'\?"):
+        load_battery("quick@9", where="here")
+    (tmp_path / "own.toml").write_text('schema = 1\nname = "own"\nversion = "0.1"\n[[attack]]\nuse = "fgsm"\nlos = 1\n')
+    with pytest.raises(InputError, match=r"own@0.1, attack 1: .*'los'; did you mean 'loss'\?"):
+        load_battery("own.toml", folder=tmp_path)
+
+
+PUBLISHED = {
+    "quick@1": "",
+    "torchattacks@1": "",
+}
+"""SHA-256 of what each published battery asks, beyond its description: a published version never changes."""
+
+
+def test_a_published_battery_never_changes() -> None:
+    found = {
+        battery.cited: digest([battery.cited, [{"use": spec.use, **spec.settings} for spec in battery.attack]])
+        for battery in batteries()
+        if not battery.version.startswith("0")
+    }
+    assert found == PUBLISHED
+
+
+def test_every_shipped_battery_builds_its_attacks() -> None:
+    for battery in batteries():
+        assert len(make_attacks(battery)) == len(battery.attack)
+
+
+def test_threats_are_exact_and_distinct() -> None:
+    (threat,) = parse_threats(["linf:8/255"])
+    assert (threat.norm, threat.eps, threat.label) == ("linf", 8 / 255, "linf:8/255")
+    with pytest.raises(InputError, match="mine.toml: a threat stands twice"):
+        parse_threats(["l2:1", "l2:1"], where="mine.toml")
+
+
+def test_settings_of_a_battery_are_free_but_its_own_keys_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('schema = 1\nname = "b"\nversion = "1"\nabot = ""\n[[attack]]\nuse = "fgsm"\n')
+    with pytest.raises(InputError, match=r"unknown key 'abot'; did you mean 'about'\?"):
+        read_toml(path, Battery)
