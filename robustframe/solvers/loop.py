@@ -2,17 +2,33 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from robustframe.errors import InputError
-from robustframe.frames import ChainFrame
+from robustframe.frames import Frame
 from robustframe.types import Images, PerExample, Status
 
 State = TypeVar("State")
+
+
+@dataclass
+class GradientReport:
+    """How well an adjoint solved for the gradient; filled in by the backward pass, empty before it."""
+
+    residual: Tensor | None = None
+    """Relative residual of the adjoint equation, one number an example, shape (b,)."""
+    steps: int = 0
+    """Vector-Jacobian products that were made."""
+    tolerance: float = 0.0
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether every example's residual reached the tolerance; None before a backward pass."""
+        return None if self.residual is None else bool((self.residual <= self.tolerance).all())
 
 
 @dataclass(frozen=True)
@@ -22,10 +38,12 @@ class Solution:
     codes: tuple[Tensor, ...]
     """The codes of every layer, each of shape (b, *code_shape)."""
     sweeps: Tensor
-    """Sweeps made for each example."""
+    """Sweeps made for each example; the most in any layer where a solver finishes one layer after the other."""
     residual: PerExample
     """Largest relative change of a layer's code in the last sweep; infinite after a first sweep."""
     tolerance: float | None
+    gradient: GradientReport | None = field(default=None, compare=False)
+    """Of adjoints that solve an equation in the backward pass: how well they did."""
 
     @property
     def status(self) -> list[Status]:
@@ -59,57 +77,141 @@ class Solver(ABC, Generic[State]):
             raise InputError(f"a tolerance must be above 0, not {self.tolerance}")
 
     @abstractmethod
-    def init(self, frame: ChainFrame, x: Images) -> State:
+    def init(self, frame: Frame, x: Images) -> State:
         """Return the state before the first sweep."""
 
     @abstractmethod
-    def step(self, frame: ChainFrame, x: Images, state: State) -> State:
+    def step(self, frame: Frame, x: Images, state: State) -> State:
         """Make one sweep."""
 
     @abstractmethod
     def codes(self, state: State) -> tuple[Tensor, ...]:
         """Return the codes of a state after at least one sweep."""
 
+    def refine(self, frame: Frame, x: Images, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Make one sweep from given codes, with no memory of earlier ones; solutions are its fixed points.
 
-def iterate(solver: Solver[Any], frame: ChainFrame, x: Images) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the codes after each sweep, without a stopping rule.
+        Adjoints that differentiate at the solution, rather than through the sweeps, need it.
+        """
+        raise InputError(f"{type(self).__name__} cannot be differentiated at its solution; use Unrolled()")
 
-    Args:
-        solver: the algorithm; its ``sweeps`` are made.
-        frame: the frame to solve in.
-        x: inputs, shape (b, *in_shape).
-    """
-    state = solver.init(frame, x)
-    for _ in range(solver.sweeps):
-        state = solver.step(frame, x, state)
-        yield solver.codes(state)
+    def phases(self, frame: Frame) -> int:
+        """Return how many solves follow one another, each with all of the sweeps; one unless a solver says more."""
+        return 1
+
+    def begin(self, frame: Frame, x: Images, phase: int, solved: tuple[Tensor, ...]) -> State:
+        """Return the state before the first sweep of a phase, given the codes that the phases before it found."""
+        return self.init(frame, x)
 
 
-def solve(solver: Solver[Any], frame: ChainFrame, x: Images) -> Solution:
+class Adjoint(ABC):
+    """How the gradient of a solution is taken; it never changes the solution itself."""
+
+    @abstractmethod
+    def solve(self, solver: Solver[Any], frame: Frame, x: Images) -> Solution:
+        """Run the solver so that its codes carry this adjoint's gradient."""
+
+
+@dataclass(frozen=True)
+class Unrolled(Adjoint):
+    """Differentiate through every sweep: exact for the codes as computed; memory grows with the sweeps."""
+
+    def solve(self, solver: Solver[Any], frame: Frame, x: Images) -> Solution:
+        return run(solver, frame, x)
+
+
+_UNROLLED = Unrolled()
+
+
+def solve(solver: Solver[Any], frame: Frame, x: Images, adjoint: Adjoint = _UNROLLED) -> Solution:
     """Solve for the codes of each input; an example's answer does not depend on the others in its batch.
 
     Args:
         solver: the algorithm, its number of sweeps and its tolerance.
         frame: the frame to solve in.
         x: inputs, shape (b, *in_shape).
+        adjoint: how gradients are taken; it changes no code.
 
     Returns:
         The codes, and how each example ended; not reaching the tolerance is a status, not an error.
 
     Raises:
-        InputError: when the inputs do not have the frame's shape.
+        InputError: when the inputs do not have the frame's shape, or the solver does not know its structure.
     """
     if tuple(x.shape[1:]) != frame.in_shape:
         raise InputError(f"inputs of shape {tuple(x.shape[1:])} given to a frame for {frame.in_shape}")
+    return adjoint.solve(solver, frame, x)
+
+
+def iterate(solver: Solver[Any], frame: Frame, x: Images) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the codes after each sweep, without a stopping rule.
+
+    A solver that finishes one layer after the other yields, after each sweep, the codes of the layers begun so far.
+
+    Args:
+        solver: the algorithm; its ``sweeps`` are made.
+        frame: the frame to solve in.
+        x: inputs, shape (b, *in_shape).
+    """
+    codes: tuple[Tensor, ...] = ()
+    for phase in range(solver.phases(frame)):
+        state = solver.begin(frame, x, phase, codes)
+        for _ in range(solver.sweeps):
+            state = solver.step(frame, x, state)
+            codes = solver.codes(state)
+            yield codes
+
+
+def run(solver: Solver[Any], frame: Frame, x: Images, *, last: int | None = None) -> Solution:
+    """Run a solver to its end; adjoints call this, everybody else `solve`.
+
+    Args:
+        solver: the algorithm.
+        frame: the frame to solve in.
+        x: inputs, shape (b, *in_shape).
+        last: record operations for gradients in so many last sweeps (of each phase) only; in all when ``None``.
+
+    Returns:
+        The codes and how each example ended.
+    """
+    found = Solution(
+        codes=(),
+        sweeps=torch.zeros(len(x), dtype=torch.long, device=x.device),
+        residual=x.new_zeros(len(x)),
+        tolerance=solver.tolerance,
+    )
+    for phase in range(solver.phases(frame)):
+        part = _run_phase(solver, frame, x, phase, found.codes, last)
+        found = Solution(
+            codes=part.codes,
+            sweeps=torch.maximum(found.sweeps, part.sweeps),
+            residual=torch.maximum(found.residual, part.residual),
+            tolerance=solver.tolerance,
+        )
+    return found
+
+
+def _run_phase(
+    solver: Solver[Any],
+    frame: Frame,
+    x: Images,
+    phase: int,
+    solved: tuple[Tensor, ...],
+    last: int | None,
+) -> Solution:
+    recording = torch.is_grad_enabled()
+    first = 0 if last is None else solver.sweeps - last
     codes: tuple[Tensor, ...] = ()
     residual = x.new_full((len(x),), torch.inf)
     sweeps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for new in iterate(solver, frame, x):
-        previous, codes = (
-            codes,
-            new if not codes else tuple(_keep(done, old, now) for old, now in zip(codes, new)),
-        )
+    with torch.set_grad_enabled(recording and first <= 0):
+        state = solver.begin(frame, x, phase, solved)
+    for sweep in range(solver.sweeps):
+        with torch.set_grad_enabled(recording and sweep >= first):
+            state = solver.step(frame, x, state)
+            new, previous = solver.codes(state), codes
+            codes = new if not codes else tuple(_keep(done, old, now) for old, now in zip(codes, new))
         sweeps += ~done
         if previous:
             residual = torch.where(done, residual, _change(previous, codes))
