@@ -6,14 +6,16 @@ Heavy imports stay inside the commands, so that help is instant.
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from robustframe.evaluation import Moment
@@ -28,9 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 zoo_app = typer.Typer(help="The shipped pairs.", no_args_is_help=True, rich_markup_mode=None)
-list_app = typer.Typer(
-    help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None
-)
+list_app = typer.Typer(help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(list_app, name="list")
 
@@ -43,12 +43,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def main() -> None:
     """Run the command line; every expected failure is a sentence and an exit status, never a trace."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    # Ctrl-C as an exception of our own: the command-line library turns KeyboardInterrupt into status 1.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except InputError as error:
         _say(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except Interrupted:
         _say("stopped; the same command continues")
         sys.exit(3)
     except BrokenPipeError:
@@ -59,9 +62,7 @@ def main() -> None:
 
 @app.command()
 def evaluate(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, file:PATH.py:FUNCTION."),
@@ -266,6 +267,10 @@ def _validated(model: type[Any], content: dict[str, Any]) -> Any:
         raise InputError(f"{key} = {first['input']!r}: {first['msg']}") from None
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
@@ -277,9 +282,7 @@ class _Bar:
         from tqdm import tqdm
 
         make: Callable[..., Any] = tqdm
-        self.bar = make(
-            desc=name, unit=f" {unit}", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05
-        )
+        self.bar = make(desc=name, unit=f" {unit}", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05)
 
     def __enter__(self) -> "_Bar":
         return self
@@ -290,9 +293,7 @@ class _Bar:
     def moment(self, now: "Moment") -> None:
         self.bar.total = now.units
         self.bar.set_description_str(f"{now.classifier} {now.threat} {now.attack}", refresh=False)
-        self.bar.set_postfix_str(
-            f"{now.survivors} survivors, robust {100 * now.robust_accuracy:.1f} %", refresh=False
-        )
+        self.bar.set_postfix_str(f"{now.survivors} survivors, robust {100 * now.robust_accuracy:.1f} %", refresh=False)
         self.bar.update(1)
 
     def progress(self, now: "Progress") -> None:

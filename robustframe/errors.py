@@ -12,8 +12,8 @@ class IntegrityError(InputError):
     """A file that is missing, truncated, altered or of another shape than its card says."""
 
 
-class Interrupted(Exception):
-    """An evaluation or training that stopped early and can be continued by the same command."""
+class Interrupted(BaseException):
+    """The user or the machine asked for a stop; like `KeyboardInterrupt`, no handler of ordinary errors catches it."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:

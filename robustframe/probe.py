@@ -291,9 +291,7 @@ class Probe:
         """The margin of allowed points, infinite where misclassified; minus infinity where not allowed."""
         labels = self.y[rows]
         # A broken example needs no better point, and a NaN logit has no margin.
-        height = torch.where(
-            predict(logits) != labels, torch.inf, margin(logits, labels).nan_to_num(-torch.inf)
-        )
+        height = torch.where(predict(logits) != labels, torch.inf, margin(logits, labels).nan_to_num(-torch.inf))
         return torch.where(self.threat.contains(self.x[rows], points), height, -torch.inf)
 
     def _best_of_each(self, rows: Labels, points: Images, logits: Logits) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,9 +108,7 @@ class Record(Section):
 
     def to_json(self) -> str:
         """Return the record as it stands in its file."""
-        return (
-            json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        return json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_aside(path: Path, content: bytes) -> None:

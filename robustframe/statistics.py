@@ -69,9 +69,7 @@ class PairedDifference:
     def __post_init__(self) -> None:
         counts = (self.both, self.only_first, self.only_second, self.neither)
         if min(counts) < 0 or sum(counts) == 0:
-            raise InputError(
-                f"the counts {counts} are no pairs; none may be negative and one must be above 0"
-            )
+            raise InputError(f"the counts {counts} are no pairs; none may be negative and one must be above 0")
 
     @classmethod
     def of(cls, first: NDArray[Any], second: NDArray[Any]) -> "PairedDifference":
@@ -86,9 +84,7 @@ class PairedDifference:
         """
         for array in (first, second):
             if array.dtype != np.bool_ or array.ndim != 1:
-                raise InputError(
-                    f"verdicts must be bool of shape (n,), not {array.dtype} of shape {array.shape}"
-                )
+                raise InputError(f"verdicts must be bool of shape (n,), not {array.dtype} of shape {array.shape}")
         if first.shape != second.shape:
             lengths = f"{len(first)} verdicts and {len(second)}"
             raise InputError(f"a paired comparison needs the same examples, but there are {lengths}")

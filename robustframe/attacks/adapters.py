@@ -47,9 +47,7 @@ _ROW_BY_ROW = frozenset(
 noise, a stopping rule or a best result. One example at a time, they do neither."""
 _MASKED_BY_ZERO = frozenset({"CW", "UPGD", "EADL1", "EADEN"})
 """Classes that mask a logit by multiplying it with 0, which is wrong unless all logits are above 0."""
-_DIVIDES_BY_GRADIENT = frozenset(
-    {"MIFGSM", "DIFGSM", "TIFGSM", "UPGD", "NIFGSM", "SINIFGSM", "VMIFGSM", "VNIFGSM"}
-)
+_DIVIDES_BY_GRADIENT = frozenset({"MIFGSM", "DIFGSM", "TIFGSM", "UPGD", "NIFGSM", "SINIFGSM", "VMIFGSM", "VNIFGSM"})
 """Classes that turn a zero gradient into a NaN momentum, which stays."""
 _IN_FLOAT32 = frozenset({"FAB", "TIFGSM", "PIFGSM", "PIFGSMPP", "EADL1", "EADEN"})
 """Classes with constants in float32, which clash with float64 images."""
@@ -94,9 +92,7 @@ class TorchAttack(Attack):
         for key, value in given.items():
             _check_setting(self.name, key, value, known)
         if "alpha" in given and "step_size" in given:
-            raise InputError(
-                f"torchattacks:{self.name}: give step_size (a fraction of eps) or alpha, not both"
-            )
+            raise InputError(f"torchattacks:{self.name}: give step_size (a fraction of eps) or alpha, not both")
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         if (threat.low, threat.high) != (0.0, 1.0):

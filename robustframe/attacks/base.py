@@ -108,9 +108,7 @@ class Attack(ABC):
                 self._search(probe, x.detach(), threat, draws, known_correct)
             return _verify(probe)
 
-    def _search(
-        self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool
-    ) -> None:
+    def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
         try:
             if not known_correct:
                 probe.logits(x)

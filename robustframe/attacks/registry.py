@@ -29,9 +29,7 @@ ATTACKS: dict[str, type[Attack]] = {
 """Our own attacks, by the name a battery gives them."""
 
 
-def make_attack(
-    use: str, settings: Mapping[str, object], *, where: str = "", folder: Path | None = None
-) -> Attack:
+def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", folder: Path | None = None) -> Attack:
     """Build an attack from a battery's words.
 
     Args:

@@ -45,9 +45,7 @@ class Dataset:
             InputError: when there are not that many.
         """
         if not 1 <= count <= len(self):
-            raise InputError(
-                f"{self.name} {self.split} has {len(self)} examples; {count} cannot be taken from it"
-            )
+            raise InputError(f"{self.name} {self.split} has {len(self)} examples; {count} cannot be taken from it")
         images, labels = self.images[:count], self.labels[:count]
         return replace(self, images=images, labels=labels, sha256=identity(images, labels))
 
@@ -123,9 +121,7 @@ def from_arrays(
     """
     pixels, targets = _tensor(images, "images"), _tensor(labels, "labels")
     if pixels.dim() < 2:
-        raise InputError(
-            f"images have shape {tuple(pixels.shape)}; they need one row an example, such as (n, c, h, w)"
-        )
+        raise InputError(f"images have shape {tuple(pixels.shape)}; they need one row an example, such as (n, c, h, w)")
     if targets.dim() != 1:
         hint = "; turn one-hot rows into class numbers with argmax(1)" if targets.dim() == 2 else ""
         raise InputError(f"labels have shape {tuple(targets.shape)}, they need shape (n,){hint}")
@@ -142,17 +138,13 @@ def _tensor(values: Any, what: str) -> Tensor:
         return torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
-        raise InputError(
-            f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array"
-        ) from error
+        raise InputError(f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array") from error
 
 
 def _checked_pixels(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.")
-        way = (
-            "divide by 255 (images.float() / 255)" if images.dtype == torch.uint8 else "scale them to floats"
-        )
+        way = "divide by 255 (images.float() / 255)" if images.dtype == torch.uint8 else "scale them to floats"
         raise InputError(f"images are {kind}, not floating point in [0, 1]; {way}")
     if not images.isfinite().all():
         bad = int((~images.isfinite()).flatten(1).any(1).sum())

@@ -44,19 +44,13 @@ def parse_idx(content: bytes, dims: int, *, where: str) -> NDArray[Any]:
     """
     header = 4 + 4 * dims
     if len(content) < 4 or content[:3] != bytes([0, 0, _UNSIGNED_BYTE]):
-        raise IntegrityError(
-            f"{where} is no IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}"
-        )
+        raise IntegrityError(f"{where} is no IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}")
     if content[3] != dims:
-        raise IntegrityError(
-            f"{where} has {content[3]} dimensions where {dims} are expected; is it another file?"
-        )
+        raise IntegrityError(f"{where} has {content[3]} dimensions where {dims} are expected; is it another file?")
     if len(content) < header:
         raise IntegrityError(f"{where} ends inside its header, after {len(content)} bytes; fetch it again")
     shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
     stated, found = math.prod(shape), len(content) - header
     if stated != found:
-        raise IntegrityError(
-            f"{where} states shape {shape}, {stated} bytes, but holds {found}; fetch it again"
-        )
+        raise IntegrityError(f"{where} states shape {shape}, {stated} bytes, but holds {found}; fetch it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

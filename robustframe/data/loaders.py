@@ -60,9 +60,7 @@ def _fashion_mnist(split: str, place: _Place) -> Dataset:
     for path, content, expected in ((*images, _FASHION_TRAIN[0]), (*labels, _FASHION_TRAIN[1])):
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
-            raise IntegrityError(
-                f"{path} is not Fashion-MNIST's: its content has sha256 {found}, not {expected}"
-            )
+            raise IntegrityError(f"{path} is not Fashion-MNIST's: its content has sha256 {found}, not {expected}")
     return _from_idx("fashion-mnist", split, images, labels, shipped.FASHION_CLASSES)
 
 
@@ -74,9 +72,7 @@ def _mnist(split: str, place: _Place) -> Dataset:
 _File = tuple[Path, bytes]
 
 
-def _idx_files(
-    name: str, kind: str, split: str, place: _Place, folders: tuple[Path, ...]
-) -> tuple[_File, _File]:
+def _idx_files(name: str, kind: str, split: str, place: _Place, folders: tuple[Path, ...]) -> tuple[_File, _File]:
     """Find and unpack the images and labels of one split, fetched by torchvision when that is wished."""
     prefix = "train" if split == "train" else "t10k"
     stems = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
@@ -130,9 +126,7 @@ def _listed(folders: tuple[Path, ...]) -> str:
     return ", ".join(str(folder) for folder in folders)
 
 
-def _torchvision(
-    name: str, kind: str, folders: tuple[Path, ...], *, download: bool, **split: bool | str
-) -> Any:
+def _torchvision(name: str, kind: str, folders: tuple[Path, ...], *, download: bool, **split: bool | str) -> Any:
     """Open a dataset of torchvision's in the first folder that has it; its exceptions become a sentence."""
     # Here and not above: importing torchvision takes longer than loading what is shipped.
     from torchvision import datasets
@@ -146,9 +140,7 @@ def _torchvision(
     reason = " ".join(str(failure).split())
     if download:
         way = "put its files there and leave out --download"
-        raise InputError(
-            f"{name} could not be fetched into {_listed(folders)} ({reason}); {way}"
-        ) from failure
+        raise InputError(f"{name} could not be fetched into {_listed(folders)} ({reason}); {way}") from failure
     raise InputError(
         f"{name} is not, or not whole, in {_listed(folders)}; name the folder that torchvision filled with "
         f"--data-root or {ROOT_VARIABLE}, or fetch it with --download"
@@ -163,9 +155,7 @@ def _held(name: str, kind: str, place: _Place, **split: bool | str) -> Any:
 def _cifar(name: str, kind: str) -> Callable[[str, _Place], Dataset]:
     def load_cifar(split: str, place: _Place) -> Dataset:
         held = _held(name, kind, place, train=split == "train")
-        return from_bytes(
-            name, split, held.data.transpose(0, 3, 1, 2), np.asarray(held.targets), held.classes
-        )
+        return from_bytes(name, split, held.data.transpose(0, 3, 1, 2), np.asarray(held.targets), held.classes)
 
     return load_cifar
 

@@ -18,12 +18,8 @@ from robustframe.errors import IntegrityError
 FILES = Path(__file__).parent / "files"
 
 MANIFEST = {
-    "fashion-mnist/t10k-images-idx3-ubyte.gz": (
-        "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"
-    ),
-    "fashion-mnist/t10k-labels-idx1-ubyte.gz": (
-        "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"
-    ),
+    "fashion-mnist/t10k-images-idx3-ubyte.gz": ("cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
+    "fashion-mnist/t10k-labels-idx1-ubyte.gz": ("8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
     "digits/digits.safetensors": "2368626786ff35f80b63c9e5aefbf839091368ee2e6274f3cc17d63b184883fb",
 }
 """SHA-256 of every shipped data file."""
@@ -65,9 +61,7 @@ def read_shipped(name: str) -> bytes:
         raise IntegrityError(f"{path} cannot be read ({error.strerror or error}); {again}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != MANIFEST[name]:
-        raise IntegrityError(
-            f"{path} is altered or truncated: sha256 {found}, expected {MANIFEST[name]}; {again}"
-        )
+        raise IntegrityError(f"{path} is altered or truncated: sha256 {found}, expected {MANIFEST[name]}; {again}")
     return content
 
 

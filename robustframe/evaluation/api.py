@@ -10,7 +10,7 @@ from torch import nn
 
 from robustframe.data import Dataset, from_arrays, load
 from robustframe.errors import InputError
-from robustframe.evaluation.engine import Moment, Task, run
+from robustframe.evaluation.engine import Moment, Task, run, whole_number
 from robustframe.evaluation.models import classify, load_models
 from robustframe.probe import DEFAULT_BATCH
 from robustframe.recipe import Battery, ModelSpec, Recipe, load_battery, make_attacks, parse_threats, read_toml
@@ -113,7 +113,7 @@ def evaluate_recipe(
     where = pick_device(device)
     task = load_task(path, device=where, root=root, download=download)
     folder = out or run_folder(task, runs)
-    return run(task, folder, device=where, batch_size=_positive(batch_size), report=report), folder
+    return run(task, folder, device=where, batch_size=batch_size, report=report), folder
 
 
 def evaluate(
@@ -175,13 +175,13 @@ def evaluate(
         classifiers=classify(model, name, ModelSpec(use="python")),
         threats=parsed,
         batteries=batteries,
-        seed=_whole(seed, "seed", 0),
-        chunk=_whole(chunk, "chunk", 1),
+        seed=whole_number(seed, "seed", least=0),
+        chunk=whole_number(chunk, "chunk", least=1),
     )
     if out is not None:
-        return run(task, Path(out), device=device, batch_size=_positive(batch_size), report=report)
+        return run(task, Path(out), device=device, batch_size=batch_size, report=report)
     with tempfile.TemporaryDirectory() as folder:
-        return run(task, Path(folder), device=device, batch_size=_positive(batch_size), report=report)
+        return run(task, Path(folder), device=device, batch_size=batch_size, report=report)
 
 
 def _refuse_norms(batteries: list[Battery], threats: list[ThreatModel], folder: Path) -> None:
@@ -194,13 +194,3 @@ def _refuse_norms(batteries: list[Battery], threats: list[ThreatModel], folder: 
                         f"{battery.cited}: {spec.use} is not defined for {threat.label}; it takes "
                         f"{', '.join(attack.norms)}; choose another battery for this threat"
                     )
-
-
-def _positive(batch_size: int) -> int:
-    return _whole(batch_size, "batch size", 1)
-
-
-def _whole(value: int, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{what} {value!r} must be a whole number of at least {least}")
-    return value

@@ -118,6 +118,7 @@ def run(
     Raises:
         InputError: when the folder belongs to another evaluation, or a model cannot be evaluated.
     """
+    whole_number(batch_size, "batch size", least=1)
     flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
     environment = _environment(device)
     record = Record(
@@ -160,6 +161,13 @@ def run(
     )
     write_aside(folder / RECORD, record.to_json().encode())
     return record
+
+
+def whole_number(value: int, what: str, *, least: int) -> int:
+    """Return a whole number of at least ``least``; anything else is an `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{what} {value!r} must be a whole number of at least {least}")
+    return value
 
 
 def _open(folder: Path, record: Record) -> Record | None:
@@ -314,10 +322,7 @@ def _judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str) -> pl.DataFr
         "clean_correct",
         (pl.col("robust") & ~broken).alias("robust"),
         pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
-        pl.when(broken)
-        .then("prediction")
-        .otherwise("adversarial_prediction")
-        .alias("adversarial_prediction"),
+        pl.when(broken).then("prediction").otherwise("adversarial_prediction").alias("adversarial_prediction"),
         pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),
         pl.col("forwards") + pl.col("forwards_now").fill_null(0),
         pl.col("backwards") + pl.col("backwards_now").fill_null(0),
@@ -340,9 +345,7 @@ def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
 
 
 def _data_entry(data: Dataset) -> DataEntry:
-    return DataEntry(
-        use=data.name, split=data.split, count=len(data), sha256=data.sha256, classes=list(data.classes)
-    )
+    return DataEntry(use=data.name, split=data.split, count=len(data), sha256=data.sha256, classes=list(data.classes))
 
 
 def _environment(device: torch.device) -> Environment:

@@ -48,15 +48,11 @@ def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.devic
         if colon and kind == "file":
             module, code = _build(place, folder)
             module = module.to(device)
-            classifiers += classify(
-                module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code
-            )
+            classifiers += classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
         elif colon and kind in ("zoo", "card"):
             pair, card = load(place) if kind == "zoo" else load_card(folder / place)
             name = spec.name or card.name
-            classifiers += classify(
-                pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence
-            )
+            classifiers += classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
         else:
             raise InputError(
                 f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "

@@ -14,9 +14,7 @@ from torch import Tensor
 from robustframe.attacks import AttackResult
 from robustframe.record import write_aside
 
-CLEAN_SCHEMA = pl.Schema(
-    {"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()}
-)
+CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
 ATTACK_SCHEMA = pl.Schema(
     {
         "index": pl.Int64(),

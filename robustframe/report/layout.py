@@ -23,9 +23,7 @@ class Cell:
     def __post_init__(self) -> None:
         for number in (self.value, self.low, self.high):
             if number is not None and not -1 <= number <= 1:
-                raise InputError(
-                    f"{number} is no fraction in [-1, 1]; divide percent by 100, unknown is None"
-                )
+                raise InputError(f"{number} is no fraction in [-1, 1]; divide percent by 100, unknown is None")
         if (self.low is None) != (self.high is None):
             raise InputError(f"the interval [{self.low}, {self.high}] has one end; give both or none")
         if self.low is not None and self.high is not None and self.low > self.high:

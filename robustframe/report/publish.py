@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from robustframe.errors import InputError
-from robustframe.recipe import Recipe, read_toml, recipes
+from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
 from robustframe.record import RECORD, VERDICTS, Record, find_run, read_record, write_aside
 from robustframe.report.layout import Table
 from robustframe.report.robustness import robustness_table
@@ -42,6 +42,8 @@ def publish_run(run: str) -> Path:
 def _stated(record: Record, folder: Path) -> Path:
     """Return the file of the shipped recipe that a run carried out."""
     known = recipes()
+    if "_shipped" in str(shipped_folder("evaluations")):
+        raise InputError("results are published in a checkout, not in an installed package")
     path = known.get(record.name)
     if path is None:
         raise InputError(f"{folder} is a run of {record.name!r}, which is no recipe in evaluations/")

@@ -106,9 +106,7 @@ def _md(text: str) -> str:
     text = re.sub(r"([\\`*|\[\]~$#])", r"\\\1", text)
     # Underscores inside a word mean nothing to Markdown, and names are full of them.
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    return re.sub(
-        r"^([-+=])(?=\s|[-=])|^(\d+)(?=[.)]\s)", lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\", text
-    )
+    return re.sub(r"^([-+=])(?=\s|[-=])|^(\d+)(?=[.)]\s)", lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\", text)
 
 
 def _latex(table: Table) -> str:

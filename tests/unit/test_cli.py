@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -48,10 +47,10 @@ def robustframe(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 
 
 @pytest.fixture
-def here(tiny_card: Path, tmp_path: Path) -> Iterator[Path]:
+def here(tiny_card: Path, tmp_path: Path) -> Path:
     (tmp_path / "small.toml").write_text(BATTERY)
     (tmp_path / "recipe.toml").write_text(RECIPE.format(card=tiny_card))
-    yield tmp_path
+    return tmp_path
 
 
 def test_evaluate_prints_the_table_and_says_where_everything_lies(here: Path) -> None:
@@ -159,11 +158,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_lists_name_what_recipes_can_use(here: Path) -> None:
-    for kind, word in (("attacks", "apgd-t"), ("batteries", "quick@1"), ("data", "fashion-mnist"), ("recipes", "default")):
-        run = robustframe("list", kind, cwd=here)
-        assert run.returncode == 0
-        assert word in run.stdout
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("attacks", "apgd-t"), ("batteries", "quick@1"), ("data", "fashion-mnist"), ("recipes", "default")],
+)
+def test_lists_name_what_recipes_can_use(kind: str, word: str, here: Path) -> None:
+    run = robustframe("list", kind, cwd=here)
+    assert run.returncode == 0
+    assert word in run.stdout
 
 
 def test_zoo_commands(here: Path) -> None:

@@ -112,9 +112,7 @@ def test_the_two_splits_of_digits_are_all_of_them_once() -> None:
     images, labels = make_digits()
     parts = [load("digits", split) for split in ("train", "test")]
     found = [
-        (int(y), x.tobytes())
-        for part in parts
-        for x, y in zip(part.images.numpy(), part.labels.numpy(), strict=True)
+        (int(y), x.tobytes()) for part in parts for x, y in zip(part.images.numpy(), part.labels.numpy(), strict=True)
     ]
     whole = [(int(y), (x / 16).astype(np.float32).tobytes()) for x, y in zip(images, labels, strict=True)]
     assert sorted(found) == sorted(whole)
@@ -183,9 +181,7 @@ def test_the_training_images_are_found_in_every_layout_and_place(
     assert data.labels.tolist() == labels.tolist()
 
 
-def test_an_explicit_root_is_the_only_place_looked_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_explicit_root_is_the_only_place_looked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = tiny(5)
     expect_tiny(monkeypatch, images, labels)
     put_idx(tmp_path / "debian", "train", images, labels)
@@ -214,9 +210,7 @@ def test_one_file_of_two_is_not_enough(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_other_images_are_never_taken_for_fashion_mnist(tmp_path: Path) -> None:
     put_idx(tmp_path, "train", *tiny(5))
-    with pytest.raises(
-        IntegrityError, match=r"train-images-idx3-ubyte\.gz is not Fashion-MNIST's: its content"
-    ):
+    with pytest.raises(IntegrityError, match=r"train-images-idx3-ubyte\.gz is not Fashion-MNIST's: its content"):
         load("fashion-mnist", "train", root=tmp_path)
 
 
@@ -292,9 +286,7 @@ def test_what_is_fetched_lands_in_the_users_cache_and_is_found_again(
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_a_failed_download_says_why_and_what_to_do(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_says_why_and_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import mnist
 
     def fetch(*args: object, **settings: object) -> None:
@@ -338,9 +330,7 @@ def put_cifar(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[B
     return pixels, labels
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "batches"), [("cifar10", "CIFAR10", 5), ("cifar100", "CIFAR100", 1)]
-)
+@pytest.mark.parametrize(("name", "kind", "batches"), [("cifar10", "CIFAR10", 5), ("cifar100", "CIFAR100", 1)])
 def test_cifar_keeps_its_channels_in_front(
     name: str, kind: str, batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,9 +358,7 @@ def test_svhn_calls_its_zero_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
 def test_what_torchvision_does_not_find_whole_comes_with_the_way_out(name: str, tmp_path: Path) -> None:
     (tmp_path / "test_32x32.mat").write_bytes(b"cut off")
-    with pytest.raises(
-        InputError, match=f"{name} is not, or not whole, in {tmp_path}; .*fetch it with --dow"
-    ):
+    with pytest.raises(InputError, match=f"{name} is not, or not whole, in {tmp_path}; .*fetch it with --dow"):
         load(name, root=tmp_path)
 
 

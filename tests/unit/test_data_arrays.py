@@ -72,9 +72,7 @@ TWO = torch.tensor([0, 1])
         (torch.zeros(2, 3), np.array(["a", "b"]), "labels of type ndarray are no array"),
     ],
 )
-def test_arrays_that_would_give_meaningless_numbers_are_refused(
-    images: Any, labels: Any, sentence: str
-) -> None:
+def test_arrays_that_would_give_meaningless_numbers_are_refused(images: Any, labels: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         from_arrays(images, labels)
 

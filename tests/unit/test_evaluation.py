@@ -269,7 +269,8 @@ def test_a_model_that_draws_random_numbers_is_flagged() -> None:
 def test_a_users_model_is_loaded_from_its_file(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\n\ndef build():\n    torch.manual_seed(0)\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n\ndef broken():\n    return 1 / 0\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n\n"
+        "def broken():\n    return 1 / 0\n"
     )
     text = recipe.read_text()
     start = text.index("[[model]]")

@@ -99,9 +99,7 @@ def test_a_torchattack_is_hashable_comparable_and_recordable():
     pytest.importorskip("torchattacks")
     attack = make_attack("torchattacks:MIFGSM", {"steps": 3, "decay": 1.0, "step_size": 0.1})
     assert attack == TorchAttack(name="MIFGSM", settings={"decay": 1.0, "steps": 3, "step_size": 0.1})
-    assert hash(attack) == hash(
-        make_attack("torchattacks:MIFGSM", {"step_size": 0.1, "decay": 1.0, "steps": 3})
-    )
+    assert hash(attack) == hash(make_attack("torchattacks:MIFGSM", {"step_size": 0.1, "decay": 1.0, "steps": 3}))
     assert dataclasses.asdict(attack) == {
         "name": "MIFGSM",
         "settings": (("decay", 1.0), ("step_size", 0.1), ("steps", 3)),

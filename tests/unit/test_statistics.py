@@ -99,9 +99,7 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says(cells: tuple[f
     assert 0.94 <= covered <= 0.99
 
 
-@pytest.mark.parametrize(
-    ("only_first", "only_second"), [(0, 0), (0, 5), (3, 3), (1, 9), (7, 4), (10, 0), (5, 6)]
-)
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (0, 5), (3, 3), (1, 9), (7, 4), (10, 0), (5, 6)])
 def test_mcnemar_equals_the_enumeration_of_every_coin_toss(only_first: int, only_second: int) -> None:
     tosses = only_first + only_second
     seen = abs(only_second - tosses / 2)
@@ -149,6 +147,4 @@ def test_the_interval_is_plain_numbers() -> None:
 
 def _tables(n: int) -> list[tuple[int, int, int, int]]:
     """Every way to put n pairs into the four cells."""
-    return [
-        (a, b, c, n - a - b - c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b)
-    ]
+    return [(a, b, c, n - a - b - c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b)]

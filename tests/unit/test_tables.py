@@ -112,18 +112,14 @@ def test_a_small_table_reads_as_agreed(format: str, expected: str) -> None:
         (Cell(0.1), 0.0996, True, Written("+10.0", "", "p = 0.10")),
     ],
 )
-def test_numbers_are_written_for_a_paper(
-    cell: Cell, p: float | None, signed: bool, expected: Written
-) -> None:
+def test_numbers_are_written_for_a_paper(cell: Cell, p: float | None, signed: bool, expected: Written) -> None:
     assert written(cell, p, signed=signed) == expected
 
 
 def test_rows_are_grouped_by_model_then_threat_then_twin_whatever_their_order() -> None:
     rows = [*_pair("b"), *_pair("a"), *_pair("b", threat="l2:0.5"), *_pair("a", threat="l2:0.5")]
     shuffled = Table("t", "", (rows[0], *reversed(rows[1:])))
-    found = [
-        (r["model"], r["threat"], r["twin"]) for r in csv.DictReader(io.StringIO(render(shuffled, "csv")))
-    ]
+    found = [(r["model"], r["threat"], r["twin"]) for r in csv.DictReader(io.StringIO(render(shuffled, "csv")))]
     twins = ("feed-forward", "recurrent", "difference")
     assert found == [(m, t, w) for m in ("b", "a") for t in (LINF, "l2:0.5") for w in twins]
 
@@ -146,9 +142,7 @@ def test_columns_that_nobody_filled_are_left_out() -> None:
 def test_unknown_is_never_zero() -> None:
     table = Table("t", "", (Row("m", None, "—", LINF, Cell(), Cell()),))
     (row,) = csv.DictReader(io.StringIO(render(table, "csv")))
-    assert {row[name] for name in ("coherence", "clean", "clean_low", "robust", "p_clean", "p_robust")} == {
-        ""
-    }
+    assert {row[name] for name in ("coherence", "clean", "clean_low", "robust", "p_clean", "p_robust")} == {""}
     for format in ("md", "tex", "terminal"):
         assert "0.0" not in render(table, format)
 
@@ -174,9 +168,7 @@ def test_the_terminal_table_fits_100_columns_and_has_no_control_characters() -> 
 
 
 def test_wide_characters_do_not_break_the_columns() -> None:
-    rows = tuple(
-        Row(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg")
-    )
+    rows = tuple(Row(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg"))
     lines = render(Table("", "", rows), "terminal").splitlines()[3:6]
     assert [line[line.index("linf") :] for line in lines] == [lines[1][lines[1].index("linf") :]] * 3
     assert [line.index("linf") for line in lines] == [5, 7, 8]
