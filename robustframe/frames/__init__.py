@@ -1,5 +1,6 @@
 """Structured overcomplete frames: operators, structures, objective, coherence."""
 
+from robustframe.frames.architectures import architecture, architectures
 from robustframe.frames.build import build_frame
 from robustframe.frames.coherence import coherence_loss, column_norms, mutual_coherence
 from robustframe.frames.frame import Blocks, ChainFrame, Frame, Layer
@@ -20,6 +21,8 @@ __all__ = [
     "Row",
     "Shortcut",
     "Structure",
+    "architecture",
+    "architectures",
     "build_frame",
     "coherence_loss",
     "column_norms",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.errors import InputError
-from robustframe.frames.operators import Operator, squared_norm
+from robustframe.frames.operators import Operator, rough_squared_norm, squared_norm
 from robustframe.frames.structure import Row, Shortcut, Structure, check_rows, join_shapes
 
 Blocks = tuple[Tensor, ...]
@@ -251,6 +251,23 @@ class Frame(nn.Module):
         return codes
 
     @torch.no_grad()
+    def check(self) -> None:
+        """Check that the parameters make a frame.
+
+        Raises:
+            InputError: for weights or thresholds that are not finite, an atom of zeros or a negative threshold.
+        """
+        for j, layer in enumerate(self.blocks, start=1):
+            weight = layer.operator.weight
+            if not weight.isfinite().all() or not layer.threshold.isfinite().all():
+                raise InputError(f"layer {j} has weights or thresholds that are not finite; get or train them again")
+            zero = (weight.flatten(1) == 0).all(1).nonzero().flatten().tolist()
+            if zero:
+                raise InputError(f"atom {zero[0]} of layer {j} is zero ({len(zero)} in all); a frame has no zero atoms")
+            if (layer.threshold < 0).any():
+                raise InputError(f"layer {j} has a negative threshold; they are weights of a penalty, at least 0")
+
+    @torch.no_grad()
     def project_(self) -> None:
         """Bring the parameters back to where they belong: unit atoms, thresholds of at least 0; in place."""
         for layer in self.blocks:
@@ -258,10 +275,20 @@ class Frame(nn.Module):
             layer.threshold.clamp_(min=0)
 
     @torch.no_grad()
-    def update_step_sizes_(self, *, steps: int = 200) -> None:
-        """Set every step size to 1 / L_j, with the block Lipschitz constant L_j = ||B_j||^2 + pull(j)."""
+    def update_step_sizes_(self, *, steps: int = 200, quick: bool = False) -> None:
+        """Set every step size to 1 / L_j, with the block Lipschitz constant L_j = ||B_j||^2 + pull(j).
+
+        Args:
+            steps: iterations of the power method at most.
+            quick: estimate the norms by `rough_squared_norm` instead, for large frames.
+
+        Raises:
+            InputError: for weights that are not finite, or an atom of zeros (`check`).
+        """
+        self.check()
         for j, layer in enumerate(self.blocks, start=1):
-            layer.step_size.fill_(1 / (squared_norm(layer.operator, steps=steps) + self.pull(j)))
+            norm = rough_squared_norm(layer.operator) if quick else squared_norm(layer.operator, steps=steps)
+            layer.step_size.fill_(1 / (norm + self.pull(j)))
 
 
 ChainFrame = Frame

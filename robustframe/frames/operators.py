@@ -82,7 +82,8 @@ class Dense(Operator):
         return torch.matmul(code, self.weight).view(-1, *self.in_shape)
 
     def atom_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.weight, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.weight, dim=1)
+        return norms
 
     def correlations(self) -> Tensor:
         gram = self.weight @ self.weight.T
@@ -118,7 +119,15 @@ class Conv(Operator):
         if kernel > min(height, width) + 2 * padding:
             raise InputError(f"a {kernel} x {kernel} kernel does not fit {height} x {width} with padding {padding}")
         if stride > kernel:
-            raise InputError(f"stride {stride} leaves pixels between {kernel} x {kernel} atoms uncovered")
+            raise InputError(
+                f"stride {stride} leaves pixels between {kernel} x {kernel} atoms uncovered; "
+                f"give a stride below {kernel}"
+            )
+        if stride == kernel > 1:
+            raise InputError(
+                f"stride {stride} leaves {kernel} x {kernel} atoms without overlap; "
+                f"give a stride below {kernel}, or a pool"
+            )
         self.in_shape = in_shape
         self.kernel, self.stride, self.padding = kernel, stride, padding
         rows = (height + 2 * padding - kernel) // stride + 1
@@ -135,6 +144,12 @@ class Conv(Operator):
         self._leftover = tuple(
             size + 2 * padding - kernel - stride * (codes - 1) for size, codes in ((height, rows), (width, columns))
         )
+        if max(self._leftover) > padding:
+            raise InputError(
+                f"{kernel} x {kernel} atoms at stride {stride} with padding {padding} leave "
+                f"{max(self._leftover) - padding} rows or columns of {height} x {width} uncovered at the far edge; "
+                "give more padding or another kernel"
+            )
         self._frame = tuple(
             (padding, stride * (codes - 1 + self._taps) - size - padding)
             for size, codes in ((height, rows), (width, columns))
@@ -252,6 +267,37 @@ def squared_norm(operator: Operator, *, steps: int = 200, tolerance: float = 1e-
             if value == 0 or abs(value - previous) <= tolerance * value:
                 break
     return value
+
+
+@torch.no_grad()
+def rough_squared_norm(operator: Operator, *, steps: int = 10, positions: int = 8, margin: float = 1.1) -> float:
+    """Estimate the squared spectral norm of B quickly: a short power iteration in float32, times a margin.
+
+    A convolution is taken on a patch of at most positions x positions atoms that no border cuts off: the norm grows
+    with the patch only towards that of the endless image, and the patch's corners cost less than the margin. Proximal
+    steps descend for any step size below 2 / L, so that even an estimate of half the norm would do no harm.
+
+    Args:
+        operator: the layer's operator.
+        steps: iterations.
+        positions: side of the patch, in atoms.
+        margin: factor on the estimate.
+
+    Returns:
+        About the largest eigenvalue of B^T B.
+    """
+    shape = [operator.code_shape[0], *(min(size, positions) for size in operator.code_shape[1:])]
+    code = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(operator.weight)
+    value = 0.0
+    for _ in range(steps):
+        code = code / torch.linalg.vector_norm(code).clamp_min(torch.finfo(code.dtype).tiny)
+        if isinstance(operator, Conv):
+            signal = F.conv_transpose2d(code, operator.filters, stride=operator.stride)
+            code = F.conv2d(signal, operator.filters, stride=operator.stride)
+        else:
+            code = operator.analysis(operator.synthesis(code))
+        value = float(torch.linalg.vector_norm(code))
+    return margin * value
 
 
 def _double(operator: Operator) -> Operator:

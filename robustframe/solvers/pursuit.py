@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustframe.errors import InputError
-from robustframe.frames.frame import Blocks, Frame, Layer
+from robustframe.frames.frame import Frame, Layer
 from robustframe.solvers.loop import Solver
 from robustframe.types import Images
 
@@ -15,10 +14,6 @@ from robustframe.types import Images
 class _Sweep:
     step_sizes: tuple[float, ...]
     codes: tuple[Tensor, ...] = ()
-    previous: tuple[Tensor, ...] = ()
-    """Codes one sweep earlier, kept for extrapolation only."""
-    signals: tuple[Tensor, ...] = ()
-    """What those codes synthesise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,70 +25,50 @@ class DeepPursuit(Solver[_Sweep]):
 
     Source: Cazenavette, Murdock and Lucey, 2021, arXiv:2011.14427; the gradient of block j is
     ``D_j^T (D_j w_j - t_j)`` plus, for each row above that reads code j, that row's residual; in a chain
-    ``B_j^T (B_j w_j - w_{j-1}) + (w_j - B_{j+1} w_{j+1})``. Departs from them in step sizes that are not trained.
+    ``B_j^T (B_j w_j - w_{j-1}) + (w_j - B_{j+1} w_{j+1})``. Departs from them in fixed step sizes and no extrapolation
+    (`AcceleratedPursuit` has one).
     """
 
-    extrapolation: float = 0.0
-    """Momentum in [0, 1): a step starts at w + extrapolation (w - w a sweep before); at 0 the objective never rises."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.extrapolation < 1:
-            raise InputError(f"extrapolation must lie in [0, 1), not {self.extrapolation}")
-
     def init(self, frame: Frame, x: Images) -> _Sweep:
-        sizes = torch.stack([layer.step_size for layer in frame.blocks])
-        return _Sweep(tuple(sizes.tolist()))
+        sizes: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
+        return _Sweep(tuple(sizes))
 
     def step(self, frame: Frame, x: Images, state: _Sweep) -> _Sweep:
         layers, w = frame.blocks, [x]
         # Row j's own reconstruction is also what the codes it reads are pulled towards: one synthesis serves all.
-        made = tuple(layer.operator.synthesis(code) for layer, code in zip(layers, state.codes))
+        made = [layer.operator.synthesis(code) for layer, code in zip(layers, state.codes)]
         for j, (layer, size) in enumerate(zip(layers, state.step_sizes), start=1):
             target = frame.target(j, w)
+            signal = target[0] - made[j - 1] if made else target[0]
+            moved = layer.operator.analysis(signal, scale=size, bias=-size * layer.threshold.flatten())
+            if len(target) == 2:
+                moved = moved.add_(target[1], alpha=size)
             if made:
-                w.append(self._update(frame, j, target, made, state).relu_())
-            else:
-                w.append(_first(layer, target, size).relu_())
-        codes = tuple(w[1:])
-        if self.extrapolation:
-            return _Sweep(state.step_sizes, codes, state.codes, made)
-        return _Sweep(state.step_sizes, codes)
-
-    def _update(self, frame: Frame, j: int, target: Blocks, made: tuple[Tensor, ...], state: _Sweep) -> Tensor:
-        """The point from which layer j's new code is the nonnegative part: a gradient step less the threshold."""
-        layer, size = frame.blocks[j - 1], state.step_sizes[j - 1]
-        start, signal = state.codes[j - 1], made[j - 1]
-        if state.previous:
-            # Synthesis is linear, so the extrapolated point's costs no further one.
-            start = start + self.extrapolation * (start - state.previous[j - 1])
-            signal = signal + self.extrapolation * (signal - state.signals[j - 1])
-        moved = _analyse(layer, target[0] - signal, size)
-        # All identities of the block's Hessian act on the old code at once.
-        pull = frame.pull(j)
-        moved = moved.add_(start, alpha=1 - size * pull if pull else 1.0)
-        if len(target) == 2:
-            moved = moved.add_(target[1], alpha=size)
-        for row, first in frame.signal_readers(j):
-            part = made[row - 1]
-            if part.shape[1] != start.shape[1]:
-                part = part.narrow(1, first, start.shape[1])
-            moved = moved.add_(part, alpha=size)
-        for row in frame.skip_readers(j):
-            moved = moved.add_(_skipped(frame.blocks[row - 1], start, state.codes[row - 1]), alpha=size)
-        return moved
+                moved = _stay(frame, j, moved, size, state.codes, made)
+            w.append(moved.relu_())
+        return _Sweep(state.step_sizes, tuple(w[1:]))
 
     def codes(self, state: _Sweep) -> tuple[Tensor, ...]:
         return state.codes
 
-
-def _first(layer: Layer, target: Blocks, size: float) -> Tensor:
-    moved = _analyse(layer, target[0], size)
-    return moved if len(target) == 1 else moved.add_(target[1], alpha=size)
+    def refine(self, frame: Frame, x: Images, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.step(frame, x, _Sweep(self.init(frame, x).step_sizes, codes)).codes
 
 
-def _analyse(layer: Layer, signal: Tensor, size: float) -> Tensor:
-    return layer.operator.analysis(signal, scale=size, bias=-size * layer.threshold.flatten())
+def _stay(frame: Frame, j: int, moved: Tensor, size: float, codes: tuple[Tensor, ...], made: list[Tensor]) -> Tensor:
+    """Add the old code, and the part of the step that pulls it towards what the rows above reconstruct; in place."""
+    code, pull = codes[j - 1], frame.pull(j)
+    # All identities of the block's Hessian act on the old code at once.
+    moved = moved.add_(code, alpha=1 - size * pull if pull else 1.0)
+    for row, first in frame.signal_readers(j):
+        moved = moved.add_(_channels(made[row - 1], first, code.shape[1]), alpha=size)
+    for row in frame.skip_readers(j):
+        moved = moved.add_(_skipped(frame.blocks[row - 1], code, codes[row - 1]), alpha=size)
+    return moved
+
+
+def _channels(signal: Tensor, first: int, count: int) -> Tensor:
+    return signal if signal.shape[1] == count else signal.narrow(1, first, count)
 
 
 def _skipped(reader: Layer, code: Tensor, above: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
-from robustframe.frames import build_frame
+from robustframe.frames.build import assemble
 from robustframe.pairs import Pair
 from robustframe.zoo.card import Card
 
@@ -108,7 +108,10 @@ def save(pair: Pair, folder: Path, card: Card) -> Path:
 
 def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
     try:
-        pair = Pair(build_frame(card.in_shape, card.layers, card.structure), classes=card.classes, sweeps=card.sweeps)
+        # The weights come from the file: no step sizes to find here, and nothing to draw from the user's random state.
+        with torch.random.fork_rng(devices=[]):
+            frame = assemble(card.in_shape, card.layers, card.structure)
+            pair = Pair(frame, classes=card.classes, sweeps=card.sweeps)
     except (InputError, TypeError) as error:
         raise IntegrityError(f"the card of {card.name} describes no pair: {error}") from error
     expected = pair.state_dict()
@@ -125,4 +128,8 @@ def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
     if extra:
         raise IntegrityError(f"{file} holds a tensor {extra[0]} that the card does not know")
     pair.load_state_dict(tensors, strict=True)
+    try:
+        pair.frame.check()
+    except InputError as error:
+        raise IntegrityError(f"{file}: {error}") from error
     return pair.eval()
