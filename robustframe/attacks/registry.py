@@ -1,10 +1,8 @@
 """The attacks by name, and how a battery's words become an attack."""
 
 import dataclasses
-import importlib.util
 import inspect
 import math
-import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +14,8 @@ from robustframe.attacks.base import Attack
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.square import Square
-from robustframe.draws import derive_seed
 from robustframe.errors import InputError, unknown
+from robustframe.userfile import load_user_file
 
 ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
@@ -124,24 +122,8 @@ def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str
 
 
 def _load(place: str, folder: Path) -> type[Attack]:
-    """Load a user's attack from a file, under a module name that cannot meet another module's."""
-    text, colon, name = place.rpartition(":")
-    if not colon or not text or not name:
-        raise InputError(f"attack 'file:{place}' must read 'file:PATH.py:CLASS'")
-    path = folder / text
-    if not path.is_file():
-        raise InputError(f"attack file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{derive_seed(path.resolve())}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"attack file {path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses with postponed annotations look their module up.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise InputError(f"attack file {path} does not load: {type(error).__name__}: {error}") from error
+    """Load a user's attack from a file."""
+    module, path, name = load_user_file(place, folder, kind="attack")
     found = {
         key: value
         for key, value in vars(module).items()

@@ -1,8 +1,6 @@
 """From what a recipe names to classifiers that can be attacked, checked before anything runs."""
 
 import hashlib
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +9,13 @@ import torch
 from torch import nn
 
 from robustframe.data import Dataset
-from robustframe.errors import InputError
+from robustframe.errors import InputError, unknown
 from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin
 from robustframe.probe import borrowed, call_in_batches
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
+from robustframe.userfile import load_user_file
 from robustframe.zoo import load, load_card
 
 
@@ -158,24 +157,14 @@ def _fingerprint(module: nn.Module, extra: bytes) -> str:
 
 def _build(place: str, folder: Path) -> tuple[nn.Module, bytes]:
     """Call a function of the user's file; return the module and the file's content."""
-    path_text, colon, name = place.rpartition(":")
-    path = folder / path_text
-    if not colon or not path_text.endswith(".py") or not path.is_file():
-        raise InputError(f"model 'file:{place}' must read file:PATH.py:FUNCTION; there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    code, path, name = load_user_file(place, folder, kind="model")
+    build = getattr(code, name, None)
+    if not callable(build):
+        raise unknown(f"function in {path}", name, [key for key, value in vars(code).items() if callable(value)])
     try:
-        spec.loader.exec_module(module)
-        built = getattr(module, name)()
-    except AttributeError as error:
-        if hasattr(module, name):
-            raise InputError(f"{path}:{name}() failed: {error}") from error
-        raise InputError(f"{path} has no function {name}") from error
+        built = build()
     except Exception as error:
-        raise InputError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
     return built, path.read_bytes()

@@ -8,6 +8,7 @@ import robustframe
 ROOMS = [
     ["types", "errors"],
     ["draws"],
+    ["userfile"],
     ["threat"],
     ["losses"],
     ["frames"],

@@ -58,7 +58,7 @@ def test_settings_arrive_with_the_types_of_the_fields():
         ("square", {"resc_schedule": 1}, "Square: resc_schedule = 1 must be true or false"),
         ("square", {"queries": [1]}, r"Square: queries = \[1\] must be a whole number"),
         ("file:nowhere.py:Mine", {}, "attack file .*nowhere.py does not exist"),
-        ("file:Mine", {}, "must read 'file:PATH.py:CLASS'"),
+        ("file:Mine", {}, "must read 'file:PATH.py:NAME'"),
     ],
 )
 def test_what_is_wrong_is_said_behind_the_place_where_it_stood(use, settings, words):

@@ -1,0 +1,44 @@
+"""Code of the user's, named ``file:PATH.py:NAME`` in a recipe or battery and loaded by path."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from robustframe.draws import derive_seed
+from robustframe.errors import InputError
+
+
+def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, Path, str]:
+    """Run a user's file as a module of its own.
+
+    Args:
+        place: ``PATH.py:NAME``.
+        folder: what a relative path is relative to.
+        kind: what the name stands for, such as ``"attack"``, for the errors.
+
+    Returns:
+        The module, the file's path, and the name asked for; whether the module has it is the caller's business.
+
+    Raises:
+        InputError: when the place does not read, there is no such file, or it fails while it is loaded.
+    """
+    text, colon, name = place.rpartition(":")
+    if not colon or not text or not name:
+        raise InputError(f"{kind} 'file:{place}' must read 'file:PATH.py:NAME'")
+    path = folder / text
+    if not path.is_file():
+        raise InputError(f"{kind} file {path} does not exist")
+    # A module name that cannot meet another module's.
+    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{derive_seed(path.resolve())}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{kind} file {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses with postponed annotations look their module up.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise InputError(f"{kind} file {path} does not load: {type(error).__name__}: {error}") from error
+    return module, path, name
