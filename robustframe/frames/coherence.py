@@ -60,10 +60,10 @@ def coherence(frame: Frame, *, borders: Borders = "exact") -> Coherence:
     """
     gram = Gram(global_blocks(frame, borders=borders))
     mutual, squares = 0.0, 0.0
-    for times, portion in gram.tiles():
+    for i, j, portion in gram.tiles():
         values = portion.others
         mutual = max(mutual, float(values.abs().max()))
-        squares += times * float(values.square().sum((1, 2)) @ portion.counts.double())
+        squares += (1 if i == j else 2) * float(values.square().sum((1, 2)) @ portion.counts.double())
     nonzeros, numbers = gram.nonzeros(), _numbers(frame)
     return Coherence(
         mutual=min(mutual, 1.0),
@@ -90,7 +90,28 @@ def mutual_coherence(frame: Frame) -> float:
         InputError: for weights that are not finite or a zero atom.
     """
     gram = Gram(global_blocks(frame))
-    return min(1.0, max(float(portion.others.abs().max()) for _, portion in gram.tiles()))
+    return min(1.0, max(float(portion.others.abs().max()) for _, _, portion in gram.tiles()))
+
+
+@torch.no_grad()
+def filter_gram(frame: Frame) -> dict[tuple[int, int], Tensor]:
+    """Return how coherent each filter of one layer is with each of another: the largest |G| over all positions.
+
+    Args:
+        frame: the frame.
+
+    Returns:
+        By pair of layers i <= j (from 1) that are not orthogonal by structure, float64 of shape (filters of i,
+        filters of j); an atom's product with itself is left out. For dense layers it is the Gram itself.
+
+    Raises:
+        InputError: for weights that are not finite or a zero atom.
+    """
+    tiles: dict[tuple[int, int], Tensor] = {}
+    for i, j, portion in Gram(global_blocks(frame)).tiles():
+        largest = portion.others.abs().amax(0)
+        tiles[i, j] = torch.maximum(tiles[i, j], largest) if (i, j) in tiles else largest
+    return tiles
 
 
 @torch.no_grad()

@@ -117,12 +117,12 @@ class Gram:
                 scaled = scaled * self._inverse[j][case.right, rights].unsqueeze(1)
                 yield Portion(scaled, x_counts * count, x_same & case.same)
 
-    def tiles(self) -> Iterator[tuple[int, Portion]]:
-        """Yield all entries on and above the diagonal of blocks, each with how often G holds it: 1 or 2 times."""
+    def tiles(self) -> Iterator[tuple[int, int, Portion]]:
+        """Yield all entries between columns i <= j with i and j; between different columns G holds them twice."""
         for i in self.columns:
             for j in (j for j in self.neighbours(i) if j >= i):
                 for portion in self.portions(i, j):
-                    yield 1 if i == j else 2, portion
+                    yield i, j, portion
 
     def nonzeros(self) -> int:
         """Count the entries off the diagonal that the structure alone does not make zero."""

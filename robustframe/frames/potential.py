@@ -13,6 +13,7 @@ from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram
 from robustframe.frames.operators import Dense
 
+_PORTION = 10
 _NEGLIGIBLE = 1e-12
 
 
@@ -107,7 +108,7 @@ def minimum_potential(
     borders: Borders = "exact",
     restarts: int = 3,
     steps: int = 500,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     seed: int = 0,
     optimise: bool = False,
 ) -> MinimumPotential:
@@ -171,13 +172,11 @@ def _descend(
     draws = {j: torch.randn(shape, generator=generator, dtype=torch.float64) for j, shape in shapes.items()}
     raw = {j: _unit(weight) for j, weight in draws.items()}
     parameters = [weight.requires_grad_() for weight in raw.values()]
-    numbers = sum(weight.numel() for weight in parameters)
     optimizer = torch.optim.LBFGS(
         parameters,
-        max_iter=steps,
-        max_eval=2 * steps,
-        # It compares the largest entry; half leaves room for the growth of the raw weights.
-        tolerance_grad=0.5 * tolerance / math.sqrt(numbers),
+        max_iter=_PORTION,
+        max_eval=2 * _PORTION,
+        tolerance_grad=0.0,
         tolerance_change=1e-15,
         history_size=20,
         line_search_fn="strong_wolfe",
@@ -191,25 +190,42 @@ def _descend(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(logarithm)  # type: ignore[no-untyped-call]
-    steps_made = int(optimizer.state[parameters[0]]["n_iter"])
+    def gradient() -> float:
+        # With respect to unit atoms: those of the raw weights may have grown.
+        slopes = [_norms(weight) * weight.grad for weight in parameters if weight.grad is not None]
+        return math.sqrt(sum(float(slope.detach().square().sum()) for slope in slopes))
+
+    made = 0
+    # L-BFGS keeps its history from one portion to the next; its own stopping rule looks at single entries.
+    while made < steps:
+        value = float(logarithm().detach().exp())
+        if gradient() <= tolerance or value <= 2 * _NEGLIGIBLE:
+            break
+        optimizer.param_groups[0]["max_iter"] = min(_PORTION, steps - made)
+        optimizer.step(logarithm)  # type: ignore[no-untyped-call]
+        before, made = made, int(optimizer.state[parameters[0]]["n_iter"])
+        if made == before:
+            break
     with torch.no_grad():
         for weight in parameters:
             weight.copy_(_unit(weight))
     value = float(logarithm().detach().exp()) - _NEGLIGIBLE
-    gradient = math.sqrt(sum(float(weight.grad.square().sum()) for weight in parameters if weight.grad is not None))
-    return _End(max(value, 0.0), gradient, steps_made)
+    return _End(max(value, 0.0), gradient(), made)
+
+
+def _norms(weight: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (weight.dim() - 1))
 
 
 def _unit(weight: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    unit: Tensor = weight / norms.view(-1, *[1] * (weight.dim() - 1))
-    return unit
+    return weight / _norms(weight)
 
 
 def _potential(frame: Frame, weights: dict[int, Tensor] | None, borders: Borders, nonzeros: int) -> Tensor:
     gram = Gram(global_blocks(frame, borders=borders, weights=weights))
     squares = [
-        times * (portion.others.square().sum((1, 2)) @ portion.counts.double()) for times, portion in gram.tiles()
+        (1 if i == j else 2) * (portion.others.square().sum((1, 2)) @ portion.counts.double())
+        for i, j, portion in gram.tiles()
     ]
     return torch.stack(squares).sum() / max(nonzeros, 1)

@@ -25,7 +25,7 @@ FRAMES = {
         "chain",
         [
             {"filters": 3, "kernel": 3, "stride": 2, "padding": 1},
-            {"filters": 5, "kernel": 3, "stride": 2},
+            {"filters": 5, "kernel": 3, "stride": 2, "padding": 1},
             {"atoms": 6},
         ],
     ),
