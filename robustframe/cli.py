@@ -151,6 +151,31 @@ def train(
     typer.echo(str(card))
 
 
+@app.command()
+def frame(
+    model: Annotated[str, typer.Argument(help="zoo:NAME, card:PATH.json, or an architecture such as resnet20.")],
+    minimum: Annotated[
+        bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of |Gram| to this .png or .svg file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report on the frame of a pair or an architecture: structure, coherence, potential, solver."""
+    from robustframe.report.frame import find_frame, frame_report
+    from robustframe.report.frame_text import render_frame
+    from robustframe.report.gram_plot import check_plot, plot_gram
+
+    if plot is not None:
+        check_plot(plot)
+    report = frame_report(model, minimum=minimum)
+    built = find_frame(model)[0]
+    text = json.dumps(report.to_json(), indent=2) + "\n" if as_json else render_frame(report, built)
+    typer.echo(text, nl=False)
+    if plot is not None:
+        plot_gram(built, plot, f"|Gram| of {report.name}: largest inner product of each pair of filters")
+        _say(f"plot: {plot}")
+
+
 @zoo_app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
     """List the shipped pairs."""
