@@ -136,7 +136,11 @@ class Conv(Operator):
         fan_in = channels * kernel**2
         weight = torch.randn(filters, channels, kernel, kernel) / math.sqrt(fan_in)
         # Codes take the memory format of the weight, and CPU convolutions are fastest channels last.
-        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        if channels == 1 and stride == 1:
+            # With one channel the two formats look the same; only these strides say channels last.
+            weight = torch.empty_strided(weight.shape, (kernel**2, 1, kernel, 1)).copy_(weight)
+        self.weight = nn.Parameter(weight)
         # Side of a filter in phases, and the padding that makes the phase image exactly the size it needs.
         self._taps = -(-kernel // stride)
         self._phased = channels < _FEW_CHANNELS and stride > 1

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -79,20 +78,34 @@ class Shortcut:
         """Apply S to skipped codes (b, *shape); returns shape (b, *code_shape)."""
         if self.is_identity:
             return code
-        taken = code[(slice(None), slice(None), *[slice(None, None, self.stride)] * (len(self.shape) - 1))]
         after = self.code_shape[0] - self.shape[0] - self.before
-        return F.pad(taken, (0, 0) * (len(self.shape) - 1) + (self.before, after))
+        return F.pad(code[self._looked_at], (0, 0) * (len(self.shape) - 1) + (self.before, after))
 
     def adjoint(self, code: Tensor) -> Tensor:
         """Apply S^T to codes (b, *code_shape); returns shape (b, *shape)."""
         if self.is_identity:
             return code
-        kept = code.narrow(1, self.before, self.shape[0])
-        if self.stride == 1:
-            return kept
-        result = torch.zeros_like(kept).new_zeros(len(code), *self.shape)
-        result[(slice(None), slice(None), *[slice(None, None, self.stride)] * (len(self.shape) - 1))] = kept
+        return self.replace(code.new_zeros(len(code), *self.shape), code)
+
+    def replace(self, code: Tensor, above: Tensor) -> Tensor:
+        """Put S^T above into a code where S looks: code + S^T (above - S code), without touching the rest.
+
+        Args:
+            code: shape (b, *shape).
+            above: shape (b, *code_shape).
+
+        Returns:
+            Shape (b, *shape).
+        """
+        if self.is_identity:
+            return above
+        result = code.clone()
+        result[self._looked_at] = above.narrow(1, self.before, self.shape[0])
         return result
+
+    @property
+    def _looked_at(self) -> tuple[slice, ...]:
+        return (slice(None), slice(None), *[slice(None, None, self.stride)] * (len(self.shape) - 1))
 
 
 def _strided(sizes: Shape, stride: int) -> Shape:

@@ -39,8 +39,12 @@ class DeepPursuit(Solver[_Sweep]):
         made = [layer.operator.synthesis(code) for layer, code in zip(layers, state.codes)]
         for j, (layer, size) in enumerate(zip(layers, state.step_sizes), start=1):
             target = frame.target(j, w)
-            signal = target[0] - made[j - 1] if made else target[0]
-            moved = layer.operator.analysis(signal, scale=size, bias=-size * layer.threshold.flatten())
+            bias = -size * layer.threshold.flatten()
+            if made:
+                # Nothing above reads this synthesis any more, so its memory takes minus the residual.
+                moved = layer.operator.analysis(made[j - 1].sub_(target[0]), scale=-size, bias=bias)
+            else:
+                moved = layer.operator.analysis(target[0], scale=size, bias=bias)
             if len(target) == 2:
                 moved = moved.add_(target[1], alpha=size)
             if made:
@@ -76,4 +80,4 @@ def _skipped(reader: Layer, code: Tensor, above: Tensor) -> Tensor:
     shortcut = reader.shortcut
     if shortcut is None or shortcut.is_identity:
         return above
-    return code + shortcut.adjoint(above - shortcut.apply(code))
+    return shortcut.replace(code, above)
