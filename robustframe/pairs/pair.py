@@ -1,11 +1,13 @@
 """A pair: one frame and one head read as two classifiers that share every parameter."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
-from robustframe.solvers import DeepPursuit, solve
+from robustframe.solvers import Adjoint, DeepPursuit, Solver, Unrolled, solve
 from robustframe.types import Images, Logits
 
 
@@ -57,13 +59,18 @@ class Twin(nn.Module):
 
     Args:
         pair: where the parameters live.
-        sweeps: sweeps of the solver, at least 1.
+        sweeps: sweeps of the solver, at least 1; not looked at when a solver is given.
+        solver: the algorithm; deep pursuit when left out.
+        adjoint: how gradients are taken; it changes no logit.
     """
 
-    def __init__(self, pair: Pair, sweeps: int) -> None:
+    def __init__(
+        self, pair: Pair, sweeps: int, *, solver: Solver[Any] | None = None, adjoint: Adjoint | None = None
+    ) -> None:
         super().__init__()
         self.pair = pair
-        self.solver = DeepPursuit(sweeps=sweeps)
+        self.solver: Solver[Any] = DeepPursuit(sweeps=sweeps) if solver is None else solver
+        self.adjoint = Unrolled() if adjoint is None else adjoint
 
     def forward(self, images: Images) -> Logits:
         """Solve for the codes and classify the last one.
@@ -74,5 +81,5 @@ class Twin(nn.Module):
         Returns:
             Logits, shape (b, classes).
         """
-        solution = solve(self.solver, self.pair.frame, images)
+        solution = solve(self.solver, self.pair.frame, images, self.adjoint)
         return self.pair.classify(solution.codes[-1])

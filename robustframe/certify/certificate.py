@@ -1,0 +1,91 @@
+"""What a certificate says, and what all of them need from a pair's head and a converged pursuit."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustframe.errors import InputError
+from robustframe.pairs import Pair
+from robustframe.solvers import AcceleratedPursuit, optimality, solve
+from robustframe.types import Images, Labels, PerExample, Verdicts
+
+_ROUNDING = 1e-5
+"""Share of the size of the logits that float32 may have moved a margin by; taken off every margin."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Radii inside which a classifier cannot change its mind, example by example."""
+
+    radius: PerExample
+    """l2 radius in input units, float64; 0 where the example is misclassified or nothing could be proved."""
+    margin: PerExample
+    """Logit of the label minus the largest other one, float64."""
+    proved: Verdicts
+    """What the proof presupposes of the example was checked; always true for a bound that presupposes nothing."""
+    numbers: int
+    """Numbers of one input."""
+
+    @property
+    def linf(self) -> PerExample:
+        """The linf radius that follows from ||v||_2 <= sqrt(d) ||v||_inf: sound but weak, by up to sqrt(d)."""
+        return self.radius / math.sqrt(self.numbers)
+
+
+def double_copy(pair: Pair) -> Pair:
+    """Return a float64 copy of a pair on the CPU that asks for no gradients."""
+    return copy.deepcopy(pair).cpu().double().requires_grad_(False)
+
+
+def differences(pair: Pair, y: Labels) -> Tensor:
+    """Return gain (W_y - W_c) for every example and class, shape (b, classes, features); zero for c = y."""
+    weight = pair.gain * pair.head.weight
+    return weight[y].unsqueeze(1) - weight
+
+
+def margins(logits: Tensor, y: Labels) -> Tensor:
+    """Return the margin over every other class less what rounding may take, infinite over the label itself.
+
+    Args:
+        logits: float64, shape (b, classes).
+        y: labels, shape (b,).
+
+    Returns:
+        Shape (b, classes), at least 0.
+    """
+    gaps = logits.gather(1, y.unsqueeze(1)) - logits
+    gaps = (gaps - _ROUNDING * (1 + logits.abs().amax(1, keepdim=True))).clamp_min(0)
+    return gaps.scatter(1, y.unsqueeze(1), torch.inf)
+
+
+def plain_margin(logits: Tensor, y: Labels) -> PerExample:
+    """Return the logit of the label minus the largest other one, shape (b,)."""
+    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+    return own - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+
+
+def check_inputs(pair: Pair, x: Images, y: Labels) -> None:
+    """Check that there is one label an image.
+
+    Raises:
+        InputError: for another number of labels, or a label that is no class.
+    """
+    classes = pair.head.out_features
+    if len(x) != len(y) or bool(((y < 0) | (y >= classes)).any()):
+        raise InputError(f"give one label from 0 to {classes - 1} for each of the {len(x)} images")
+
+
+@torch.no_grad()
+def converged_codes(pair: Pair, x: Images, *, sweeps: int, tolerance: float) -> tuple[tuple[Tensor, ...], PerExample]:
+    """Solve a float64 pair's frame as far as it goes.
+
+    Returns:
+        The codes, and the largest violation of the optimality conditions of each example.
+    """
+    # The change of a sweep must fall far below the violation that is wanted: convergence can be slow.
+    solver = AcceleratedPursuit(sweeps=sweeps, tolerance=tolerance * 1e-3)
+    codes = solve(solver, pair.frame, x).codes
+    return codes, optimality(pair.frame, x, codes)
