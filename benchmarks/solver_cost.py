@@ -8,7 +8,8 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,9 +43,7 @@ def measure(name: str, repetitions: int) -> list[str]:
     frame = architecture(name)
     images = torch.rand(BATCH, *frame.in_shape, generator=torch.Generator().manual_seed(0))
     calibrate(frame, images)
-    runs: dict[int, Callable[[], object]] = {
-        sweeps: (lambda solver=DeepPursuit(sweeps=sweeps): solve(solver, frame, images)) for sweeps in (1, *SWEEPS)
-    }
+    runs = {n: partial(solve, DeepPursuit(sweeps=n), frame, images) for n in (1, *SWEEPS)}
     times = timed(runs, repetitions)
     base = statistics.median(times[1])
     rows = []
@@ -68,7 +67,7 @@ def calibrate(frame: Frame, images: torch.Tensor) -> None:
         w.append(layer.step_size * (found - layer.threshold).relu())
 
 
-def timed(runs: dict[int, Callable[[], object]], repetitions: int) -> dict[int, list[float]]:
+def timed(runs: Mapping[int, Callable[[], object]], repetitions: int) -> dict[int, list[float]]:
     """Seconds of every run, the runs taking turns so that a drift of the machine meets all of them."""
     for run in runs.values():
         run()
@@ -88,7 +87,7 @@ def page(rows: list[str], repetitions: int) -> str:
         "",
         f"Deep pursuit without gradients, {BATCH} images, median of {repetitions} alternating repetitions, one thread "
         "(processor time of the thread),",
-        f"torch {torch.__version__}, {platform.machine()}. The limit is 1.5 (2T + 1) feed-forward forwards for T sweeps.",
+        f"torch {torch.__version__}, {platform.machine()}. The limit is 1.5 (2T + 1) feed-forward forwards.",
         "Written by `python benchmarks/solver_cost.py`.",
         "",
         "| frame | structure | sweeps T | feed-forward (ms) | T sweeps (ms) | ratio | spread | limit | within |",

@@ -110,6 +110,18 @@ def test_step_sizes_are_those_of_the_block_hessians(name: str) -> None:
         assert found <= largest * (1 + 1e-5) + subsampled
 
 
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_sweep_is_one_proximal_gradient_step_of_each_block_in_turn(name: str) -> None:
+    frame = frame_of(name)
+    x, codes = codes_of(frame)
+    w = [x, *codes]
+    for j, layer in enumerate(frame.blocks, start=1):
+        w[j] = (w[j] - layer.step_size * (frame.gradient(j, w) + layer.threshold)).relu()
+    found = DeepPursuit(sweeps=2).refine(frame, x, tuple(codes))
+    for code, expected in zip(found, w[1:], strict=True):
+        torch.testing.assert_close(code, expected, rtol=1e-7, atol=1e-7)
+
+
 def test_the_objective_is_infinite_for_negative_codes_and_counts_thresholds() -> None:
     frame = frame_of("chain")
     x, codes = codes_of(frame)
