@@ -137,6 +137,31 @@ def test_the_constant_of_one_sweep_of_a_chain_is_the_product_of_norms() -> None:
         lipschitz_constants(frame, 0)
 
 
+def test_the_constants_of_a_chain_follow_the_recursion_of_its_sweeps() -> None:
+    """In matrices: (1 - S beta_below) d_new = (|1 - s H| + S beta_above) d_old + s_1 beta_1 e_1."""
+    frame = frame_of("chain")
+    beta, depth = norm_bounds(frame), 3
+    size = [float(layer.step_size) for layer in frame.blocks]
+    pulls = [1, 1, 0]
+    lower, upper = torch.zeros(depth, depth, dtype=torch.float64), torch.zeros(depth, depth, dtype=torch.float64)
+    for j, layer in enumerate(frame.blocks):
+        eigenvalues = (
+            torch.linalg.eigvalsh(layer.operator.weight.detach() @ layer.operator.weight.detach().T) + pulls[j]
+        )
+        upper[j, j] = (1 - size[j] * eigenvalues).abs().max()
+        if j:
+            lower[j, j - 1] = size[j] * beta[j]
+        if j + 1 < depth:
+            upper[j, j + 1] = size[j] * beta[j + 1]
+    first = torch.tensor([size[0] * beta[0], 0, 0], dtype=torch.float64)
+    d = torch.zeros(depth, dtype=torch.float64)
+    for sweeps in range(1, 6):
+        d = torch.linalg.solve(torch.eye(depth, dtype=torch.float64) - lower, upper @ d + first)
+        torch.testing.assert_close(
+            torch.tensor(lipschitz_constants(frame, sweeps), dtype=torch.float64), d, rtol=1e-6, atol=0
+        )
+
+
 def orthonormal(classes: int = 2) -> Pair:
     """Atoms that are unit vectors: codes are ReLU(x - b), and every distance is known."""
     frame = build_frame((4,), [{"atoms": 4}])
