@@ -16,7 +16,7 @@ from torch import Tensor
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Block
 from robustframe.frames.incidence import Case, Shares, cases, classes, links
-from robustframe.frames.products import Pairs, Product, axes, incidence, meet, overlap, pattern
+from robustframe.frames.products import Pairs, Product, axes, fills, incidence, meet, overlap, pattern
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,19 @@ class Gram:
 
     def _nonzeros(self, i: int, j: int) -> int:
         pairs = self.shares(i, j)
-        y_axes, x_axes = axes(pairs)
-        x_ways = torch.bincount(torch.tensor(list(links(x_axes).pairs.values()), dtype=torch.long))
-        y_ways = torch.bincount(torch.tensor(list(links(y_axes).pairs.values()), dtype=torch.long))
-        product = Product([(pattern(left), pattern(right)) for left, right in pairs])
-        filled = [(product.row(way) > 0).flatten(1).sum(1) for way in range(product.y_ways)]
-        return sum(int(count) * int((kinds * x_ways).sum()) for count, kinds in zip(y_ways, filled))
+        y_links, x_links = (links(axis) for axis in axes(pairs))
+        y_counts, x_counts = (
+            torch.bincount(torch.tensor(list(each.pairs.values()), dtype=torch.long)) for each in (y_links, x_links)
+        )
+        filled = torch.zeros(len(y_counts), len(x_counts), dtype=torch.long)
+        for number, pair in enumerate(pairs):
+            if fills(*pair):
+                reach = [torch.tensor([bool(way[number]) for way in each.taps]) for each in (y_links, x_links)]
+                filled[torch.outer(*reach)] = self.shape(i)[0] * self.shape(j)[0]
+        if not filled.all():
+            product = Product([(pattern(left), pattern(right)) for left, right in pairs])
+            filled = torch.stack([(product.row(way) > 0).sum((1, 2)) for way in range(len(y_counts))])
+        return int(y_counts @ filled @ x_counts)
 
     def _inverse_norms(self, j: int) -> Tensor:
         (y_taps, _), (x_taps, _) = (classes(axis) for axis in self.own_axes(j))

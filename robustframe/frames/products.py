@@ -94,3 +94,13 @@ def _whole(block: Block) -> bool:
 def pattern(block: Block) -> Block:
     weight = torch.ones_like(block.weight) if block.learned else block.weight.abs()
     return Block(block.row, block.column, weight.detach(), block.y, block.x, block.first, block.learned)
+
+
+def fills(left: Block, right: Block) -> bool:
+    """Whether the product of two blocks has no entry that is zero by structure.
+
+    So it is for two learned blocks, and for a learned one with all channels of an identity.
+    """
+    span = overlap(left, right)
+    whole = [block.learned or span == (block.first, block.first + block.weight.shape[1]) for block in (left, right)]
+    return all(whole) and (left.learned or right.learned)
