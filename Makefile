@@ -37,8 +37,8 @@ test-fast: $(READY) ## the test suite without the slow tests
 	$(BIN)/python -m pytest -m "not slow"
 
 check: $(READY) ## ruff, mypy and the test of the layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check robustframe tests benchmarks
+	$(BIN)/ruff format --check robustframe tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
 

@@ -122,8 +122,10 @@ def train(
     test = load(recipe.data.use, "test", root=root, download=download)
     pair = new_pair(recipe, data).to(device)
     spec = recipe.adversary
-    adversary = None if spec is None else Adversary(
-        threat=ThreatModel.parse(spec.threat), steps=spec.steps, step_size=spec.step_size
+    adversary = (
+        None
+        if spec is None
+        else Adversary(threat=ThreatModel.parse(spec.threat), steps=spec.steps, step_size=spec.step_size)
     )
     train_pair(
         pair,
@@ -159,9 +161,7 @@ def clean_accuracy(pair: Pair, data: Dataset, sweeps: int, *, batch_size: int = 
 
 
 def _card(recipe: TrainingRecipe, pair: Pair, data: Dataset, test: Dataset, device: torch.device) -> Card:
-    by_sweeps = {
-        str(n): round(clean_accuracy(pair, test, n), 6) for n in sorted({1, 2, pair.sweeps, 2 * pair.sweeps})
-    }
+    by_sweeps = {str(n): round(clean_accuracy(pair, test, n), 6) for n in sorted({1, 2, pair.sweeps, 2 * pair.sweeps})}
     content: dict[str, Any] = recipe.model_dump(by_alias=True, exclude_none=True)
     return Card(
         name=recipe.name,

@@ -32,9 +32,7 @@ class Adversary:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.step_size > 0:
-            raise InputError(
-                f"an adversary needs steps >= 1 and step_size > 0, not {self.steps}, {self.step_size}"
-            )
+            raise InputError(f"an adversary needs steps >= 1 and step_size > 0, not {self.steps}, {self.step_size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +115,7 @@ class _Trainer:
         # One group a parameter: thresholds get a rate in units of what they are compared with (`calibrate`).
         self.optimizer = torch.optim.Adam([{"params": [p], "scale": 1.0} for p in self.parameters.values()])
         seed = torch.Generator().manual_seed(derive_seed(schedule.seed, "power iteration"))
-        self.vectors = [
-            torch.randn(1, *shape, generator=seed).to(self.device) for shape in pair.frame.code_shapes
-        ]
+        self.vectors = [torch.randn(1, *shape, generator=seed).to(self.device) for shape in pair.frame.code_shapes]
 
     def logits(self, images: Images) -> tuple[Logits, Logits]:
         """Logits after the first and after the last sweep, from one solve."""
@@ -129,9 +125,7 @@ class _Trainer:
 
     def loss(self, images: Images, labels: Labels) -> tuple[Tensor, Logits]:
         first, last = self.logits(images)
-        both = F.cross_entropy(first, labels, reduction="sum") + F.cross_entropy(
-            last, labels, reduction="sum"
-        )
+        both = F.cross_entropy(first, labels, reduction="sum") + F.cross_entropy(last, labels, reduction="sum")
         return both / 2, last
 
     @torch.no_grad()
@@ -146,9 +140,7 @@ class _Trainer:
         for name, group in zip(self.parameters, self.optimizer.param_groups):
             group["scale"] = float(scales.get(name, 1.0))
 
-    def run_epoch(
-        self, epoch: int, images: Images, labels: Labels, report: Callable[[Progress], None]
-    ) -> None:
+    def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[Progress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.schedule.seed, "order", epoch))
         order = torch.randperm(len(images), generator=generator)
         seen, total, right = 0, 0.0, 0
@@ -204,22 +196,21 @@ class _Trainer:
         for at, layer in enumerate(blocks):
             unit = self.vectors[at] / torch.linalg.vector_norm(self.vectors[at])
             self.vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
-            bound = torch.linalg.vector_norm(self.vectors[at]) + (at + 1 < len(blocks))
+            bound = torch.linalg.vector_norm(self.vectors[at]) + self.pair.frame.pull(at + 1)
             layer.step_size.copy_(1 / bound)
 
     def identity(self) -> str:
         """Say which training a checkpoint belongs to."""
         shapes = {name: list(tensor.shape) for name, tensor in self.parameters.items()}
         adversary = None if self.adversary is None else asdict(self.adversary)
-        schedule = asdict(self.schedule)
-        return json.dumps([schedule, adversary, shapes, self.pair.sweeps, self.batches], sort_keys=True)
+        rows = [asdict(row) for row in self.pair.frame.rows]
+        content = [asdict(self.schedule), adversary, shapes, rows, self.pair.sweeps, self.batches]
+        return json.dumps(content, sort_keys=True)
 
     def save(self, path: Path, epochs: int) -> None:
         tensors = {f"pair.{name}": tensor for name, tensor in self.pair.state_dict().items()}
         tensors |= {f"vector.{at}": vector for at, vector in enumerate(self.vectors)}
-        tensors["scales"] = torch.tensor(
-            [group["scale"] for group in self.optimizer.param_groups], dtype=torch.float64
-        )
+        tensors["scales"] = torch.tensor([group["scale"] for group in self.optimizer.param_groups], dtype=torch.float64)
         for name, parameter in self.parameters.items():
             tensors |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -162,3 +162,19 @@ def test_clean_accuracy_is_a_plain_count(tiny_card: Path) -> None:
         right = (pair.feedforward(test.images).argmax(1) == test.labels).float().mean()
     assert clean_accuracy(pair, test, 1) == pytest.approx(float(right), abs=0.002)
     assert card.clean_accuracy.by_sweeps["1"] == pytest.approx(float(right), abs=0.002)
+
+
+def test_a_residual_pair_trains_with_convergent_steps() -> None:
+    x, y = data()
+    torch.manual_seed(5)
+    layers = [{"filters": 6, "kernel": 3, "padding": 1}] * 3
+    pair = Pair(build_frame((1, 8, 8), layers, "residual"), classes=10, sweeps=2)
+    seen = []
+
+    def note(progress: Progress) -> None:
+        seen.append([float(layer.step_size) for layer in pair.frame.blocks])
+
+    train_pair(pair, x, y, Schedule(seed=1, epochs=1, batch=64, learning_rate=0.01), report=note)
+    # Layer 1 is read by the row above and by the skip: two identities stand beside its own B^T B.
+    assert all(step[0] < 1 / 2 for step in seen)
+    assert seen[-1][0] == pytest.approx(float(pair.frame.blocks[0].step_size), rel=0.2)
