@@ -30,11 +30,14 @@ tables: $(READY) ## write the README's tables anew from the published records
 publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluations/
 	$(BIN)/robustframe publish $(RUN)
 
+# One process a core with one thread each: many small tensors gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY) ## the test suite without the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(READY) ## ruff, mypy and the test of the layers
 	$(BIN)/ruff check robustframe tests benchmarks

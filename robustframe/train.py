@@ -15,6 +15,7 @@ from robustframe.frames import Structure, build_frame, mutual_coherence
 from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, train_pair
 from robustframe.probe import borrowed, call_in_batches
 from robustframe.recipe import Strict, read_toml
+from robustframe.solvers import check_step_sizes
 from robustframe.threat import ThreatModel
 from robustframe.zoo import ZOO, Accuracy, Card, TrainingData, save
 
@@ -199,12 +200,13 @@ def check_pair(name: str, *, count: int = 1000) -> str:
         A line with the accuracies of both twins.
 
     Raises:
-        InputError: when its files are damaged, or an accuracy differs from the card's by more than the number of
-            images can explain (4 standard errors).
+        InputError: when its files are damaged, its step sizes do not converge, or an accuracy differs from the card's
+            by more than the number of images can explain (4 standard errors).
     """
     from robustframe.zoo import load as load_pair
 
     pair, card = load_pair(name)
+    check_step_sizes(pair.frame)
     stated = card.clean_accuracy
     data = load(stated.use, stated.split).first(count)
     found = []

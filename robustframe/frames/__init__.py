@@ -2,20 +2,36 @@
 
 from robustframe.frames.architectures import architecture, architectures
 from robustframe.frames.build import build_frame
-from robustframe.frames.coherence import coherence_loss, column_norms, mutual_coherence
-from robustframe.frames.frame import Blocks, ChainFrame, Frame, Layer
+from robustframe.frames.coherence import (
+    Coherence,
+    babel,
+    coherence_loss,
+    column_norms,
+    convolutional_bound,
+    mutual_coherence,
+    welch_bound,
+)
+from robustframe.frames.frame import Blocks, Frame, Layer
 from robustframe.frames.objective import misfit, objective
 from robustframe.frames.operators import Conv, Dense, Operator, PooledConv, squared_norm
+from robustframe.frames.potential import (
+    MinimumPotential,
+    closed_form_minimum,
+    deep_frame_potential,
+    minimum_potential,
+    structural_nonzeros,
+)
 from robustframe.frames.structure import STRUCTURES, Row, Shortcut, Structure
 
 __all__ = [
     "STRUCTURES",
     "Blocks",
-    "ChainFrame",
+    "Coherence",
     "Conv",
     "Dense",
     "Frame",
     "Layer",
+    "MinimumPotential",
     "Operator",
     "PooledConv",
     "Row",
@@ -23,11 +39,18 @@ __all__ = [
     "Structure",
     "architecture",
     "architectures",
+    "babel",
     "build_frame",
+    "closed_form_minimum",
     "coherence_loss",
     "column_norms",
+    "convolutional_bound",
+    "deep_frame_potential",
+    "minimum_potential",
     "misfit",
     "mutual_coherence",
     "objective",
     "squared_norm",
+    "structural_nonzeros",
+    "welch_bound",
 ]

@@ -289,6 +289,3 @@ class Frame(nn.Module):
         for j, layer in enumerate(self.blocks, start=1):
             norm = rough_squared_norm(layer.operator) if quick else squared_norm(layer.operator, steps=steps)
             layer.step_size.fill_(1 / (norm + self.pull(j)))
-
-
-ChainFrame = Frame

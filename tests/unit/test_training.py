@@ -128,7 +128,7 @@ use = "digits"
 layers = [{ atoms = 40 }, { atoms = 20 }]
 sweeps = 3
 [schedule]
-epochs = 8
+epochs = 4
 batch = 32
 [adversary]
 threat = "linf:0.05"
