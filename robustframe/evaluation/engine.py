@@ -3,14 +3,12 @@
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -18,8 +16,10 @@ from robustframe.attacks import Attack
 from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
+from robustframe.evaluation.environment import environment
 from robustframe.evaluation.models import Classifier, check_model
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, chunks, correct, parquet, slug
+from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.probe import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.recipe import AttackSpec, Battery, digest, make_attacks
 from robustframe.record import (
@@ -27,7 +27,6 @@ from robustframe.record import (
     VERDICTS,
     AttackEntry,
     DataEntry,
-    Environment,
     Record,
     Result,
     read_record,
@@ -120,7 +119,7 @@ def run(
     """
     whole_number(batch_size, "batch size", least=1)
     flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
-    environment = _environment(device)
+    here = environment(device)
     record = Record(
         status="started",
         name=task.name,
@@ -129,7 +128,7 @@ def run(
         batteries=[battery.model_dump(by_alias=True) for battery in task.batteries],
         data=_data_entry(task.data),
         classifiers=[classifier.entry for classifier in task.classifiers],
-        environment=environment,
+        environment=here,
     )
     done = _open(folder, record)
     if done is not None:
@@ -234,7 +233,7 @@ class _Work:
     ) -> tuple[Result, pl.DataFrame]:
         """Put every survivor through every attack; return the counts and the verdict of each example."""
         alive = [correct(rows) for rows in clean]
-        verdicts = [_fresh_verdicts(rows) for rows in clean]
+        verdicts = [fresh_verdicts(rows) for rows in clean]
         entries = []
         for stage in self.stages:
             tables = []
@@ -242,7 +241,7 @@ class _Work:
                 rows = self._attack_chunk(classifier, threat, stage, number, index[alive[number]])
                 broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
                 alive[number] = alive[number] & ~torch.isin(index, broken)
-                verdicts[number] = _judge(verdicts[number], rows, stage.label)
+                verdicts[number] = judge(verdicts[number], rows, stage.label)
                 tables.append(rows)
                 left = sum(int(each.sum()) for each in alive)
                 self._say(classifier, threat.label, stage.label, left)
@@ -295,40 +294,6 @@ class _Work:
         self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
 
 
-def _fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
-    right = pl.col("prediction") == pl.col("label")
-    return clean.select(
-        "index",
-        "label",
-        pl.col("prediction").alias("clean_prediction"),
-        right.alias("clean_correct"),
-        right.alias("robust"),
-        pl.lit(None, pl.String).alias("broken_by"),
-        pl.lit(None, pl.Int64).alias("adversarial_prediction"),
-        pl.lit(None, pl.Float64).alias("distance"),
-        pl.col("forwards"),
-        pl.lit(0, pl.Int64).alias("backwards"),
-    )
-
-
-def _judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str) -> pl.DataFrame:
-    """Enter the outcome of one attack on the survivors of a chunk."""
-    joined = verdicts.join(rows, on="index", how="left", suffix="_now", maintain_order="left")
-    broken = pl.col("success").fill_null(False)
-    return joined.select(
-        "index",
-        "label",
-        "clean_prediction",
-        "clean_correct",
-        (pl.col("robust") & ~broken).alias("robust"),
-        pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
-        pl.when(broken).then("prediction").otherwise("adversarial_prediction").alias("adversarial_prediction"),
-        pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),
-        pl.col("forwards") + pl.col("forwards_now").fill_null(0),
-        pl.col("backwards") + pl.col("backwards_now").fill_null(0),
-    )
-
-
 def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
     return AttackEntry(
         battery=stage.battery.cited,
@@ -346,24 +311,3 @@ def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
 
 def _data_entry(data: Dataset) -> DataEntry:
     return DataEntry(use=data.name, split=data.split, count=len(data), sha256=data.sha256, classes=list(data.classes))
-
-
-def _environment(device: torch.device) -> Environment:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return Environment(
-        robustframe=version("robustframe"),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        torchattacks=_installed("torchattacks"),
-        numpy=np.__version__,
-        platform=platform.system(),
-        device=f"{device.type} ({name})",
-        threads=torch.get_num_threads(),
-    )
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

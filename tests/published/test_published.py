@@ -1,6 +1,9 @@
 """Recipes parse, results belong to their recipe, tables are current, and a replay agrees."""
 
 import hashlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -79,3 +82,21 @@ def test_clean_verdicts_of_the_default_evaluation_replay() -> None:
         # Kernels of another machine round differently: only a near tie may come out the other way.
         top = logits.topk(2, dim=1).values
         assert ((logits.argmax(1) == stored) | (top[:, 0] - top[:, 1] < 1e-3)).all()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readmes_python_runs_as_typed(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "clean_correct" in run.stdout
+    assert (tmp_path / "my-run" / "record.json").is_file()
+
+
+def test_the_recipe_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "docs" / "evaluating.md", "toml")
+    (tmp_path / "recipe.toml").write_text(text)
+    assert read_toml(tmp_path / "recipe.toml", Recipe).battery == ["quick@1"]
