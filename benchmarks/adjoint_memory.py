@@ -65,7 +65,7 @@ def main() -> None:
         "Written by `benchmarks/adjoint_memory.py`: deep pursuit in a chain of two convolutional layers and a dense",
         f"one (16 and 32 filters, 64 atoms), 16 images of 28 x 28, float32, one CPU thread, torch {torch.__version__}.",
         "Memory is what the graph keeps between the forward and the backward pass, parameters left out; time is that",
-        "of both passes on a machine that others used too. The implicit adjoint's own work (20 Krylov vectors of the",
+        "of both passes. The implicit adjoint's own work (20 Krylov vectors of the",
         "size of the codes) comes and goes within the backward pass.",
         "",
         "| adjoint | " + " | ".join(f"{n} sweeps: MiB | s" for n in SWEEPS) + " |",
