@@ -97,7 +97,7 @@ def evaluate(
             "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
             "model": [{"use": use} for use in model or []],
         }  # fmt: skip
-        place = Path.cwd() / "command line"
+        place = Path("command line")
         task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
     folder = out or run_folder(task, runs)
     with _Bar("units", task.name) as bar:

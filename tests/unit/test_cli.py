@@ -90,6 +90,7 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
         (["evaluate", "--model", "zoo:fmnist-chain3", "--data", "cifar11"], "did you mean 'cifar10'"),
         (["evaluate", "--model", "zoo:fmnist-chain3", "--battery", "quik"], "unknown battery"),
         (["evaluate", "--model", "zoo:fmnist-chain3", "--threat", "linf:2"], "wider than the whole box"),
+        (["evaluate", "--model", "zoo:fmnist-chain3", "--threat", "linf:-1"], "error: command line: threats: eps '-1'"),
         (["table", "nowhere"], "is no run"),
         (["table", "broken"], "is not a record"),
         (["publish", "nowhere"], "is no run"),
