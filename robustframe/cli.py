@@ -230,7 +230,7 @@ def list_attacks() -> None:
         typer.echo(
             f"{name:10} {'/'.join(attack.norms):12} {(attack.__doc__ or '').splitlines()[0]}\n{'':23} {settings}"
         )
-    typer.echo("torchattacks:CLASS       any class of torchattacks (the extra of that name)")
+    typer.echo("torchattacks:CLASS       a linf, l1 or l2 attack of torchattacks (the extra of that name)")
     typer.echo("file:PATH.py:CLASS       your own subclass of robustframe.attacks.Attack")
 
 

@@ -42,7 +42,7 @@ def publish_run(run: str) -> Path:
 def _stated(record: Record, folder: Path) -> Path:
     """Return the file of the shipped recipe that a run carried out."""
     known = recipes()
-    if "_shipped" in str(shipped_folder("evaluations")):
+    if shipped_folder("evaluations").parent.name == "_shipped":
         raise InputError("results are published in a checkout, not in an installed package")
     path = known.get(record.name)
     if path is None:
