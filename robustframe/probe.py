@@ -1,26 +1,21 @@
 """The only door from an attack to a model: counts every pass, keeps the best point, drops broken examples."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustframe.errors import InputError
+from robustframe.calls import DEFAULT_BATCH, call_in_batches, checked, pad, padded, predict
+from robustframe.gradients import Gradients, plain
 from robustframe.losses import margin
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
 
-DEFAULT_BATCH = 256
-_PAD_TO = 16
-"""Model calls are padded to a multiple of this many rows: CPU kernels for a handful of rows round
-differently, and an example's verdict must not depend on how many others are still in its batch."""
-
 ProbeLoss = Callable[..., PerExample]
 """Called as ``loss(logits, labels)``, or ``loss(logits, labels, targets)`` where targets were given."""
+_BELOW_EVERY_DISTANCE = 1e12
 
 
 class SearchOver(Exception):
@@ -36,93 +31,12 @@ class Evaluation:
     logits: Logits
 
 
-def predict(logits: Logits) -> Labels:
-    """Return the class of the largest logit, and -1 (never right) where a logit is NaN."""
-    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
-
-
-@contextmanager
-def forked_random(seed: int) -> Iterator[None]:
-    """Start the global random states of torch, NumPy and Python from a seed, and restore them afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            random.setstate(python_state)
-
-
-@contextmanager
-def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
-    """Use a model in evaluation mode with frozen parameters, and give it back exactly as it was.
-
-    Mode per module, ``requires_grad``, ``.grad`` and the random states of torch, NumPy and Python are
-    restored, also after an exception. Inside, those random states start from ``seed``, so a model that draws
-    random numbers repeats itself.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    with forked_random(seed):
-        try:
-            model.eval()
-            for parameter, _, _ in parameters:
-                parameter.requires_grad_(False)
-                # Whatever a module accumulates meanwhile does not land in the user's tensor.
-                parameter.grad = None
-            yield model
-        finally:
-            for module, training in modes:
-                module.training = training
-            for parameter, requires_grad, gradient in parameters:
-                parameter.requires_grad_(requires_grad)
-                parameter.grad = gradient
-
-
-def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
-    """Evaluate a model batch by batch, each padded to a multiple of 16 rows.
-
-    Args:
-        model: maps images to logits.
-        points: images, shape (b, ...), at least one.
-        batch_size: rows of one call at most; rounded up to a multiple of 16.
-
-    Returns:
-        Logits of shape (b, classes), differentiable where the model and the points are.
-
-    Raises:
-        InputError: when the model does not return one row of logits an image.
-    """
-    parts = []
-    for part in torch.split(points, padded(batch_size)):
-        rows = len(part)
-        missing = padded(rows) - rows
-        full = torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
-        logits = model(full)
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(full):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(
-                f"the model returned {shape} for {len(full)} images; it must return logits of shape "
-                f"({len(full)}, classes)"
-            )
-        parts.append(logits[:rows])
-    return torch.cat(parts)
-
-
-def padded(rows: int) -> int:
-    """Round a number of rows up to the size a model call is padded to."""
-    return -(-rows // _PAD_TO) * _PAD_TO
-
-
 class Probe:
     """One attack's metered access to one model, for n examples.
 
-    An attack writes its loop for all n rows; rows that are broken or out of budget cost nothing, come back as
-    zeros, and once no row is left the probe ends the attack by raising `SearchOver`.
+    An attack evaluates one point for each example, or with ``rows`` any number of points that each belong to an
+    example. Examples that are broken or out of budget cost nothing, come back as zeros, and once none is left the
+    probe ends the attack by raising `SearchOver`.
 
     Args:
         model: maps images to logits; borrowed (frozen, evaluation mode) for as long as the probe lives.
@@ -131,6 +45,9 @@ class Probe:
         threat: what counts as allowed; a point outside it is never a success.
         batch_size: rows of one model call at most.
         budget: forwards and backwards together that one example may cost; no limit when ``None``.
+        gradients: how gradients are taken; enter `looking` before the first one.
+        votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
+        closest: look for the success nearest to the clean image: an example with a success is searched further.
     """
 
     def __init__(
@@ -142,77 +59,89 @@ class Probe:
         *,
         batch_size: int = DEFAULT_BATCH,
         budget: int | None = None,
+        gradients: Gradients | None = None,
+        votes: int = 1,
+        closest: bool = False,
     ) -> None:
         self.x, self.y, self.threat = x, y, threat
         self.model = model
-        self.batch_size, self.budget = batch_size, budget
+        self.batch_size, self.budget, self.votes, self.closest = batch_size, budget, votes, closest
+        self.gradients = Gradients() if gradients is None else gradients
+        self._look = plain(model)
         rows = len(x)
-        self.forwards = torch.zeros(rows, dtype=torch.long, device=x.device)
-        self.backwards = torch.zeros(rows, dtype=torch.long, device=x.device)
+        self._rows = torch.arange(rows, device=x.device)
+        self.forwards, self.backwards, self.zero_gradients, self.nonfinite_gradients = (
+            torch.zeros(rows, dtype=torch.long, device=x.device) for _ in range(4)
+        )
         self.broken = torch.zeros(rows, dtype=torch.bool, device=x.device)
+        self.succeeded = torch.zeros_like(self.broken)
+        """Examples with a success so far; the broken ones, unless the closest success is looked for."""
         self.best = x.clone()
-        """The allowed point with the largest margin seen so far, for each example."""
-        self.best_margin = torch.full((rows,), -torch.inf, dtype=x.dtype, device=x.device)
-        self._last = torch.full_like(x, torch.nan)
+        """The allowed point with the largest margin so far of each example, or its closest success."""
+        self._below = _BELOW_EVERY_DISTANCE if closest else 0.0
+        self._height = torch.full((rows,), -torch.inf, dtype=torch.float64, device=x.device)
+        self._last = (self._rows[:0], x[:0], 0)
 
     @property
     def active(self) -> Labels:
-        """Rows that are still searched: not broken and within the budget."""
-        return self._searched(1).nonzero().squeeze(1)
+        """Examples that are still searched: not broken and within the budget."""
+        return self.searched().nonzero().squeeze(1)
 
-    def logits(self, points: Images) -> Logits:
-        """Evaluate all rows without gradients.
+    def searched(self, passes: int | Tensor = 1) -> Verdicts:
+        """Say of each example whether it is not broken and has so many passes left in its budget, shape (n,)."""
+        if self.budget is None:
+            return ~self.broken
+        return ~self.broken & (self.forwards + self.backwards + passes <= self.budget)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Prepare the model for gradients taken as `Gradients` says; afterwards it is as it was."""
+        with self.gradients.looking(self.model) as look:
+            self._look = look
+            yield
+
+    def logits(self, points: Images, rows: Labels | None = None) -> Logits:
+        """Evaluate points without gradients.
 
         Args:
-            points: images, shape (n, ...).
+            points: images, shape (m, ...).
+            rows: the example each point belongs to, shape (m,), repeats allowed; all n in order when ``None``.
 
         Returns:
-            Logits, shape (n, classes); zeros in rows that are no longer searched.
+            Logits, shape (m, classes); zeros for examples that are no longer searched.
         """
-        rows = self._live_rows()
-        with torch.no_grad():
-            logits = call_in_batches(self.model, points[rows], self.batch_size)
-        self.forwards[rows] += 1
-        self.observe(rows, points[rows], logits)
-        return _scatter(logits, rows, len(points))
+        live, owners = self._live(rows, 1)
+        asked = _pick(points, live)
+        logits = self._evaluate(asked)
+        self._count(self.forwards, owners)
+        self.observe(owners, asked, logits)
+        return _scatter(logits, live, len(points))
 
-    def gradient(self, points: Images, loss: ProbeLoss, targets: Labels | None = None) -> Evaluation:
-        """Evaluate a loss and its gradient with respect to the images, for all rows.
+    def gradient(
+        self, points: Images, loss: ProbeLoss, targets: Labels | None = None, rows: Labels | None = None
+    ) -> Evaluation:
+        """Evaluate a loss and its gradient with respect to the images.
 
         Args:
-            points: images, shape (n, ...).
+            points: images, shape (m, ...).
             loss: per-example loss; see `ProbeLoss`.
-            targets: a target class for each row, handed to the loss.
+            targets: a target class for each point, handed to the loss, shape (m,).
+            rows: the example each point belongs to, shape (m,), repeats allowed; all n in order when ``None``.
 
         Returns:
-            Loss, gradient and logits; zeros in rows that are no longer searched.
+            Loss, gradient and logits, averaged over the draws of the gradients; zeros for examples that are no longer
+            searched. A gradient that is not finite is counted and given as zero.
         """
-        rows = self._live_rows(passes=2)
-        values, gradients, outputs = [], [], []
-        for part in torch.split(rows, padded(self.batch_size)):
-            leaf = points[part].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = call_in_batches(self.model, leaf, len(part))
-                extra = () if targets is None else (targets[part],)
-                value = loss(logits, self.y[part], *extra)
-            if value.requires_grad:
-                (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
-            else:
-                slope = None
-            values.append(value.detach())
-            outputs.append(logits.detach())
-            gradients.append(torch.zeros_like(leaf) if slope is None else slope)
-        self.forwards[rows] += 1
-        self.backwards[rows] += 1
-        logits = torch.cat(outputs)
+        draws = self.gradients.eot
+        live, owners = self._live(rows, 2 * draws)
+        asked, labels = _pick(points, live).detach(), self.y[owners]
+        aims = () if targets is None else (_pick(targets, live),)
+        found = [self._differentiate(asked, loss, labels, aims, owners) for _ in range(draws)]
+        value, slope, logits = (torch.stack(parts).mean(0) if draws > 1 else parts[0] for parts in zip(*found))
+        slope = self._tidy(slope, owners)
+        self.observe(owners, asked, logits, exact=self.gradients.precision == "float32" and draws == 1)
         full = len(points)
-        result = Evaluation(
-            _scatter(torch.cat(values), rows, full),
-            _scatter(torch.cat(gradients), rows, full),
-            _scatter(logits, rows, full),
-        )
-        self.observe(rows, points[rows].detach(), logits)
-        return result
+        return Evaluation(_scatter(value, live, full), _scatter(slope, live, full), _scatter(logits, live, full))
 
     def differentiable(self, points: Images, rows: Labels | None = None) -> Logits:
         """Evaluate points for an outsider's algorithm, which may differentiate the logits by itself.
@@ -232,93 +161,170 @@ class Probe:
         Raises:
             SearchOver: when none of these examples is still searched.
         """
-        if rows is None:
-            rows = torch.arange(len(self.x), device=self.x.device)
+        rows = self._rows if rows is None else rows
         tracked = torch.is_grad_enabled() and points.requires_grad
-        share = torch.bincount(rows, minlength=len(self.x))
-        live = self._searched(share * (2 if tracked else 1))[rows].nonzero().squeeze(1)
-        if not len(live):
-            raise SearchOver
-        owners = rows[live]
-        logits = call_in_batches(self.model, points[live], self.batch_size)
-        ones = torch.ones_like(owners)
-
-        def count_backward(_: Tensor) -> None:
-            self.backwards.index_add_(0, owners, ones)
-
+        live, owners = self._live(rows, 2 if tracked else 1)
+        logits = call_in_batches(self.model, _pick(points, live), self.batch_size)
         if logits.requires_grad:
-            logits.register_hook(count_backward)  # type: ignore[no-untyped-call]
-        self.forwards.index_add_(0, owners, ones)
-        self.observe(*self._best_of_each(owners, points[live].detach(), logits.detach()))
-        if not self._searched(1)[rows].any():
+            logits.register_hook(lambda _: self._count(self.backwards, owners))  # type: ignore[no-untyped-call]
+        self._count(self.forwards, owners)
+        self.observe(owners, _pick(points, live).detach(), logits.detach())
+        if not self.searched()[rows].any():
             raise SearchOver
         result = _scatter(logits, live, len(points))
         # The empty sum ties every row to its point, so that asking for a gradient never fails.
         return result + points.flatten(1)[:, :0].sum(1, keepdim=True).to(result.dtype) if tracked else result
 
-    def observe(self, rows: Labels, points: Images, logits: Logits) -> None:
+    def observe(self, rows: Labels, points: Images, logits: Logits, *, exact: bool = True) -> None:
         """Take note of evaluated points: which are allowed, which succeed, which are the best so far.
 
         Args:
-            rows: the example each point belongs to, shape (m,), no example twice.
+            rows: the example each point belongs to, shape (m,), repeats allowed.
             points: images, shape (m, ...).
             logits: the model's answer to them, shape (m, classes).
+            exact: these are the model's own logits in full precision; otherwise a success is confirmed first.
 
         Raises:
-            SearchOver: when no row is left to search.
+            SearchOver: when no example is left to search.
         """
-        height = self._heights(rows, points, logits)
-        better = height > self.best_margin[rows]
-        improved = rows[better]
-        self.best[improved] = points[better]
-        self.best_margin[improved] = height[better].to(self.best_margin.dtype)
-        self.broken[improved] |= height[better].isposinf()
-        self._last[rows] = points
-        if not len(self.active):
+        labels = self.y[rows]
+        # A NaN logit has no margin.
+        height = margin(logits, labels).double().nan_to_num(-torch.inf) - self._below
+        wrong = predict(logits) != labels
+        promising = (wrong | (height > self._height[rows])).nonzero().squeeze(1)
+        if len(promising):
+            # Only points that may be better than the best are measured; the others are most of a search.
+            allowed = self._allowed(self.x[rows[promising]], points[promising], wrong[promising])
+            kept = promising[allowed]
+            self._keep(rows[kept], points[kept], height[kept], wrong[kept], exact and self.votes == 1)
+        self._last = (rows, points, points._version)
+        if self.broken.all() or (self.budget is not None and not self.searched().any()):
             raise SearchOver
 
     def settle(self, points: Images) -> None:
         """Evaluate the final points of an attack, except those that were its last evaluation anyway."""
-        rows = self._live_rows()
-        rows = rows[(points[rows] != self._last[rows]).flatten(1).any(1)]
-        if len(rows):
-            with torch.no_grad():
-                logits = call_in_batches(self.model, points[rows], self.batch_size)
-            self.forwards[rows] += 1
-            self.observe(rows, points[rows], logits)
-
-    def _heights(self, rows: Labels, points: Images, logits: Logits) -> PerExample:
-        """The margin of allowed points, infinite where misclassified; minus infinity where not allowed."""
-        labels = self.y[rows]
-        # A broken example needs no better point, and a NaN logit has no margin.
-        height = torch.where(predict(logits) != labels, torch.inf, margin(logits, labels).nan_to_num(-torch.inf))
-        return torch.where(self.threat.contains(self.x[rows], points), height, -torch.inf)
-
-    def _best_of_each(self, rows: Labels, points: Images, logits: Logits) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep the highest of the points of each example."""
-        if int(torch.bincount(rows).max()) == 1:
-            return rows, points, logits
-        falling = self._heights(rows, points, logits).argsort(descending=True, stable=True)
-        owners, order = rows[falling].sort(stable=True)
-        first = torch.ones_like(owners, dtype=torch.bool)
-        first[1:] = owners[1:] != owners[:-1]
-        keep = falling[order[first]]
-        return rows[keep], points[keep], logits[keep]
-
-    def _searched(self, passes: int | Tensor) -> Verdicts:
-        """Say which examples are not broken and have so many passes left in their budget."""
-        if self.budget is None:
-            return ~self.broken
-        return ~self.broken & (self.forwards + self.backwards + passes <= self.budget)
-
-    def _live_rows(self, passes: int = 1) -> Labels:
-        rows = self._searched(passes).nonzero().squeeze(1)
-        if not len(rows):
+        live = self.searched()
+        if not live.any():
             raise SearchOver
-        return rows
+        rows, last, version = self._last
+        if last._version == version:
+            same = (points[rows] == last).flatten(1).all(1)
+            live[rows[same]] = False
+        rows = live.nonzero().squeeze(1)
+        if len(rows):
+            self.logits(points[rows], rows)
+
+    def majority(self, points: Images, rows: Labels) -> Labels:
+        """Return the class that most of the fresh evaluations give each point, shape (m,)."""
+        votes = []
+        for _ in range(self.votes):
+            votes.append(predict(self._evaluate(points)))
+            self._count(self.forwards, rows)
+        return torch.stack(votes).mode(0).values
+
+    def _evaluate(self, points: Images) -> Logits:
+        with torch.no_grad():
+            return call_in_batches(self.model, points, self.batch_size)
+
+    def _differentiate(
+        self, points: Images, loss: ProbeLoss, labels: Labels, aims: tuple[Labels, ...], owners: Labels
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, gradient and logits of one draw."""
+        values, slopes, outputs = [], [], []
+        for part in torch.split(torch.arange(len(points), device=points.device), padded(self.batch_size)):
+            leaf = points[part].requires_grad_() if len(part) < len(points) else points.clone().requires_grad_()
+            extra = [aim[part] for aim in aims]
+            with torch.enable_grad():
+                full = pad(leaf)
+                view = self._look(full)
+                losses = [loss(checked(term, full)[: len(leaf)], labels[part], *extra) for term in view.terms]
+                value = losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
+            slope = None
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            slopes.append(torch.zeros_like(leaf) if slope is None else slope)
+            values.append(value.detach())
+            own = self._evaluate(leaf.detach()) if view.logits is None else view.logits.detach()[: len(leaf)]
+            outputs.append(own.to(values[-1].dtype))
+            passes = view.passes + (view.logits is None)
+            self._count(self.forwards, owners[part], passes)
+        self._count(self.backwards, owners)
+        return torch.cat(values), torch.cat(slopes), torch.cat(outputs)
+
+    def _tidy(self, slope: Images, owners: Labels) -> Images:
+        flat = slope.flatten(1)
+        # One number a row tells both: it is not finite, or zero, when some entry or every entry is.
+        size = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(len(flat))
+        fine = (size > 0) & size.isfinite()
+        if fine.all():
+            return slope
+        finite = flat.isfinite().all(1)
+        self._count(self.zero_gradients, owners[finite & ~fine])
+        self._count(self.nonfinite_gradients, owners[~finite])
+        return slope.nan_to_num(0.0, 0.0, 0.0)
+
+    def _keep(self, rows: Labels, points: Images, height: PerExample, wrong: Verdicts, exact: bool) -> None:
+        """Keep allowed points that are better than the best of their example."""
+        if not exact and wrong.any():
+            doubtful = wrong.nonzero().squeeze(1)
+            wrong = wrong.clone()
+            wrong[doubtful] = self.majority(points[doubtful], rows[doubtful]) != self.y[rows[doubtful]]
+        reached = -self.threat.distance(self.x[rows], points) if self.closest else torch.inf
+        height = torch.where(wrong, reached, height)
+        if len(rows) and int(torch.bincount(rows).max()) > 1:
+            rows, height, points, wrong = _best_of_each(rows, height, points, wrong)
+        better = height > self._height[rows]
+        rows, improved = rows[better], wrong[better]
+        self.best[rows] = points[better]
+        self._height[rows] = height[better]
+        self.succeeded[rows] |= improved
+        if not self.closest:
+            self.broken[rows] |= improved
+
+    def _allowed(self, x: Images, points: Images, wrong: Verdicts) -> Verdicts:
+        """Measure points: exactly where they are misclassified, else in their own precision."""
+        allowed = self.threat.roughly_contains(x, points)
+        if wrong.any():
+            allowed[wrong] = self.threat.contains(x[wrong], points[wrong])
+        return allowed
+
+    def _live(self, rows: Tensor | None, passes: int) -> tuple[Tensor | None, Tensor]:
+        """The places of points whose example is still searched (``None`` for all of them), and their examples."""
+        if rows is None:
+            live = self.searched(passes)
+            owners = self._rows
+        else:
+            share = passes if self.budget is None else passes * torch.bincount(rows, minlength=len(self.x))
+            live = self.searched(share)[rows]
+            owners = rows
+        if live.all():
+            if not len(owners):
+                raise SearchOver
+            return None, owners
+        places = live.nonzero().squeeze(1)
+        if not len(places):
+            raise SearchOver
+        return places, owners[places]
+
+    def _count(self, counter: Tensor, rows: Labels, passes: int = 1) -> None:
+        counter.index_add_(0, rows, torch.full_like(rows, passes))
 
 
-def _scatter(values: Tensor, rows: Tensor, full: int) -> Tensor:
-    if len(rows) == full:
+def _pick(values: Tensor, places: Tensor | None) -> Tensor:
+    return values if places is None else values[places]
+
+
+def _best_of_each(rows: Labels, height: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+    """Keep the highest of the points of each example."""
+    falling = height.argsort(descending=True, stable=True)
+    owners, order = rows[falling].sort(stable=True)
+    first = torch.ones_like(owners, dtype=torch.bool)
+    first[1:] = owners[1:] != owners[:-1]
+    keep = falling[order[first]]
+    return tuple(column[keep] for column in (rows, height, *columns))
+
+
+def _scatter(values: Tensor, places: Tensor | None, full: int) -> Tensor:
+    if places is None:
         return values
-    return values.new_zeros((full, *values.shape[1:])).index_copy_(0, rows, values)
+    return values.new_zeros((full, *values.shape[1:])).index_copy_(0, places, values)

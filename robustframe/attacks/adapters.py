@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.attacks.base import Attack
+from robustframe.calls import forked_random
 from robustframe.draws import Draws
 from robustframe.errors import InputError, unknown
-from robustframe.probe import Probe, SearchOver, forked_random
+from robustframe.probe import Probe, SearchOver
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Norm
 

@@ -1,15 +1,18 @@
 """The contract of an attack, enforced once: validate, search, project, re-evaluate on the exact model."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import ClassVar, final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import nn
 
+from robustframe.calls import DEFAULT_BATCH, borrowed
 from robustframe.draws import Draws
 from robustframe.errors import InputError
-from robustframe.probe import DEFAULT_BATCH, Probe, SearchOver, borrowed, call_in_batches, predict
+from robustframe.gradients import Gradients, Substitute, Surrogate
+from robustframe.probe import Probe, SearchOver
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
 
@@ -30,6 +33,9 @@ class AttackResult:
     """Distance of the stored point in the threat's norm, float64."""
     forwards: Labels
     backwards: Labels
+    zero_gradients: Labels
+    """How many of its gradients were zero in every pixel."""
+    nonfinite_gradients: Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +51,14 @@ class Attack(ABC):
     """Settings that must be above zero where the attack has them."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in self.positive and not value > 0:
-                raise InputError(f"{type(self).__name__}: {field.name} = {value!r} must be above 0")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in self.positive and not value > 0:
+                raise InputError(f"{type(self).__name__}: {each.name} = {value!r} must be above 0")
+
+    def gradients(self) -> Gradients:
+        """Return how this attack takes gradients; as the model gives them, unless a subclass says otherwise."""
+        return Gradients()
 
     @abstractmethod
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
@@ -76,6 +86,8 @@ class Attack(ABC):
         batch_size: int = DEFAULT_BATCH,
         budget: int | None = None,
         known_correct: bool = False,
+        votes: int = 1,
+        closest: bool = False,
     ) -> AttackResult:
         """Attack every example and verify the outcome on the exact model.
 
@@ -89,6 +101,8 @@ class Attack(ABC):
             budget: forwards and backwards that one example may cost.
             known_correct: the caller knows that every clean image is classified correctly, which saves a
                 forward; otherwise an image that is already wrong is a success at distance 0.
+            votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
+            closest: search on after a success, for the one nearest to the clean image.
 
         Returns:
             The outcome of each example.
@@ -103,9 +117,13 @@ class Attack(ABC):
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
         with borrowed(model, seed=draws.child("model").seed):
-            probe = Probe(model, x.detach(), y, threat, batch_size=batch_size, budget=budget)
+            probe = Probe(
+                model, x.detach(), y, threat,
+                batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
+            )  # fmt: skip
             if len(x):
-                self._search(probe, x.detach(), threat, draws, known_correct)
+                with probe.looking():
+                    self._search(probe, x.detach(), threat, draws, known_correct)
             return _verify(probe)
 
     def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
@@ -117,17 +135,40 @@ class Attack(ABC):
             pass
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack, ABC):
+    """An attack whose gradients can be taken in other ways than as the model gives them."""
+
+    through: str | Surrogate = "all"
+    """See `Gradients.through`; in a battery also ``"file:PATH.py:FUNCTION"``."""
+    smooth: float = 0.0
+    """See `Gradients.smooth`."""
+    eot: int = 1
+    """See `Gradients.eot`."""
+    bpda: Mapping[str, Literal["identity"] | Substitute] = field(default_factory=dict)
+    """See `Gradients.bpda`; in a battery the functions are ``"file:PATH.py:FUNCTION"``."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """See `Gradients.precision`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gradients()
+
+    def gradients(self) -> Gradients:
+        return Gradients(
+            through=self.through, smooth=self.smooth, eot=self.eot, bpda=self.bpda, precision=self.precision
+        )
+
+
 def _verify(probe: Probe) -> AttackResult:
     """Re-evaluate every claimed success on the exact model, as the stored point."""
-    claimed = probe.broken.clone()
+    claimed = probe.succeeded.clone()
     prediction = torch.where(claimed, -1, probe.y)
     success = torch.zeros_like(claimed)
     rows = claimed.nonzero().squeeze(1)
     if len(rows):
         points = probe.best[rows]
-        with torch.no_grad():
-            prediction[rows] = predict(call_in_batches(probe.model, points, probe.batch_size))
-        probe.forwards[rows] += 1
+        prediction[rows] = probe.majority(points, rows)
         success[rows] = (prediction[rows] != probe.y[rows]) & probe.threat.contains(probe.x[rows], points)
     return AttackResult(
         adversarial=probe.best,
@@ -137,4 +178,6 @@ def _verify(probe: Probe) -> AttackResult:
         distance=probe.threat.distance(probe.x, probe.best),
         forwards=probe.forwards,
         backwards=probe.backwards,
+        zero_gradients=probe.zero_gradients,
+        nonfinite_gradients=probe.nonfinite_gradients,
     )

@@ -12,7 +12,7 @@ from robustframe.data import Dataset, from_arrays, load
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import Moment, Task, run, whole_number
 from robustframe.evaluation.models import classify, load_models
-from robustframe.probe import DEFAULT_BATCH
+from robustframe.calls import DEFAULT_BATCH
 from robustframe.recipe import Battery, ModelSpec, Recipe, load_battery, make_attacks, parse_threats, read_toml
 from robustframe.record import Record
 from robustframe.threat import ThreatModel

@@ -20,7 +20,7 @@ from robustframe.evaluation.environment import environment
 from robustframe.evaluation.models import Classifier, check_model
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, chunks, correct, parquet, slug
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
-from robustframe.probe import DEFAULT_BATCH, borrowed, call_in_batches, predict
+from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.recipe import AttackSpec, Battery, digest, make_attacks
 from robustframe.record import (
     RECORD,

@@ -12,7 +12,7 @@ from robustframe.data import Dataset
 from robustframe.errors import InputError, unknown
 from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin
-from robustframe.probe import borrowed, call_in_batches
+from robustframe.calls import borrowed, call_in_batches
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
 from robustframe.userfile import load_user_file

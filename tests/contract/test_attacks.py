@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustframe import probe as probe_module
+from robustframe import calls
 from robustframe.attacks import ATTACKS, make_attack
 from robustframe.draws import Draws
 from robustframe.errors import InputError
-from robustframe.probe import call_in_batches, predict
+from robustframe.calls import call_in_batches, predict
 from robustframe.threat import ThreatModel
 
 EPS = {"l1": 2.0, "l2": 0.4, "linf": 0.03}
@@ -218,7 +218,7 @@ class Counting(nn.Module):
 @every_attack
 @pytest.mark.parametrize("known_correct", [False, True])
 def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, monkeypatch):
-    monkeypatch.setattr(probe_module, "_PAD_TO", 1)
+    monkeypatch.setattr(calls, "_PAD_TO", 1)
     model, x = Small(), images(rows=10)
     y = classify(model, x)
     counting = Counting(model, x)

@@ -13,7 +13,7 @@ import torch
 import robustframe
 from robustframe.data import load
 from robustframe.evaluation import load_task
-from robustframe.probe import call_in_batches
+from robustframe.calls import call_in_batches
 from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
 from robustframe.record import read_record
 from robustframe.report.readme import fill

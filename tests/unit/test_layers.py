@@ -16,6 +16,8 @@ ROOMS = [
     ["pairs"],
     ["data"],
     ["zoo"],
+    ["calls"],
+    ["gradients"],
     ["probe"],
     ["attacks"],
     ["certify"],

@@ -1,0 +1,111 @@
+"""How models are called: borrowed and given back as they were, in batches that round alike."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustframe.errors import InputError
+from robustframe.types import Images, Labels, Logits
+
+DEFAULT_BATCH = 256
+_PAD_TO = 16
+"""Model calls are padded to a multiple of this many rows: CPU kernels for a handful of rows round
+differently, and an example's verdict must not depend on how many others are still in its batch."""
+
+
+def predict(logits: Logits) -> Labels:
+    """Return the class of the largest logit, and -1 (never right) where a logit is NaN."""
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+
+
+@contextmanager
+def forked_random(seed: int) -> Iterator[None]:
+    """Start the global random states of torch, NumPy and Python from a seed, and restore them afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+
+@contextmanager
+def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
+    """Use a model in evaluation mode with frozen parameters, and give it back exactly as it was.
+
+    Mode per module, ``requires_grad``, ``.grad`` and the random states of torch, NumPy and Python are
+    restored, also after an exception. Inside, those random states start from ``seed``, so a model that draws
+    random numbers repeats itself.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    with forked_random(seed):
+        try:
+            model.eval()
+            for parameter, _, _ in parameters:
+                parameter.requires_grad_(False)
+                # Whatever a module accumulates meanwhile does not land in the user's tensor.
+                parameter.grad = None
+            yield model
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, requires_grad, gradient in parameters:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient
+
+
+def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
+    """Evaluate a model batch by batch, each padded to a multiple of 16 rows.
+
+    Args:
+        model: maps images to logits.
+        points: images, shape (b, ...), at least one.
+        batch_size: rows of one call at most; rounded up to a multiple of 16.
+
+    Returns:
+        Logits of shape (b, classes), differentiable where the model and the points are.
+
+    Raises:
+        InputError: when the model does not return one row of logits an image.
+    """
+    parts = []
+    for part in torch.split(points, padded(batch_size)):
+        full = pad(part)
+        parts.append(checked(model(full), full)[: len(part)])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def pad(points: Tensor) -> Tensor:
+    """Repeat the first row until the number of rows is what a model call is padded to."""
+    missing = padded(len(points)) - len(points)
+    return torch.cat([points, points[:1].expand(missing, *points.shape[1:])]) if missing else points
+
+
+def checked(logits: object, points: Tensor) -> Logits:
+    """Return what a model gave for some points, if it is one row of logits a point.
+
+    Raises:
+        InputError: when it is not.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(points):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"the model returned {shape} for {len(points)} images; it must return logits of shape "
+            f"({len(points)}, classes)"
+        )
+    return logits
+
+
+def padded(rows: int) -> int:
+    """Round a number of rows up to the size a model call is padded to."""
+    return -(-rows // _PAD_TO) * _PAD_TO
