@@ -58,3 +58,8 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 """The untargeted losses, by the name a battery gives them."""
+
+
+def find_loss(loss: str | Loss) -> Loss:
+    """Return the loss of a name, or the user's function as it is."""
+    return LOSSES[loss] if isinstance(loss, str) else loss

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,6 +14,7 @@ from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
 from robustframe.errors import InputError, unknown
 from robustframe.threat import ThreatModel
+from robustframe.types import Norm
 
 Twin = Literal["feedforward", "recurrent"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -66,10 +67,14 @@ class AttackSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str
+    name: str | None = Field(default=None, pattern=_NAME)
+    """What verdicts call it, where ``use`` says too little, such as two settings of one attack."""
+    norms: list[Norm] | None = Field(default=None, min_length=1)
+    """The norms of threats it is run for; every one when left out."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but ``use``."""
+        """What the attack itself is given."""
         return dict(self.model_extra or {})
 
 
@@ -80,6 +85,10 @@ class Battery(Strict):
     name: str = Field(pattern=_NAME)
     version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
     about: str = ""
+    votes: int = Field(default=1, ge=1)
+    """Fresh evaluations of every image whose majority decides; above 1 for models that draw random numbers."""
+    closest: bool = False
+    """Look for the success nearest to the clean image: every example meets every attack, broken or not."""
     attack: list[AttackSpec] = Field(min_length=1)
 
     @property
@@ -190,6 +199,23 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
     if len(set(labels)) < len(labels):
         raise InputError(f"{where or 'threats'}: a threat stands twice in {', '.join(labels)}")
     return threats
+
+
+def user_files(batteries: Sequence[Battery], folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of the user's that batteries name, by how they name it."""
+    named: set[str] = set()
+
+    def collect(value: object) -> None:
+        if isinstance(value, str) and value.startswith("file:"):
+            named.add(value.removeprefix("file:").rpartition(":")[0])
+        elif isinstance(value, dict):
+            for part in value.values():
+                collect(part)
+
+    for battery in batteries:
+        for spec in battery.attack:
+            collect({"use": spec.use, **spec.settings})
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(named)}
 
 
 def digest(content: object) -> str:

@@ -51,8 +51,12 @@ class AttackEntry(Section):
     position: int
     """Place in its battery, from 1."""
     use: str
+    name: str | None = None
+    """What its battery calls it, where ``use`` says too little."""
     settings: dict[str, Any]
     """Every setting with its value, defaults included."""
+    skipped: str | None = None
+    """Why it was not run for this classifier, such as a solver's gradient for a network that is none."""
     entered: int
     broken: int
     """Successes that the exact model confirmed."""
@@ -61,6 +65,10 @@ class AttackEntry(Section):
     forwards: int
     """Passes of single examples through the model."""
     backwards: int
+    blind: int | None = None
+    """Examples that gave it no gradient but zero."""
+    nonfinite: int | None = None
+    """Examples that gave it a gradient with NaN or infinity."""
 
 
 class Result(Section):

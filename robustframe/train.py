@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from robustframe.calls import borrowed, call_in_batches
 from robustframe.data import Dataset, load
 from robustframe.errors import InputError, unknown
 from robustframe.frames import Structure, build_frame, mutual_coherence
 from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, train_pair
-from robustframe.calls import borrowed, call_in_batches
 from robustframe.recipe import Strict, read_toml
 from robustframe.solvers import check_step_sizes
 from robustframe.threat import ThreatModel

@@ -2,11 +2,13 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from robustframe.draws import derive_seed
-from robustframe.errors import InputError
+from robustframe.errors import InputError, unknown
 
 
 def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, Path, str]:
@@ -42,3 +44,34 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
         del sys.modules[spec.name]
         raise InputError(f"{kind} file {path} does not load: {type(error).__name__}: {error}") from error
     return module, path, name
+
+
+class UserFunction:
+    """A function of the user's, which remembers where it was named.
+
+    Args:
+        place: ``PATH.py:FUNCTION``.
+        function: what the name stands for there.
+    """
+
+    def __init__(self, place: str, function: Callable[..., Any]) -> None:
+        self.place, self.function = place, function
+
+    def __call__(self, *given: Any) -> Any:
+        return self.function(*given)
+
+    def __str__(self) -> str:
+        return f"file:{self.place}"
+
+
+def load_user_function(place: str, folder: Path, *, kind: str) -> UserFunction:
+    """Load a function of the user's file; see `load_user_file`.
+
+    Raises:
+        InputError: as `load_user_file`, and when the file has no function of that name.
+    """
+    module, path, name = load_user_file(place, folder, kind=kind)
+    functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    if name not in functions:
+        raise unknown(f"function in {path}", name, functions)
+    return UserFunction(place, functions[name])

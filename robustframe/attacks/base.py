@@ -6,15 +6,18 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustframe.calls import DEFAULT_BATCH, borrowed
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
-from robustframe.probe import Probe, SearchOver
+from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
+
+_WORTH_MOVING = 0.9
+"""Share of the runs of a search that must be left for its state to stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ class Attack(ABC):
         """Return how this attack takes gradients; as the model gives them, unless a subclass says otherwise."""
         return Gradients()
 
+    def why_not(self, model: nn.Module) -> str | None:
+        """Say why this attack would be nothing of its own on a model; ``None`` when it is."""
+        return self.gradients().why_not(model)
+
     @abstractmethod
-    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images | None:
         """Search for adversarial points through the probe.
 
         Args:
@@ -71,7 +78,8 @@ class Attack(ABC):
             draws: random numbers, row by row.
 
         Returns:
-            The last iterate, shape (n, ...); it is projected and evaluated if it has not been yet.
+            Points that may not have been evaluated yet, shape (n, ...); they are projected and evaluated. ``None``
+            where there are none.
         """
 
     @final
@@ -130,7 +138,9 @@ class Attack(ABC):
         try:
             if not known_correct:
                 probe.logits(x)
-            probe.settle(threat.project(x, self.perturb(probe, x, threat, draws).detach()))
+            points = self.perturb(probe, x, threat, draws)
+            if points is not None:
+                probe.settle(threat.project(x, points.detach()))
         except SearchOver:
             pass
 
@@ -158,6 +168,54 @@ class GradientAttack(Attack, ABC):
         return Gradients(
             through=self.through, smooth=self.smooth, eot=self.eot, bpda=self.bpda, precision=self.precision
         )
+
+
+class Runs:
+    """Runs of a search that go on side by side, each for one example: one an example, or one a target of it.
+
+    Args:
+        probe: access to the model.
+        rows: the example of each run, shape (m,), repeats allowed.
+        loss: what the runs climb.
+        targets: the target class of each run, for a loss that takes one, shape (m,).
+    """
+
+    def __init__(self, probe: Probe, rows: Labels, loss: ProbeLoss, targets: Labels | None = None) -> None:
+        self.probe, self.rows, self.loss, self.targets = probe, rows, loss, targets
+        self._passes = 2 * probe.gradients.eot
+
+    @property
+    def clean(self) -> Images:
+        """The clean image of each run, shape (m, ...)."""
+        return self.probe.x[self.rows]
+
+    def gradient(self, points: Images) -> Evaluation:
+        """Evaluate loss and gradient of one point a run, shape (m, ...)."""
+        return self.probe.gradient(points, self.loss, self.targets, self.rows)
+
+    def compact(self, finished: Verdicts | None = None) -> Tensor | None:
+        """Drop runs whose examples are no longer searched, once they are many enough to be worth it.
+
+        Args:
+            finished: runs that have come to their own end and are dropped too, shape (m,).
+
+        Returns:
+            The places of the runs that go on, for the caller's own state; ``None`` when all stay.
+
+        Raises:
+            SearchOver: when no example is left, whatever its runs.
+        """
+        going = self.probe.searched(self._passes)[self.rows]
+        if finished is not None:
+            going &= ~finished
+        left = int(going.sum())
+        # Each dropped run saves a pass of the tensor work outside the model; moving the state costs about one.
+        if left > _WORTH_MOVING * len(going):
+            return None
+        kept = going.nonzero().squeeze(1)
+        self.rows = self.rows[kept]
+        self.targets = None if self.targets is None else self.targets[kept]
+        return kept
 
 
 def _verify(probe: Probe) -> AttackResult:

@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from robustframe.attacks.base import Attack
+from robustframe.attacks.base import GradientAttack
 from robustframe.draws import Draws
-from robustframe.losses import LOSSES
+from robustframe.losses import Loss, find_loss
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
 from robustframe.types import Images
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """One step of length eps along the steepest ascent (Goodfellow et al., 2015, arXiv:1412.6572)."""
 
-    loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "dlr"] | Loss = "cross_entropy"
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws
-        gradient = probe.gradient(x, LOSSES[self.loss]).gradient
+        gradient = probe.gradient(x, find_loss(self.loss)).gradient
         return threat.project(x, x + threat.eps * threat.steepest_ascent(gradient))

@@ -1,12 +1,14 @@
 """The attacks by name, and how a battery's words become an attack."""
 
+import collections.abc
 import dataclasses
 import inspect
+import json
 import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
@@ -15,7 +17,7 @@ from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, unknown
-from robustframe.userfile import load_user_file
+from robustframe.userfile import load_user_file, load_user_function
 
 ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
@@ -48,24 +50,49 @@ def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", fo
         if colon and kind == "torchattacks":
             return TorchAttack(name=name, settings=_plain(settings))
         if colon and kind == "file":
-            return _configure(_load(name, folder or Path()), settings)
+            return _configure(_load(name, folder or Path()), settings, folder or Path())
         if use not in ATTACKS:
             known = [*ATTACKS, "torchattacks:CLASS", "file:PATH.py:CLASS"]
             raise unknown("attack", use, known)
-        return _configure(ATTACKS[use], settings)
+        return _configure(ATTACKS[use], settings, folder or Path())
     except InputError as error:
         if not where:
             raise
         raise InputError(f"{where}: {error}") from error
 
 
-def _configure(cls: type[Attack], settings: Mapping[str, object]) -> Attack:
+def settings_of(attack: Attack, *, defaults: bool = True) -> dict[str, Any]:
+    """Return the settings of an attack as a record holds them: plain values, functions by name.
+
+    Args:
+        attack: any attack.
+        defaults: include those that have their default value.
+    """
+    text = json.dumps(dataclasses.asdict(attack), default=_function_name)
+    settings: dict[str, Any] = json.loads(text)
+    if defaults:
+        return settings
+    own = {field.name for field in dataclasses.fields(attack) if getattr(attack, field.name) == _default(field)}
+    return {name: value for name, value in settings.items() if name not in own}
+
+
+def _default(field: "dataclasses.Field[Any]") -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _function_name(function: Any) -> str:
+    name = f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else str(function)
+    return name
+
+
+def _configure(cls: type[Attack], settings: Mapping[str, object], folder: Path) -> Attack:
     hints = get_type_hints(cls)
     known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
     values: dict[str, object] = {}
     for name, value in settings.items():
         if name not in known:
             raise unknown(f"setting of {cls.__name__}", name, known)
+        value = _with_functions(value, known[name], folder)
         if not _fits(value, known[name]):
             raise InputError(f"{cls.__name__}: {name} = {value!r} must be {_words(known[name])}")
         values[name] = float(value) if known[name] is float and isinstance(value, int) else value
@@ -88,6 +115,10 @@ def _fits(value: object, hint: object) -> bool:
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
+    if get_origin(hint) is collections.abc.Callable:
+        return callable(value)
+    if get_origin(hint) is collections.abc.Mapping:
+        return isinstance(value, Mapping) and all(_fits(part, get_args(hint)[1]) for part in value.values())
     if hint is type(None):
         return value is None
     if hint is bool or isinstance(value, bool):
@@ -99,7 +130,21 @@ def _fits(value: object, hint: object) -> bool:
     return True
 
 
+def _with_functions(value: object, hint: object, folder: Path) -> object:
+    """Load the functions that a setting names by file, where it takes functions."""
+    if isinstance(value, Mapping) and get_origin(hint) is collections.abc.Mapping:
+        return {name: _with_functions(part, get_args(hint)[1], folder) for name, part in value.items()}
+    takes = any(get_origin(part) is collections.abc.Callable for part in get_args(hint))
+    if takes and isinstance(value, str) and value.startswith("file:"):
+        return load_user_function(value.removeprefix("file:"), folder, kind="function")
+    return value
+
+
 def _words(hint: object) -> str:
+    if get_origin(hint) is collections.abc.Callable:
+        return "a function ('file:PATH.py:FUNCTION')"
+    if get_origin(hint) is collections.abc.Mapping:
+        return f"a table of names, each with {_words(get_args(hint)[1])}"
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):

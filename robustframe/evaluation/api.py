@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import Dataset, from_arrays, load
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import Moment, Task, run, whole_number
 from robustframe.evaluation.models import classify, load_models
-from robustframe.calls import DEFAULT_BATCH
-from robustframe.recipe import Battery, ModelSpec, Recipe, load_battery, make_attacks, parse_threats, read_toml
+from robustframe.evaluation.stages import check_stages, make_stages
+from robustframe.recipe import ModelSpec, Recipe, load_battery, parse_threats, read_toml
 from robustframe.record import Record
-from robustframe.threat import ThreatModel
 
 Report = Callable[[Moment], None]
 
@@ -62,7 +62,7 @@ def make_task(
     folder = path.parent
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
-    _refuse_norms(batteries, threats, folder)
+    check_stages(make_stages(batteries, folder), threats)
     data = load(recipe.data.use, recipe.data.split, root=root, download=download)
     if recipe.data.count is not None:
         data = data.first(recipe.data.count)
@@ -160,7 +160,7 @@ def evaluate(
     named = [battery] if isinstance(battery, str) else list(battery)
     batteries = [load_battery(each) for each in named]
     parsed = parse_threats(threats)
-    _refuse_norms(batteries, parsed, Path())
+    check_stages(make_stages(batteries, Path()), parsed)
     parameter = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     task = Task(
@@ -182,15 +182,3 @@ def evaluate(
         return run(task, Path(out), device=device, batch_size=batch_size, report=report)
     with tempfile.TemporaryDirectory() as folder:
         return run(task, Path(folder), device=device, batch_size=batch_size, report=report)
-
-
-def _refuse_norms(batteries: list[Battery], threats: list[ThreatModel], folder: Path) -> None:
-    """Find out before anything runs that an attack is not defined for a threat."""
-    for battery in batteries:
-        for spec, attack in zip(battery.attack, make_attacks(battery, folder=folder)):
-            for threat in threats:
-                if threat.norm not in attack.norms:
-                    raise InputError(
-                        f"{battery.cited}: {spec.use} is not defined for {threat.label}; it takes "
-                        f"{', '.join(attack.norms)}; choose another battery for this threat"
-                    )

@@ -1,10 +1,9 @@
 """From a task to a record: units of work in order, survivors only, continued where it was left."""
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,17 @@ from typing import Any
 import polars as pl
 import torch
 
-from robustframe.attacks import Attack
+from robustframe.attacks.registry import settings_of
+from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.environment import environment
-from robustframe.evaluation.models import Classifier, check_model
+from robustframe.evaluation.models import Classifier, check_model, check_radii
+from robustframe.evaluation.stages import Stage, make_stages
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, chunks, correct, parquet, slug
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
-from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
-from robustframe.recipe import AttackSpec, Battery, digest, make_attacks
+from robustframe.recipe import Battery, digest, user_files
 from robustframe.record import (
     RECORD,
     VERDICTS,
@@ -59,7 +59,9 @@ class Task:
             {
                 "robustframe": version("robustframe"),
                 "recipe": self.recipe,
-                "batteries": [battery.model_dump(by_alias=True) for battery in self.batteries],
+                # Without defaults, so that a new setting with one leaves old evaluations what they are.
+                "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in self.batteries],
+                "files": user_files(self.batteries, self.folder),
                 "data": self.data.sha256,
                 "classifiers": [classifier.entry.model_dump() for classifier in self.classifiers],
             }
@@ -78,20 +80,6 @@ class Moment:
     survivors: int
     robust_accuracy: float
     """Survivors so far over the examples of the data set, for this classifier and threat."""
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """One attack of one battery, ready to run."""
-
-    battery: Battery
-    position: int
-    spec: AttackSpec
-    attack: Attack
-
-    @property
-    def label(self) -> str:
-        return f"{self.battery.cited}/{self.position:02d}-{self.spec.use}"
 
 
 def run(
@@ -118,6 +106,7 @@ def run(
         InputError: when the folder belongs to another evaluation, or a model cannot be evaluated.
     """
     whole_number(batch_size, "batch size", least=1)
+    check_radii(task.threats, task.data)
     flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
     here = environment(device)
     record = Record(
@@ -141,13 +130,7 @@ def run(
             result, rows = work.attack(classifier, threat, clean)
             results.append(result)
             verdicts.append(rows)
-    flags += [
-        f"{result.classifier}, {result.threat}: {entry.unverified} successes that {entry.use} claimed did not stand "
-        "up to verification"
-        for result in results
-        for entry in result.attacks
-        if entry.unverified
-    ]
+    flags += [sentence for result in results for entry in result.attacks for sentence in _doubts(result, entry)]
     table = parquet(pl.concat(verdicts))
     write_aside(folder / VERDICTS, table)
     record = record.model_copy(
@@ -200,16 +183,17 @@ class _Work:
         self.task, self.folder, self.device = task, folder, device
         self.batch_size, self.report = batch_size, report
         self.chunks = chunks(len(task.data), task.chunk)
-        self.stages = [
-            _Stage(battery, position, spec, attack)
-            for battery in task.batteries
-            for position, (spec, attack) in enumerate(
-                zip(battery.attack, make_attacks(battery, folder=task.folder)), start=1
-            )
-        ]
-        per_classifier = 1 + len(task.threats) * len(self.stages)
-        self.units = len(task.classifiers) * per_classifier * len(self.chunks)
+        self.stages = make_stages(task.batteries, task.folder)
+        self.votes = max(battery.votes for battery in task.batteries)
+        stages = sum(
+            1 + sum(stage.runs_for(threat) for threat in task.threats for stage in self._stages_of(classifier))
+            for classifier in task.classifiers
+        )
+        self.units = stages * len(self.chunks)
         self.done = 0
+
+    def _stages_of(self, classifier: Classifier) -> list[Stage]:
+        return [stage for stage in self.stages if stage.why_not(classifier.module) is None]
 
     def clean(self, classifier: Classifier) -> list[pl.DataFrame]:
         """Classify every clean image; one table a chunk."""
@@ -221,8 +205,9 @@ class _Work:
             if rows is None:
                 with borrowed(classifier.module) as model, torch.no_grad():
                     images = self.task.data.images[index].to(self.device)
-                    predictions = predict(call_in_batches(model, images, self.batch_size))
-                rows = unit.save_clean(index, self.task.data.labels[index], predictions)
+                    votes = [predict(call_in_batches(model, images, self.batch_size)) for _ in range(self.votes)]
+                    predictions = torch.stack(votes).mode(0).values
+                rows = unit.save_clean(index, self.task.data.labels[index], predictions, self.votes)
             tables.append(rows)
             right += int(correct(rows).sum())
             self._say(classifier, "", "clean", right)
@@ -236,12 +221,19 @@ class _Work:
         verdicts = [fresh_verdicts(rows) for rows in clean]
         entries = []
         for stage in self.stages:
+            if not stage.runs_for(threat):
+                continue
+            skipped = stage.why_not(classifier.module)
+            if skipped is not None:
+                entries.append(_attack_entry(stage, pl.DataFrame(schema=ATTACK_SCHEMA), skipped))
+                continue
             tables = []
             for number, index in enumerate(self.chunks):
-                rows = self._attack_chunk(classifier, threat, stage, number, index[alive[number]])
+                entering = correct(clean[number]) if stage.battery.closest else alive[number]
+                rows = self._attack_chunk(classifier, threat, stage, number, index[entering])
                 broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
                 alive[number] = alive[number] & ~torch.isin(index, broken)
-                verdicts[number] = judge(verdicts[number], rows, stage.label)
+                verdicts[number] = judge(verdicts[number], rows, stage.label, closest=stage.battery.closest)
                 tables.append(rows)
                 left = sum(int(each.sum()) for each in alive)
                 self._say(classifier, threat.label, stage.label, left)
@@ -261,7 +253,7 @@ class _Work:
         self,
         classifier: Classifier,
         threat: ThreatModel,
-        stage: _Stage,
+        stage: Stage,
         number: int,
         index: torch.Tensor,
     ) -> pl.DataFrame:
@@ -271,7 +263,7 @@ class _Work:
             return rows
         first = number * self.task.chunk
         # The classifier is not in the key: both twins of a pair meet the same random numbers.
-        key = (self.task.seed, threat.label, stage.label, number)
+        key = (self.task.seed, threat.label, stage.key, number)
         draws = Draws(key, len(self.chunks[number]), index - first, self.device)
         result = stage.attack.run(
             classifier.module,
@@ -281,6 +273,8 @@ class _Work:
             draws,
             batch_size=self.batch_size,
             known_correct=True,
+            votes=stage.battery.votes,
+            closest=stage.battery.closest,
         )
         return unit.save_attack(index, result)
 
@@ -294,18 +288,35 @@ class _Work:
         self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
 
 
-def _attack_entry(stage: _Stage, rows: pl.DataFrame) -> AttackEntry:
+def _doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
+    """Sentences on what makes an attack's outcome doubtful."""
+    what = f"{result.classifier}, {result.threat}: {entry.name or entry.use}"
+    if entry.unverified:
+        yield f"{what} claimed {entry.unverified} successes that did not stand up to verification"
+    if entry.blind:
+        yield (
+            f"{what} met no gradient but zero on {entry.blind} of {entry.entered} examples, where it searched blindly; "
+            "look for saturated or detached steps, and trust the attacks without gradients more"
+        )
+    if entry.nonfinite:
+        yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
+
+
+def _attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
     return AttackEntry(
         battery=stage.battery.cited,
         position=stage.position,
         use=stage.spec.use,
-        # As it stands in the file: tuples are lists there.
-        settings=json.loads(json.dumps(asdict(stage.attack))),
+        name=stage.spec.name,
+        settings=settings_of(stage.attack),
+        skipped=skipped,
         entered=len(rows),
         broken=int(rows["success"].sum()),
         unverified=int((rows["claimed"] & ~rows["success"]).sum()),
         forwards=int(rows["forwards"].sum()),
         backwards=int(rows["backwards"].sum()),
+        blind=int(((rows["backwards"] > 0) & (rows["zero_gradients"] >= rows["backwards"])).sum()),
+        nonfinite=int((rows["nonfinite_gradients"] > 0).sum()),
     )
 
 

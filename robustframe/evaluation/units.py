@@ -24,6 +24,8 @@ ATTACK_SCHEMA = pl.Schema(
         "distance": pl.Float64(),
         "forwards": pl.Int64(),
         "backwards": pl.Int64(),
+        "zero_gradients": pl.Int64(),
+        "nonfinite_gradients": pl.Int64(),
     }
 )
 
@@ -65,7 +67,7 @@ class Unit:
             return None
         return rows if dict(rows.schema) == dict(schema) else None
 
-    def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor) -> pl.DataFrame:
+    def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
         """Write the clean pass of a chunk."""
         return self._write(
             pl.DataFrame(
@@ -73,7 +75,7 @@ class Unit:
                     "index": index.numpy(),
                     "label": labels.cpu().numpy(),
                     "prediction": predictions.cpu().numpy(),
-                    "forwards": [1] * len(index),
+                    "forwards": [forwards] * len(index),
                 },
                 schema=CLEAN_SCHEMA,
             )

@@ -20,16 +20,25 @@ def fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str) -> pl.DataFrame:
-    """Enter the outcome of one attack on the survivors of a chunk."""
+def judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str, *, closest: bool = False) -> pl.DataFrame:
+    """Enter the outcome of one attack on a chunk.
+
+    Args:
+        verdicts: so far.
+        rows: the attack's outcome, for the examples that met it.
+        attack: its name.
+        closest: the attack also met broken examples, and of their successes the one at the smallest distance counts.
+    """
     joined = verdicts.join(rows, on="index", how="left", suffix="_now", maintain_order="left")
-    broken = pl.col("success").fill_null(False)
+    success = pl.col("success").fill_null(False)
+    nearer = pl.col("distance_now") < pl.col("distance").fill_null(float("inf"))
+    broken = success & nearer if closest else success
     return joined.select(
         "index",
         "label",
         "clean_prediction",
         "clean_correct",
-        (pl.col("robust") & ~broken).alias("robust"),
+        (pl.col("robust") & ~success).alias("robust"),
         pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
         pl.when(broken).then("prediction").otherwise("adversarial_prediction").alias("adversarial_prediction"),
         pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),

@@ -11,9 +11,9 @@ from torch import nn
 
 from robustframe import calls
 from robustframe.attacks import ATTACKS, make_attack
+from robustframe.calls import call_in_batches, predict
 from robustframe.draws import Draws
 from robustframe.errors import InputError
-from robustframe.calls import call_in_batches, predict
 from robustframe.threat import ThreatModel
 
 EPS = {"l1": 2.0, "l2": 0.4, "linf": 0.03}

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import robustframe
+from robustframe.calls import call_in_batches
 from robustframe.data import load
 from robustframe.evaluation import load_task
-from robustframe.calls import call_in_batches
 from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
 from robustframe.record import read_record
 from robustframe.report.readme import fill

@@ -9,6 +9,7 @@ from torch import nn
 
 from robustframe.attacks import APGD, APGDT, Square
 from robustframe.attacks.apgd import ascend, checkpoints, rank_targets, surface_start
+from robustframe.attacks.base import Runs
 from robustframe.attacks.square import _L2Moves, _pattern
 from robustframe.draws import Draws
 from robustframe.losses import LOSSES, targeted_dlr
@@ -65,17 +66,24 @@ def trained():
     return model, x[right], y[right]
 
 
-def evaluation(model, y, loss, targets=None):
-    """The loss and gradient that an attack sees through the probe, for all rows to the end."""
+class Unstopped(Runs):
+    """Runs whose examples are searched to the end, broken or not, as the reference does."""
 
-    def evaluate(points):
+    def __init__(self, model, x, y, loss, targets=None):
+        self.model, self.x, self.y, self.loss = model, x, y, loss
+        self.targets = () if targets is None else (targets,)
+
+    clean = property(lambda self: self.x)
+
+    def gradient(self, points):
         leaf = points.detach().requires_grad_()
-        logits = model(leaf)
-        value = loss(logits, y) if targets is None else loss(logits, y, targets)
+        logits = self.model(leaf)
+        value = self.loss(logits, self.y, *self.targets)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return Evaluation(value.detach(), gradient, logits.detach())
 
-    return evaluate
+    def compact(self, finished=None):
+        return None
 
 
 def gaps(ours, theirs, steps):
@@ -108,7 +116,7 @@ def test_apgd_takes_the_steps_of_the_reference(trained, norm, loss):
     threat = ThreatModel(norm=norm, eps=EPS[norm])
     start = surface_start(x, threat, Draws((0,), ROWS))
     ours, theirs = Tape(model), Tape(model)
-    ascend(evaluation(ours, y, LOSSES[loss]), x, start, threat, steps=100, rho=0.75)
+    ascend(Unstopped(ours, x, y, LOSSES[loss]), start, threat, steps=100, rho=0.75)
     reference = APGDAttack(theirs, n_iter=100, norm=THEIR_NORM[norm], eps=EPS[norm], loss=THEIR_LOSS[loss])
     reference.init_hyperparam(x)
     reference.attack_single_run(x, y, x_init=start)
@@ -144,7 +152,7 @@ def test_apgd_reviews_its_steps_like_the_reference_on_losses_that_rise_and_fall(
     threat = ThreatModel(norm="linf", eps=0.1)
     start = surface_start(x, threat, Draws((0,), rows))
     ours, theirs = Tape(model), Tape(Walking(model.heights))
-    ascend(evaluation(ours, y, LOSSES["margin"]), x, start, threat, steps=steps, rho=0.75)
+    ascend(Unstopped(ours, x, y, LOSSES["margin"]), start, threat, steps=steps, rho=0.75)
     reference = APGDAttack(theirs, n_iter=steps, norm="Linf", eps=0.1, loss="margin")
     reference.dlr_loss = LOSSES["margin"]
     reference.loss = "dlr"
@@ -163,8 +171,7 @@ def test_targeted_apgd_takes_the_steps_of_the_reference(trained, norm):
     for rank in (0, 4):
         target = targets[:, rank]
         ours, theirs = Tape(model), Tape(model)
-        evaluate = evaluation(ours, y, targeted_dlr, target)
-        ascend(evaluate, x, start, threat, steps=100, rho=0.75)
+        ascend(Unstopped(ours, x, y, targeted_dlr, target), start, threat, steps=100, rho=0.75)
         reference = APGDAttack_targeted(theirs, n_iter=100, norm=THEIR_NORM[norm], eps=EPS[norm])
         reference.init_hyperparam(x)
         reference.y_target = model(x).sort(dim=1)[1][:, -(rank + 2)]
