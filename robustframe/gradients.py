@@ -20,9 +20,11 @@ Substitute = Callable[[Tensor], Tensor]
 Surrogate = Callable[[nn.Module], Callable[[Tensor], Tensor]]
 """Makes of a model the classifier whose gradient is taken in its place."""
 
-THROUGH = ("all", "last:K", "implicit", "iterates", "sweeps:N", "feedforward", "transfer")
+THROUGH = ("all", "cheap", "last:K", "implicit", "iterates", "times:K", "feedforward", "transfer")
 """What `Gradients.through` can name."""
-_OF_SOLVERS = frozenset({"last", "implicit", "iterates", "sweeps", "feedforward", "transfer"})
+_OF_SOLVERS = frozenset({"last", "implicit", "iterates", "times", "feedforward", "transfer"})
+
+_SHORT_SERIES = Implicit(method="neumann", tolerance=1e-2, steps=8)
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,14 @@ class Gradients:
     """
 
     through: str | Surrogate = "all"
-    """``all``: the model as it is. Of an iterative solver also ``last:K`` (its last K sweeps), ``implicit`` (the fixed
-    point), ``iterates`` (the mean loss after every sweep), ``sweeps:N`` (the loss after N sweeps, more or fewer than
-    the model's), ``feedforward`` (the loss of the model, the gradient of its first sweep: BPDA) and ``transfer`` (loss
-    and gradient of the first sweep). Or a function that makes the module whose gradient stands in (BPDA)."""
+    """``all``: the model as it is. ``cheap``: the last sweep of an iterative solver, all of any other model.
+
+    Of an iterative solver only: ``last:K`` (its last K sweeps), ``implicit`` (the fixed point, by a short Neumann
+    series), ``iterates`` (the mean loss after every sweep), ``times:K`` (the loss after K times its sweeps),
+    ``feedforward`` (the loss of the model, the gradient of its first sweep: BPDA) and ``transfer`` (loss and gradient
+    of the first sweep).
+
+    Or a function that makes of the model the module whose gradient stands in (BPDA)."""
     smooth: float = 0.0
     """Above 0, every ReLU has on the way back the slope of a softplus of this sharpness, in units of the root mean
     square of its input, so that dead codes carry a gradient; 0 leaves it."""
@@ -110,13 +116,14 @@ class Gradients:
         kind, number = _parse(self.through)
         if kind == "all" or not isinstance(model, Twin):
             return plain(model)
-        if kind == "last":
+        if kind in ("last", "cheap"):
+            number = max(number, 1)
             return plain(Twin(model.pair, 1, solver=model.solver, adjoint=Truncated(last=number)))
         if kind == "implicit":
-            return plain(Twin(model.pair, 1, solver=model.solver, adjoint=Implicit(tolerance=1e-2, steps=10)))
+            return plain(Twin(model.pair, 1, solver=model.solver, adjoint=_SHORT_SERIES))
         if kind == "iterates":
-            return _unrolled(model, model.solver.sweeps, every=True)
-        if kind == "sweeps":
+            return _unrolled(model, 1, every=True)
+        if kind == "times":
             return _unrolled(model, number, every=False)
         first = Twin(model.pair, 1)
         return _behind(model, first) if kind == "feedforward" else lambda x: View((first(x),), None)
@@ -136,7 +143,7 @@ class Gradients:
 def _parse(through: str) -> tuple[str, int]:
     """Split ``"last:2"`` into its kind and number; 0 where there is none."""
     kind, colon, number = through.partition(":")
-    counted = kind in ("last", "sweeps")
+    counted = kind in ("last", "times")
     if kind not in {name.partition(":")[0] for name in THROUGH} or bool(colon) != counted:
         raise unknown("through", through, THROUGH)
     if counted and not (number.isdigit() and int(number) >= 1):
@@ -165,19 +172,17 @@ def _behind(model: nn.Module, surrogate: Callable[[Tensor], Tensor]) -> Look:
     return look
 
 
-def _unrolled(twin: Twin, sweeps: int, *, every: bool) -> Look:
+def _unrolled(twin: Twin, times: int, *, every: bool) -> Look:
     """The loss after one or every sweep, and on the way the logits that the twin itself would give."""
-    solver, frame = replace(twin.solver, sweeps=sweeps), twin.pair.frame
-    own = twin.solver.sweeps
-    # Its own logits lie on the way when it neither stops early nor finishes one layer after the other.
-    passes_by = twin.solver.tolerance is None and solver.phases(frame) == 1 and sweeps >= own
+    own, frame = twin.solver.sweeps, twin.pair.frame
+    solver = replace(twin.solver, sweeps=times * own)
+    # Its own logits lie on the way unless it stops early or finishes one layer after the other.
+    passes_by = solver.tolerance is None and solver.phases(frame) == 1
 
     def look(x: Images) -> View:
         codes = [codes[-1] for codes in iterate(solver, frame, x) if len(codes) == len(frame.blocks)]
         heads = [twin.pair.classify(code) for code in (codes if every else codes[-1:])]
-        if not passes_by:
-            return View(heads, None)
-        return View(heads, heads[own - 1] if every else twin.pair.classify(codes[own - 1].detach()))
+        return View(heads, twin.pair.classify(codes[own - 1].detach()) if passes_by else None)
 
     return look
 
