@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from robustframe.attacks.apgd_l1 import large_radii, large_start
 from robustframe.attacks.base import GradientAttack, Runs
 from robustframe.draws import Draws
 from robustframe.losses import Loss, find_loss, targeted_dlr
@@ -20,10 +21,11 @@ _ALPHA = 0.75
 class APGD(GradientAttack):
     """Auto-PGD (Croce and Hein, 2020, arXiv:2003.01690, algorithm 1), as in AutoAttack.
 
-    With the cross-entropy, 100 steps and one restart it is the APGD-CE of AutoAttack's standard version.
+    With the cross-entropy, 100 steps and one restart (five in l1) it is the APGD-CE of AutoAttack's standard version.
+    In l1 it is the variant of Croce and Hein, 2021, arXiv:2103.01208, from large radii down to eps.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
     restarts: int = 1
@@ -33,9 +35,9 @@ class APGD(GradientAttack):
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         for restart in range(self.restarts):
-            start = surface_start(x, threat, draws.child("restart", restart))
+            start = first_points(x, threat, draws.child("restart", restart))
             runs = Runs(probe, torch.arange(len(x), device=x.device), find_loss(self.loss))
-            ascend(runs, start, threat, steps=self.steps, rho=self.rho)
+            climb(runs, start, threat, steps=self.steps, rho=self.rho)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class APGDT(GradientAttack):
     targets.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
 
     targets: int = 9
     steps: int = 100
@@ -64,10 +66,10 @@ class APGDT(GradientAttack):
         for first in range(0, targets.shape[1], self.together):
             ranks = range(first, min(first + self.together, targets.shape[1]))
             for restart in range(self.restarts):
-                starts = [surface_start(x, threat, draws.child("target", rank, "restart", restart)) for rank in ranks]
+                starts = [first_points(x, threat, draws.child("target", rank, "restart", restart)) for rank in ranks]
                 aims = torch.cat([targets[:, rank] for rank in ranks])
                 runs = Runs(probe, everyone.repeat(len(ranks)), targeted_dlr, aims)
-                ascend(runs, torch.cat(starts), threat, steps=self.steps, rho=self.rho)
+                climb(runs, torch.cat(starts), threat, steps=self.steps, rho=self.rho)
 
 
 def rank_targets(logits: torch.Tensor, labels: Labels, count: int) -> torch.Tensor:
@@ -83,6 +85,19 @@ def rank_targets(logits: torch.Tensor, labels: Labels, count: int) -> torch.Tens
     """
     wrong = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return wrong.argsort(dim=1, descending=True, stable=True)[:, : min(count, logits.shape[1] - 1)]
+
+
+def first_points(x: Images, threat: ThreatModel, draws: Draws) -> Images:
+    """Draw the first iterate around each image, shape (n, ...)."""
+    return large_start(x, threat, draws) if threat.norm == "l1" else surface_start(x, threat, draws)
+
+
+def climb(runs: Runs, start: Images, threat: ThreatModel, *, steps: int, rho: float) -> None:
+    """Climb from first points in the way of the norm: `ascend`, or in l1 `large_radii`, which has no use for rho."""
+    if threat.norm == "l1":
+        large_radii(runs, start, threat, steps=steps)
+    else:
+        ascend(runs, start, threat, steps=steps, rho=rho)
 
 
 def surface_start(x: Images, threat: ThreatModel, draws: Draws) -> Images:

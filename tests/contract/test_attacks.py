@@ -25,6 +25,8 @@ OURS = [
     ("pgd", {"steps": 5, "restarts": 2}, "linf"),
     ("apgd", {"steps": 8}, "l2"),
     ("apgd", {"steps": 8, "loss": "dlr", "restarts": 2}, "linf"),
+    ("apgd", {"steps": 8}, "l1"),
+    ("apgd-t", {"steps": 5, "targets": 3, "together": 2}, "l1"),
     ("apgd-t", {"steps": 5, "targets": 3}, "l2"),
     ("apgd-t", {"steps": 5, "targets": 3}, "linf"),
     ("square", {"queries": 12}, "l2"),
@@ -235,6 +237,7 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
         ("apgd", {"steps": 6, "restarts": 2}, 2 * 7, 2 * 7),
         ("apgd-t", {"steps": 6, "targets": 3, "restarts": 2}, 1 + 6 * 7, 6 * 7),
         ("apgd-t", {"steps": 6, "targets": 9}, 1 + 4 * 7, 4 * 7),
+        ("apgd-t", {"steps": 6, "targets": 9, "together": 3}, 1 + 4 * 7, 4 * 7),
         ("square", {"queries": 9, "restarts": 2}, 2 * 10, 0),
     ],
 )

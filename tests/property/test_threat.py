@@ -117,6 +117,29 @@ def test_the_projection_is_that_of_an_independent_solver(norm, seed):
     assert np.abs(found - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("spread", [0.03, 0.3, 3.0, 100.0])
+def test_an_l1_projection_takes_the_same_from_every_coordinate_that_moves(spread):
+    generator = torch.Generator().manual_seed(0)
+    for dims in (1, 2, 7, 30):
+        x = torch.rand((2000, dims), generator=generator, dtype=torch.float64)
+        z = x + spread * torch.randn((2000, dims), generator=generator, dtype=torch.float64)
+        threat = ThreatModel(norm="l1", eps=0.05 * dims)
+        outside = threat.distance(x, z.clamp(0, 1)) > threat.eps
+        x, z = x[outside], z[outside]
+        size, step = (threat.project(x, z) - x).abs(), (z - x).abs()
+        room = torch.where(z > x, 1 - x, x)
+        torch.testing.assert_close(size.sum(1), torch.full((len(x),), threat.eps, dtype=torch.float64))
+        taken = step - size
+        moving = (size > 1e-12) & (size < room - 1e-12)
+        shift = torch.where(moving, taken, -torch.inf).amax(1, keepdim=True)
+        rounding = 1e-12 * (1 + spread)
+        assert ((taken - shift).abs() <= rounding)[moving].all()
+        # One at rest would go the other way, and one at its face of the box was stopped by it.
+        known = shift.isfinite().expand_as(size)
+        assert (step <= shift + rounding)[known & (size <= 1e-12)].all()
+        assert (taken >= shift - rounding)[known & (size >= room - 1e-12) & (room > 1e-9)].all()
+
+
 @fast
 @given(cases(dtype=torch.float32))
 def test_float32_projections_satisfy_the_check_of_the_verdict(case):

@@ -9,6 +9,7 @@ from torch import nn
 
 from robustframe.attacks import APGD, APGDT, Square
 from robustframe.attacks.apgd import ascend, checkpoints, rank_targets, surface_start
+from robustframe.attacks.apgd_l1 import ascend_l1, large_radii, large_start
 from robustframe.attacks.base import Runs
 from robustframe.attacks.square import _L2Moves, _pattern
 from robustframe.draws import Draws
@@ -17,6 +18,7 @@ from robustframe.probe import Evaluation
 from robustframe.threat import ThreatModel
 
 pytest.importorskip("pyautoattack")
+from pyautoattack import autopgd_base
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.square import SquareAttack
 
@@ -124,14 +126,15 @@ def test_apgd_takes_the_steps_of_the_reference(trained, norm, loss):
 
 
 class Walking(nn.Module):
-    """Logits whose margin walks up and down by a script, with a slope in the image that is the same all the way."""
+    """Logits whose margin walks up and down by a script, with slopes in the image that are scripted too."""
 
-    def __init__(self, heights):
+    def __init__(self, heights, slopes=None):
         super().__init__()
         self.heights, self.calls = heights, 0
+        self.slopes = torch.full((len(heights), 1), -1e-4) if slopes is None else slopes
 
     def forward(self, x):
-        height = self.heights[self.calls] - 1e-4 * (x - x.detach()).flatten(1).sum(1)
+        height = self.heights[self.calls] + ((x - x.detach()).flatten(1) * self.slopes[self.calls]).sum(1)
         self.calls += 1
         return torch.stack([torch.zeros_like(height), height, height - 1, height - 2], 1)
 
@@ -194,6 +197,89 @@ def test_apgd_starts_where_the_reference_starts(trained, norm, monkeypatch):
     reference.init_hyperparam(x)
     reference.attack_single_run(x, y)
     assert (theirs.points[0] - start).abs().max() <= 1e-6
+
+
+@pytest.fixture
+def exact_count(monkeypatch):
+    """In the reference rounding can leave a trace of a change that was taken back; it shall not count as one."""
+    monkeypatch.setattr(autopgd_base, "L0_norm", lambda delta: (delta.abs() > 1e-6).flatten(1).sum(1))
+
+
+def assert_same_sparse_run(ours, theirs, height):
+    apart = gaps(ours, theirs, len(ours.points) - 1)
+    # Where two slopes or two losses are nearly equal, rounding decides, and runs part there.
+    assert apart[:8].max() <= 1e-5
+    assert (apart <= 1e-4).all(0).float().mean() >= 0.8
+    ours_high, theirs_high = (
+        torch.stack([height(points) for points in tape.points]).amax(0).mean() for tape in (ours, theirs)
+    )
+    torch.testing.assert_close(ours_high, theirs_high, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+@pytest.mark.parametrize("steps", [30, 100])
+def test_apgd_takes_the_sparse_steps_of_the_reference_in_l1(trained, steps, loss, exact_count):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat = ThreatModel(norm="l1", eps=6.0)
+    start = threat.project(x, x + Draws((0,), ROWS).normal(3, 10, 10))
+    ours, theirs = Tape(model), Tape(model)
+    ascend_l1(Unstopped(ours, x, y, LOSSES[loss]), start, threat, steps=steps)
+    reference = APGDAttack(theirs, n_iter=steps, norm="L1", eps=6.0, loss=THEIR_LOSS[loss])
+    reference.init_hyperparam(x)
+    reference.attack_single_run(x, y, x_init=start)
+    assert_same_sparse_run(ours, theirs, lambda points: LOSSES[loss](model(points), y))
+
+
+@pytest.mark.parametrize("steps", [10, 35, 100])
+def test_apgd_shrinks_the_radius_like_the_reference_in_l1(trained, steps, exact_count, monkeypatch):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat = ThreatModel(norm="l1", eps=2.0)
+    ours, theirs = Tape(model), Tape(model)
+    start = large_start(x, threat, Draws((0,), ROWS))
+    large_radii(Unstopped(ours, x, y, LOSSES["cross_entropy"]), start, threat, steps=steps)
+    assert threat.contains(x, ours.points[-1]).all()
+    noise = Draws((0,), ROWS).normal(3, 10, 10)
+    monkeypatch.setattr(torch, "randn_like", lambda _: noise)
+    reference = APGDAttack(theirs, n_iter=steps, norm="L1", eps=2.0, use_largereps=True)
+    reference.init_hyperparam(x)
+    counts = [math.ceil(0.3 * steps)] * 2
+    reference.decr_eps_pgd(x, y, [6.0, 4.0, 2.0], [*counts, steps - sum(counts)])
+    assert len(ours.points) == len(theirs.points) == steps + 3
+    assert_same_sparse_run(ours, theirs, lambda points: LOSSES["cross_entropy"](model(points), y))
+
+
+@pytest.mark.parametrize("steps", [50, 300])
+def test_apgd_in_l1_returns_to_its_best_point_like_the_reference(steps, exact_count, monkeypatch):
+    rows = 60
+    generator = torch.Generator().manual_seed(1)
+    heights = torch.randn((steps + 3, rows), generator=generator).mul(0.02).cumsum(0)
+    slopes = torch.randn((steps + 3, 48), generator=generator) ** 3
+    x, y = torch.rand((rows, 3, 4, 4), generator=generator), torch.zeros(rows, dtype=torch.long)
+    threat = ThreatModel(norm="l1", eps=1.5)
+    ours, theirs = (Tape(Walking(heights, slopes)) for _ in range(2))
+    start = large_start(x, threat, Draws((0,), rows))
+    large_radii(Unstopped(ours, x, y, LOSSES["margin"]), start, threat, steps=steps)
+    noise = Draws((0,), rows).normal(3, 4, 4)
+    monkeypatch.setattr(torch, "randn_like", lambda _: noise)
+    reference = APGDAttack(theirs, n_iter=steps, norm="L1", eps=1.5, loss="dlr")
+    reference.dlr_loss = LOSSES["margin"]
+    reference.init_hyperparam(x)
+    reference.decr_eps_pgd(x, y, [4.5, 3.0, 1.5], [3 * steps // 10, 3 * steps // 10, 4 * steps // 10])
+    apart = gaps(ours, theirs, steps + 2)
+    assert (apart <= 1e-5).all(0).float().mean() >= 0.95
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_few_steps_in_l1_end_inside_the_ball(trained, steps):
+    model, x, y = trained
+    x, y = x[:ROWS], y[:ROWS]
+    threat, tape = ThreatModel(norm="l1", eps=2.0), Tape(model)
+    start = large_start(x, threat, Draws((0,), ROWS))
+    large_radii(Unstopped(tape, x, y, LOSSES["dlr"]), start, threat, steps=steps)
+    assert threat.contains(x, tape.points[-1]).all()
+    assert len(tape.points) == steps + (3 if steps == 3 else 1)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 20, 40, 60, 100, 250])
