@@ -43,6 +43,12 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
     return margin(logits, labels) / (ordered[:, 0] - ordered[:, 2] + _TINY)
 
 
+def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """Return the logit of a target minus the true one: zero on the boundary between the two classes."""
+    chosen = logits.gather(1, torch.stack([targets, labels], 1))
+    return chosen[:, 0] - chosen[:, 1]
+
+
 def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
     """Return the targeted difference-of-logits ratio (Croce and Hein, 2020, arXiv:2003.01690, eq. 7).
 

@@ -3,6 +3,7 @@
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack, AttackResult
+from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.registry import ATTACKS, make_attack
@@ -12,6 +13,8 @@ __all__ = [
     "APGD",
     "APGDT",
     "ATTACKS",
+    "FAB",
+    "FABT",
     "FGSM",
     "PGD",
     "Attack",

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack
+from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.square import Square
@@ -25,6 +26,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "apgd": APGD,
     "apgd-t": APGDT,
     "square": Square,
+    "fab": FAB,
+    "fab-t": FABT,
 }
 """Our own attacks, by the name a battery gives them."""
 

@@ -26,6 +26,8 @@ ATTACKS = [
     ("apgd-t", {"steps": 20}, ["l2", "linf"]),
     ("square", {"queries": 600}, ["linf"]),
     ("square", {"queries": 300, "resc_schedule": True}, ["l2"]),
+    ("fab", {"steps": 10}, ["l1", "l2", "linf"]),
+    ("fab-t", {"steps": 10}, ["l1", "l2", "linf"]),
     ("torchattacks:FGSM", {}, ["linf"]),
     ("torchattacks:PGD", {}, ["linf"]),
     ("torchattacks:MIFGSM", {}, ["linf"]),
@@ -93,6 +95,8 @@ def test_an_attack_reaches_the_boundary_and_nothing_before_it(use, settings, nor
     ("use", "settings"),
     [
         ("apgd-t", {"steps": 10}),
+        ("fab", {"steps": 5}),
+        ("fab-t", {"steps": 5}),
         pytest.param("torchattacks:FAB", {"steps": 5, "multi_targeted": True}, marks=pytest.mark.slow),
     ],
 )

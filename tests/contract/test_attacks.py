@@ -31,6 +31,12 @@ OURS = [
     ("apgd-t", {"steps": 5, "targets": 3}, "linf"),
     ("square", {"queries": 12}, "l2"),
     ("square", {"queries": 12}, "linf"),
+    ("fab", {"steps": 4}, "l1"),
+    ("fab", {"steps": 4, "restarts": 2}, "l2"),
+    ("fab", {"steps": 4}, "linf"),
+    ("fab-t", {"steps": 5, "targets": 2}, "l1"),
+    ("fab-t", {"steps": 5, "targets": 2}, "l2"),
+    ("fab-t", {"steps": 5, "targets": 2, "restarts": 2}, "linf"),
 ]
 WHOLE_CHUNK = [
     ("torchattacks:MIFGSM", {"steps": 4}, "linf"),
@@ -239,6 +245,9 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
         ("apgd-t", {"steps": 6, "targets": 9}, 1 + 4 * 7, 4 * 7),
         ("apgd-t", {"steps": 6, "targets": 9, "together": 3}, 1 + 4 * 7, 4 * 7),
         ("square", {"queries": 9, "restarts": 2}, 2 * 10, 0),
+        # Three boundaries lie outside the ball and are crossed from the first step on; then the end, in the ball.
+        ("fab-t", {"steps": 6}, 1 + 3 * (1 + 2 + 4 * 2 + 1) + 7 + 1, 3 * (1 + 2 + 4) + 6),
+        ("fab", {"steps": 6}, 1 + 4 + 2 * 4 + 4 * (1 + 4) + 1 + 1, 4 * (1 + 2 + 4)),
     ],
 )
 def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, backwards):
