@@ -140,11 +140,11 @@ def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> 
     rows = logits.sum(1)
     if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
         raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
+    if logits.shape[1] < 2:
+        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
     highest = int(data.labels.max())
     if highest >= logits.shape[1]:
         raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
-    if logits.shape[1] < 2:
-        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
     flags = [] if slope_of(classifier.module, few) else [
         f"{name} gives no gradient: its output does not depend on its input differentiably, so that attacks with "
         "gradients search blindly; name what stands in the way in a battery's bpda, and trust attacks without gradients"
