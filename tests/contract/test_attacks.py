@@ -16,7 +16,7 @@ from robustframe.errors import InputError
 from robustframe.calls import call_in_batches, predict
 from robustframe.threat import ThreatModel
 
-EPS = {"l1": 2.0, "l2": 0.4, "linf": 0.03}
+EPS = {"l0": 4.0, "l1": 2.0, "l2": 0.4, "linf": 0.03}
 OURS = [
     ("fgsm", {}, "l1"),
     ("fgsm", {}, "l2"),
@@ -368,7 +368,7 @@ def test_a_norm_that_an_attack_does_not_have_is_refused_in_words(use, settings, 
     del norm
     attack = make_attack(use, settings)
     model, x = Small(), images(rows=2)
-    for other in {"l1", "l2", "linf"} - set(attack.norms):
+    for other in {"l0", "l1", "l2", "linf"} - set(attack.norms):
         with pytest.raises(InputError, match=f"not defined for {other}; it takes {', '.join(attack.norms)}"):
             run(use, settings, other, model, x, torch.zeros(2, dtype=torch.long))
 
