@@ -45,7 +45,7 @@ class ThreatModel:
 
     norm: Norm
     eps: float
-    """Radius in input units."""
+    """Radius in input units; in l0 the number of components (pixel values, channels apart) that may change."""
     low: float = 0.0
     high: float = 1.0
     label: str = ""
@@ -59,12 +59,14 @@ class ThreatModel:
             raise InputError(f"the box [{self.low}, {self.high}] is empty")
         if self.norm == "linf" and self.eps > self.high - self.low:
             raise InputError(f"linf eps {self.eps} is wider than the whole box [{self.low}, {self.high}]")
+        if self.norm == "l0" and (self.eps != int(self.eps) or self.eps < 1):
+            raise InputError(f"l0 eps {self.eps:g} counts changed components; it must be a whole number of at least 1")
         if not self.label:
             object.__setattr__(self, "label", f"{self.norm}:{self.eps:g}")
 
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":
-        """Read ``"linf:8/255"``, ``"l2:0.5"`` or ``"l1:12"``.
+        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``.
 
         Raises:
             InputError: for an unknown norm or a radius that is none.
@@ -81,20 +83,31 @@ class ThreatModel:
 
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
+        self.check_shape(tuple(x.shape[1:]))
         return _vector_norm((z.double() - x.double()).flatten(1), self.norm)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a radius that means nothing for images of a shape.
+
+        Raises:
+            InputError: when in l0 more components may change than there are.
+        """
+        if self.norm == "l0" and self.eps > math.prod(shape):
+            raise InputError(f"{self.label}: images of shape {shape} have only {math.prod(shape)} components")
 
     def contains(self, x: Images, z: Images) -> Verdicts:
         """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
 
-        The ball is widened only by what storing the pixels in their floating-point type can add: half a unit
+        An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add: half a unit
         in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
         rounding of the distance itself in float64.
         """
         flat = z.flatten(1)
         dims = flat.shape[1]
         ulp = torch.finfo(z.dtype).eps / 2
-        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims)}[self.norm]
+        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims), "l0": 0.0}[self.norm]
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
+        # In l0 this is far below the one that a count goes by.
         slack = ulp * growth * max(1.0, abs(self.high)) + self.eps * 1e-12
         return in_box & (self.distance(x, z) <= self.eps + slack)
 
@@ -108,7 +121,8 @@ class ThreatModel:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.
 
         Exact for every norm: the l1 and l2 cases solve the piecewise-linear or -quadratic equation of the
-        multiplier, so the cut by the box is part of the projection.
+        multiplier, so the cut by the box is part of the projection; in l0 those changes stay that, after the cut,
+        save most of the distance.
 
         Args:
             x: centres inside the box, shape (b, ...).
@@ -123,6 +137,8 @@ class ThreatModel:
         outside = self.distance(x, inside) > self.eps
         if not outside.any():
             return inside
+        if self.norm == "l0":
+            return torch.where(_per_row(outside, z), self._sparsest(x, z, inside), inside)
         centre = x[outside].flatten(1).double()
         step = z[outside].flatten(1).double() - centre
         room = torch.where(step > 0, self.high - centre, centre - self.low).clamp_min(0)
@@ -133,9 +149,17 @@ class ThreatModel:
         return result
 
     def random_start(self, x: Images, draws: Draws) -> Images:
-        """Draw a point uniformly from the ball around each ``x``, then project it into the box."""
+        """Draw a point uniformly from the ball around each ``x``, then project it into the box.
+
+        In l0 that is a uniform choice of ``eps`` components with values uniform in the box.
+        """
         shape = tuple(x.shape[1:])
+        self.check_shape(shape)
         dims = math.prod(shape)
+        if self.norm == "l0":
+            values = self.low + (self.high - self.low) * draws.uniform(*shape).to(x.dtype)
+            chosen = _largest(draws.uniform(dims), int(self.eps)).view_as(x)
+            return torch.where(chosen, values.clamp(self.low, self.high), x)
         if self.norm == "linf":
             offset = (2 * draws.uniform(*shape) - 1) * self.eps
         elif self.norm == "l2":
@@ -150,7 +174,10 @@ class ThreatModel:
         return self.project(x, x + offset.to(x.dtype))
 
     def steepest_ascent(self, gradient: Images) -> Images:
-        """Return the step of unit norm that climbs fastest along a gradient; zero where the gradient is zero."""
+        """Return the step of unit norm that climbs fastest along a gradient; zero where the gradient is zero.
+
+        In l0, where a step may be of any length, it is that of l1: one component, by 1.
+        """
         if self.norm == "linf":
             return gradient.sign()
         flat = gradient.flatten(1)
@@ -161,8 +188,23 @@ class ThreatModel:
         step = torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign())
         return step.view_as(gradient)
 
+    def _sparsest(self, x: Images, z: Images, inside: Images) -> Images:
+        """Keep those ``eps`` changes, cut by the box, without which the distance to ``z`` would be largest."""
+        wanted, cut = (z.double() - x.double()).square(), (z.double() - inside.double()).square()
+        # A change that the box takes back altogether saves nothing, so it never displaces another.
+        kept = _largest((wanted - cut).flatten(1), int(self.eps))
+        return torch.where(kept.view_as(x), inside, x)
+
+
+def _largest(flat: Tensor, count: int) -> Tensor:
+    """Mark so many of the largest entries of each row."""
+    places = flat.topk(count, dim=1, sorted=False).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True)
+
 
 def _vector_norm(flat: Tensor, norm: Norm) -> Tensor:
+    if norm == "l0":
+        return (flat != 0).sum(1).to(flat.dtype)
     order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
     norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
     return norms

@@ -13,7 +13,7 @@ ROWS = 4
 DISTANCE = {"l1": 0.3, "l2": 0.15, "linf": 0.05}
 DUAL = {"l1": torch.inf, "l2": 2, "linf": 1}
 NEAR, FAR = 1.05, 0.95
-NEARER_IS_LUCK = {"square-l2": 1.6, "torchattacks:CW-l2": 1.25}
+NEARER_IS_LUCK = {"square-l1": 1.6, "square-l2": 1.6, "torchattacks:CW-l2": 1.25}
 """Random search with fixed patterns, and steps of one length a pixel, only come near the best direction."""
 
 ATTACKS = [
@@ -25,9 +25,13 @@ ATTACKS = [
     ("apgd", {"steps": 20, "loss": "margin"}, ["l2", "linf"]),
     ("apgd-t", {"steps": 20}, ["l2", "linf"]),
     ("square", {"queries": 600}, ["linf"]),
+<<<<<<< HEAD
     ("square", {"queries": 300, "resc_schedule": True}, ["l2"]),
     ("fab", {"steps": 10}, ["l1", "l2", "linf"]),
     ("fab-t", {"steps": 10}, ["l1", "l2", "linf"]),
+=======
+    ("square", {"queries": 300, "resc_schedule": True}, ["l1", "l2"]),
+>>>>>>> blackbox
     ("torchattacks:FGSM", {}, ["linf"]),
     ("torchattacks:PGD", {}, ["linf"]),
     ("torchattacks:MIFGSM", {}, ["linf"]),
