@@ -83,39 +83,47 @@ class ThreatModel:
 
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
-        self.check_shape(tuple(x.shape[1:]))
         return _vector_norm((z.double() - x.double()).flatten(1), self.norm)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Refuse a radius that means nothing for images of a shape.
+        """Refuse a radius that is larger than the box of images of a shape.
 
         Raises:
-            InputError: when in l0 more components may change than there are.
+            InputError: when every image would be allowed.
         """
-        if self.norm == "l0" and self.eps > math.prod(shape):
-            raise InputError(f"{self.label}: images of shape {shape} have only {math.prod(shape)} components")
+        numbers = math.prod(shape)
+        side = self.high - self.low
+        widest = {"l0": numbers, "l1": numbers * side, "l2": math.sqrt(numbers) * side, "linf": side}[self.norm]
+        if self.eps > widest:
+            raise InputError(
+                f"{self.label}: eps is above {widest:g}, the size of the whole box for images of "
+                f"{' x '.join(map(str, shape))}; every image would be allowed"
+            )
 
     def contains(self, x: Images, z: Images) -> Verdicts:
         """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
 
-        An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add: half a unit
-        in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
+        An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
+        half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
         rounding of the distance itself in float64.
         """
         flat = z.flatten(1)
-        dims = flat.shape[1]
-        ulp = torch.finfo(z.dtype).eps / 2
-        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims), "l0": 0.0}[self.norm]
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
         # In l0 this is far below the one that a count goes by.
-        slack = ulp * growth * max(1.0, abs(self.high)) + self.eps * 1e-12
+        slack = self._stored(z) + self.eps * 1e-12
         return in_box & (self.distance(x, z) <= self.eps + slack)
 
+    def _stored(self, z: Images) -> float:
+        """What storing pixels in their floating-point type can add to a distance."""
+        dims = math.prod(z.shape[1:])
+        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims), "l0": 0.0}[self.norm]
+        return torch.finfo(z.dtype).eps / 2 * growth * max(1.0, abs(self.high))
+
     def roughly_contains(self, x: Images, z: Images) -> Verdicts:
-        """Say the same as `contains` from a distance in the pixels' own precision: cheaper, and not for verdicts."""
+        """Say nearly the same as `contains`, never less, from a distance in the pixels' own precision: cheaper."""
         flat = z.flatten(1)
         in_box = (flat.amin(1) >= self.low) & (flat.amax(1) <= self.high)
-        return in_box & (_vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5))
+        return in_box & (_vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * self._stored(z))
 
     def project(self, x: Images, z: Images) -> Images:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.

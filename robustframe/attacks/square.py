@@ -41,18 +41,15 @@ class Square(Attack):
     resc_schedule: bool = False
     """Stretch the schedule of window sizes, made for 10,000 queries, over the queries there are."""
 
-    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
-        last = x
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         for restart in range(self.restarts):
-            last = self._climb(probe, x, threat, draws.child("restart", restart))
-        return last
+            self._climb(probe, x, threat, draws.child("restart", restart))
 
-    def _climb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+    def _climb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         lined = x.dim() != 4
         images = (x.reshape(len(x), 1, 1, -1) if lined else x).contiguous()
         moves: _Moves = (_FaceMoves if threat.norm == "linf" else _MassMoves)(threat, draws, lined)
         best = moves.start(images)
-        last = best.clone()
         highest = margin(probe.logits(best.reshape(x.shape)), probe.y)
         rows = torch.arange(len(x), device=x.device)
         for query in range(self.queries):
@@ -61,19 +58,14 @@ class Square(Attack):
                 kept = torch.isin(rows, active)
                 rows, images, best, highest = active, images[kept], best[kept], highest[kept]
             proposal, new = moves.propose(rows, images, best, self.share(query))
-            if query + 1 == self.queries:
-                # `Probe.settle` knows the very last points, and evaluates no other for a second time.
-                new = torch.ones_like(new)
-            if not new.any():
-                continue
             places = new.nonzero().squeeze(1)
+            if not len(places):
+                continue
             proposal, owners = proposal[places], rows[places]
-            last[owners] = proposal
             height = margin(probe.logits(proposal.reshape(-1, *x.shape[1:]), owners), probe.y[owners])
             better = height > highest[places]
             higher = places[better]
             highest[higher], best[higher] = height[better], proposal[better]
-        return last.reshape(x.shape)
 
     def share(self, query: int) -> float:
         """Return the share of the image that a window covers at a query (counted from 0)."""

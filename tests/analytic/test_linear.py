@@ -24,14 +24,12 @@ ATTACKS = [
     ("apgd", {"steps": 20, "loss": "dlr"}, ["l2", "linf"]),
     ("apgd", {"steps": 20, "loss": "margin"}, ["l2", "linf"]),
     ("apgd-t", {"steps": 20}, ["l2", "linf"]),
+    ("apgd", {"steps": 60}, ["l1"]),
+    ("apgd-t", {"steps": 60}, ["l1"]),
     ("square", {"queries": 600}, ["linf"]),
-<<<<<<< HEAD
-    ("square", {"queries": 300, "resc_schedule": True}, ["l2"]),
     ("fab", {"steps": 10}, ["l1", "l2", "linf"]),
     ("fab-t", {"steps": 10}, ["l1", "l2", "linf"]),
-=======
     ("square", {"queries": 300, "resc_schedule": True}, ["l1", "l2"]),
->>>>>>> blackbox
     ("torchattacks:FGSM", {}, ["linf"]),
     ("torchattacks:PGD", {}, ["linf"]),
     ("torchattacks:MIFGSM", {}, ["linf"]),
