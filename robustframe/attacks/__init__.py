@@ -3,8 +3,12 @@
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack, AttackResult
+from robustframe.attacks.cw import CW
+from robustframe.attacks.ddn import DDN
+from robustframe.attacks.deepfool import DeepFool
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.fmn import FMN
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.attacks.square import Square
@@ -13,12 +17,16 @@ __all__ = [
     "APGD",
     "APGDT",
     "ATTACKS",
+    "CW",
+    "DDN",
     "FAB",
     "FABT",
     "FGSM",
+    "FMN",
     "PGD",
     "Attack",
     "AttackResult",
+    "DeepFool",
     "Square",
     "TorchAttack",
     "make_attack",

@@ -38,6 +38,14 @@ OURS = [
     ("fab-t", {"steps": 5, "targets": 2}, "l1"),
     ("fab-t", {"steps": 5, "targets": 2}, "l2"),
     ("fab-t", {"steps": 5, "targets": 2, "restarts": 2}, "linf"),
+    ("ddn", {"steps": 6}, "l2"),
+    ("fmn", {"steps": 6}, "l0"),
+    ("fmn", {"steps": 6}, "l1"),
+    ("fmn", {"steps": 6}, "l2"),
+    ("fmn", {"steps": 6}, "linf"),
+    ("cw", {"steps": 5, "searches": 2, "initial_weight": 1.0}, "l2"),
+    ("deepfool", {"steps": 4}, "l2"),
+    ("deepfool", {"steps": 4, "targets": 2}, "linf"),
 ]
 WHOLE_CHUNK = [
     ("torchattacks:MIFGSM", {"steps": 4}, "linf"),
@@ -64,8 +72,6 @@ every_attack = pytest.mark.parametrize(
     ],
 )
 ROWS = 20
-COUNTED_IN = {"square": "l2"}
-"""The norm in which passes are counted, where it is not linf: there Square leaves out what it has evaluated."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,13 +256,20 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
         ("square", {"queries": 9, "restarts": 2}, 2 * 10, 0),
         # Three boundaries lie outside the ball and are crossed from the first step on; then the end, in the ball.
         ("fab-t", {"steps": 6}, 1 + 3 * (1 + 2 + 4 * 2 + 1) + 7 + 1, 3 * (1 + 2 + 4) + 6),
+        ("ddn", {"steps": 6}, 6 + 1, 6),
+        ("fmn", {"steps": 6}, 6 + 1, 6),
+        ("cw", {"steps": 6, "searches": 3, "initial_weight": 1e4}, 3 * (6 + 1), 3 * 6),
+        # It sees the other side, outside the ball, after the first step; then the end, in the ball.
+        ("deepfool", {"steps": 6}, 1 + 4 * 2 + 1, 4 * 2),
         ("fab", {"steps": 6}, 1 + 4 + 2 * 4 + 4 * (1 + 4) + 1 + 1, 4 * (1 + 2 + 4)),
     ],
 )
 def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, backwards):
     model, x = Centres(), torch.full((2, 3, 6, 6), 0.1)
     model = nn.Sequential(model, nn.ConstantPad1d((0, 1), -9.0))
-    norm = COUNTED_IN.get(use, "linf")
+    # In linf Square leaves out what it has evaluated.
+    order = ("l2",) if use == "square" else ("linf", "l2", "l0")
+    norm = next(norm for norm in order if norm in ATTACKS[use].norms)
     result = run(use, settings, norm, model, x, torch.zeros(2, dtype=torch.long), known_correct=True)
     assert not result.success.any()
     assert result.forwards.tolist() == [forwards] * 2
@@ -276,8 +289,9 @@ def test_a_success_that_does_not_repeat_is_claimed_but_not_granted(use):
 
     x = images(rows=4)
     y = classify(Small(), x)
-    norm = "l2" if use.endswith("DeepFool") else "linf"
-    threat = ThreatModel(norm=norm, eps=1e-5)
+    norm = "l2" if use in ("torchattacks:DeepFool", "ddn", "cw") else "linf"
+    # The attack of Carlini and Wagner starts a little off the faces of the box.
+    threat = ThreatModel(norm=norm, eps=1e-2 if use == "cw" else 1e-5)
     result = make_attack(use, {}).run(Fickle(), x, y, threat, Draws((0, use), 4))
     assert result.claimed.any()
     assert not result.success.any()

@@ -26,6 +26,7 @@ ROOMS = [
     ["train"],
     ["evaluation"],
     ["statistics"],
+    ["curve"],
     ["report"],
     ["cli"],
     ["__main__"],
