@@ -6,6 +6,7 @@ from robustframe.attacks.base import Attack, AttackResult
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.registry import ATTACKS, make_attack
+from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.square import Square
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "SigmaZero",
     "Square",
     "TorchAttack",
     "make_attack",

@@ -13,6 +13,7 @@ from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.pgd import PGD
+from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, unknown
 from robustframe.userfile import load_user_file
@@ -23,6 +24,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "apgd": APGD,
     "apgd-t": APGDT,
     "square": Square,
+    "sigma-zero": SigmaZero,
 }
 """Our own attacks, by the name a battery gives them."""
 

@@ -122,3 +122,26 @@ def test_targeted_attacks_find_the_nearest_of_many_boundaries(use, settings, nor
                 model, x[row : row + 1], y[row : row + 1], threat, Draws((0, row), 1)
             )
             assert result.success.item() == (factor == NEAR)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize(("use", "settings"), [("sigma-zero", {"steps": 100})])
+def test_a_sparse_attack_changes_as_many_pixels_as_it_takes_and_not_one_less(use, settings, count):
+    model, x, y = linear("l2", 10)
+    weight = model[1].weight[1]
+    # What each pixel can give at most, and a boundary half way between what count - 1 and count pixels can.
+    gains = (weight * torch.where(weight > 0, 1 - x.flatten(1), -x.flatten(1))).sort(1, descending=True).values
+    least = gains[:, : count - 1].sum(1) + 0.5 * gains[:, count - 1]
+    attack = make_attack(use, settings)
+    for row in range(ROWS):
+        one = slice(row, row + 1)
+        with torch.no_grad():
+            model[1].bias[1] = -(x[one].flatten(1) @ weight).item() - least[row].item()
+        for eps, reached in ((count, True), (count - 1, False)):
+            if eps:
+                threat = ThreatModel(norm="l0", eps=float(eps))
+                result = attack.run(model, x[one], y[one], threat, Draws((0, use), 1))
+                assert result.success.item() == reached
+                assert not (result.claimed & ~result.success).any()
+        nearest = attack.run(model, x[one], y[one], ThreatModel(norm="l0", eps=16.0), Draws((0, use), 1), closest=True)
+        assert nearest.distance.item() == count
