@@ -4,9 +4,12 @@ from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack, AttackResult
 from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.pgd import PGD
+from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.attacks.sigma_zero import SigmaZero
+from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 
 __all__ = [
@@ -15,8 +18,11 @@ __all__ = [
     "ATTACKS",
     "FGSM",
     "PGD",
+    "SPSA",
     "Attack",
     "AttackResult",
+    "HopSkipJump",
+    "RandomSearch",
     "SigmaZero",
     "Square",
     "TorchAttack",

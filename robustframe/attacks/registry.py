@@ -12,8 +12,11 @@ from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack
 from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.pgd import PGD
+from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.sigma_zero import SigmaZero
+from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, unknown
 from robustframe.userfile import load_user_file
@@ -25,6 +28,9 @@ ATTACKS: dict[str, type[Attack]] = {
     "apgd-t": APGDT,
     "square": Square,
     "sigma-zero": SigmaZero,
+    "spsa": SPSA,
+    "random-search": RandomSearch,
+    "hopskipjump": HopSkipJump,
 }
 """Our own attacks, by the name a battery gives them."""
 

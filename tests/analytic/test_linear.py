@@ -26,6 +26,8 @@ ATTACKS = [
     ("apgd-t", {"steps": 20}, ["l2", "linf"]),
     ("square", {"queries": 600}, ["linf"]),
     ("square", {"queries": 300, "resc_schedule": True}, ["l1", "l2"]),
+    ("spsa", {"steps": 20, "samples": 32}, ["l2", "linf"]),
+    ("hopskipjump", {"steps": 16}, ["l2", "linf"]),
     ("torchattacks:FGSM", {}, ["linf"]),
     ("torchattacks:PGD", {}, ["linf"]),
     ("torchattacks:MIFGSM", {}, ["linf"]),
@@ -145,3 +147,23 @@ def test_a_sparse_attack_changes_as_many_pixels_as_it_takes_and_not_one_less(use
                 assert not (result.claimed & ~result.success).any()
         nearest = attack.run(model, x[one], y[one], ThreatModel(norm="l0", eps=16.0), Draws((0, use), 1), closest=True)
         assert nearest.distance.item() == count
+
+
+@pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
+def test_random_points_reach_a_boundary_in_two_dimensions(norm):
+    model = nn.Linear(2, 2)
+    weight = torch.tensor([1.0, 0.6])
+    # In l0 one of two pixels has to go most of its way; no other change does it.
+    gain = 0.45 if norm == "l0" else DISTANCE[norm] * torch.linalg.vector_norm(weight, ord=DUAL[norm]).item()
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([torch.zeros(2), 8 * weight]))
+        model.bias.copy_(torch.tensor([0.0, -8 * (0.5 * weight.sum().item() + gain)]))
+    x, y = torch.full((ROWS, 2), 0.5), torch.zeros(ROWS, dtype=torch.long)
+    attack = make_attack("random-search", {"queries": 300})
+    for factor in (1.3, FAR):
+        eps = 1.0 if norm == "l0" else factor * DISTANCE[norm]
+        if norm == "l0" and factor == FAR:
+            with torch.no_grad():
+                model.bias[1] -= 8 * 0.1
+        result = attack.run(model, x, y, ThreatModel(norm=norm, eps=eps), Draws((0, norm), ROWS))
+        assert result.success.tolist() == [factor > 1] * ROWS

@@ -31,6 +31,14 @@ OURS = [
     ("square", {"queries": 12}, "l2"),
     ("square", {"queries": 12}, "linf"),
     ("sigma-zero", {"steps": 8}, "l0"),
+    ("spsa", {"steps": 3, "samples": 5}, "l2"),
+    ("spsa", {"steps": 3, "samples": 5}, "linf"),
+    ("random-search", {"queries": 12}, "l0"),
+    ("random-search", {"queries": 12}, "l1"),
+    ("random-search", {"queries": 12}, "l2"),
+    ("random-search", {"queries": 12}, "linf"),
+    ("hopskipjump", {"steps": 2, "samples": 20}, "l2"),
+    ("hopskipjump", {"steps": 2, "samples": 20}, "linf"),
 ]
 WHOLE_CHUNK = [
     ("torchattacks:MIFGSM", {"steps": 4}, "linf"),
@@ -57,7 +65,7 @@ every_attack = pytest.mark.parametrize(
     ],
 )
 ROWS = 20
-GOES_FAR = {"sigma-zero"}
+GOES_FAR = {"sigma-zero", "hopskipjump"}
 """Attacks whose points can lie nearer to the clean image of another example than to their own."""
 COUNTED_IN = {"square": "l2", "sigma-zero": "l0"}
 """The norm in which passes are counted, where it is not linf: there Square leaves out what it has evaluated."""
@@ -247,6 +255,8 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
         ("apgd-t", {"steps": 6, "targets": 9}, 1 + 4 * 7, 4 * 7),
         ("square", {"queries": 9, "restarts": 2}, 2 * 10, 0),
         ("sigma-zero", {"steps": 7}, 7, 7),
+        ("spsa", {"steps": 3, "samples": 20}, 3 * 41, 0),
+        ("random-search", {"queries": 9}, 9, 0),
     ],
 )
 def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, backwards):
@@ -259,7 +269,10 @@ def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, b
     assert result.backwards.tolist() == [backwards] * 2
 
 
-@pytest.mark.parametrize("use", [*ATTACKS, "torchattacks:MIFGSM", "torchattacks:DeepFool"])
+# All whose second evaluation lies inside the ball.
+@pytest.mark.parametrize(
+    "use", [*sorted(set(ATTACKS) - {"spsa", "hopskipjump"}), "torchattacks:MIFGSM", "torchattacks:DeepFool"]
+)
 def test_a_success_that_does_not_repeat_is_claimed_but_not_granted(use):
     class Fickle(Small):
         calls = 0
