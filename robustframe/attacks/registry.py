@@ -19,7 +19,11 @@ from robustframe.attacks.deepfool import DeepFool
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
+from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.pgd import PGD
+from robustframe.attacks.random_search import RandomSearch
+from robustframe.attacks.sigma_zero import SigmaZero
+from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, unknown
 from robustframe.userfile import load_user_file, load_user_function
@@ -36,6 +40,10 @@ ATTACKS: dict[str, type[Attack]] = {
     "fmn": FMN,
     "cw": CW,
     "deepfool": DeepFool,
+    "sigma-zero": SigmaZero,
+    "spsa": SPSA,
+    "random-search": RandomSearch,
+    "hopskipjump": HopSkipJump,
 }
 """Our own attacks, by the name a battery gives them."""
 

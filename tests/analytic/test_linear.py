@@ -35,6 +35,8 @@ ATTACKS = [
     ("fmn", {"steps": 40}, ["l1", "l2", "linf"]),
     ("cw", {"steps": 100, "searches": 6, "initial_weight": 0.01}, ["l2"]),
     ("deepfool", {}, ["l2", "linf"]),
+    ("spsa", {"steps": 20, "samples": 32}, ["l2", "linf"]),
+    ("hopskipjump", {"steps": 16}, ["l2", "linf"]),
     ("torchattacks:FGSM", {}, ["linf"]),
     ("torchattacks:PGD", {}, ["linf"]),
     ("torchattacks:MIFGSM", {}, ["linf"]),
@@ -240,3 +242,46 @@ def test_a_fixed_ball_that_the_box_cuts_is_broken_from_the_distance_on(use, sett
             result = attack.run(model, x[row : row + 1], y[row : row + 1], threat, Draws((0, use), 1))
             assert result.success.item() == (scale > 1)
             assert not (result.claimed & ~result.success).any()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize(("use", "settings"), [("sigma-zero", {"steps": 100})])
+def test_a_sparse_attack_changes_as_many_pixels_as_it_takes_and_not_one_less(use, settings, count):
+    model, x, y = linear("l2", 10)
+    weight = model[1].weight[1]
+    # What each pixel can give at most, and a boundary half way between what count - 1 and count pixels can.
+    gains = (weight * torch.where(weight > 0, 1 - x.flatten(1), -x.flatten(1))).sort(1, descending=True).values
+    least = gains[:, : count - 1].sum(1) + 0.5 * gains[:, count - 1]
+    attack = make_attack(use, settings)
+    for row in range(ROWS):
+        one = slice(row, row + 1)
+        with torch.no_grad():
+            model[1].bias[1] = -(x[one].flatten(1) @ weight).item() - least[row].item()
+        for eps, reached in ((count, True), (count - 1, False)):
+            if eps:
+                threat = ThreatModel(norm="l0", eps=float(eps))
+                result = attack.run(model, x[one], y[one], threat, Draws((0, use), 1))
+                assert result.success.item() == reached
+                assert not (result.claimed & ~result.success).any()
+        nearest = attack.run(model, x[one], y[one], ThreatModel(norm="l0", eps=16.0), Draws((0, use), 1), closest=True)
+        assert nearest.distance.item() == count
+
+
+@pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
+def test_random_points_reach_a_boundary_in_two_dimensions(norm):
+    model = nn.Linear(2, 2)
+    weight = torch.tensor([1.0, 0.6])
+    # In l0 one of two pixels has to go most of its way; no other change does it.
+    gain = 0.45 if norm == "l0" else DISTANCE[norm] * torch.linalg.vector_norm(weight, ord=DUAL[norm]).item()
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([torch.zeros(2), 8 * weight]))
+        model.bias.copy_(torch.tensor([0.0, -8 * (0.5 * weight.sum().item() + gain)]))
+    x, y = torch.full((ROWS, 2), 0.5), torch.zeros(ROWS, dtype=torch.long)
+    attack = make_attack("random-search", {"queries": 300})
+    for factor in (1.3, FAR):
+        eps = 1.0 if norm == "l0" else factor * DISTANCE[norm]
+        if norm == "l0" and factor == FAR:
+            with torch.no_grad():
+                model.bias[1] -= 8 * 0.1
+        result = attack.run(model, x, y, ThreatModel(norm=norm, eps=eps), Draws((0, norm), ROWS))
+        assert result.success.tolist() == [factor > 1] * ROWS
