@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
+    from robustframe.evidence import verify as verify
     from robustframe.pairs import Pair as Pair
     from robustframe.record import Record as Record
     from robustframe.threat import ThreatModel as ThreatModel
@@ -18,9 +19,10 @@ _HOMES = {
     "ThreatModel": "robustframe.threat",
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
+    "verify": "robustframe.evidence",
 }
 
-__all__ = ["Pair", "Record", "ThreatModel", "evaluate", "evaluate_recipe"]
+__all__ = ["Pair", "Record", "ThreatModel", "evaluate", "evaluate_recipe", "verify"]
 
 
 def __getattr__(name: str) -> Any:

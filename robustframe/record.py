@@ -10,6 +10,7 @@ from robustframe.errors import InputError
 
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
+EVIDENCE = "evidence.sha256"
 
 
 class Section(BaseModel):
@@ -116,6 +117,8 @@ class Record(Section):
     environment: Environment
     results: list[Result] | None = None
     verdicts_sha256: str | None = None
+    evidence_sha256: str | None = None
+    """Of ``evidence.sha256``, which holds the hash of every file of the run; null in records older than it."""
     flags: list[str] = Field(default_factory=list)
     """Sentences about what makes a number here doubtful."""
 

@@ -17,12 +17,23 @@ from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.environment import environment
+from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.models import Classifier, check_model
 from robustframe.evaluation.stages import Stage, make_stages
-from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, chunks, correct, parquet, slug
+from robustframe.evaluation.units import (
+    ATTACK_SCHEMA,
+    CLEAN_SCHEMA,
+    Unit,
+    chunks,
+    classifier_folder,
+    correct,
+    parquet,
+    slug,
+)
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.recipe import Battery, digest, user_files
 from robustframe.record import (
+    EVIDENCE,
     RECORD,
     VERDICTS,
     AttackEntry,
@@ -55,17 +66,45 @@ class Task:
     @property
     def hash(self) -> str:
         """SHA-256 of everything asked; two runs with the same hash are the same evaluation."""
-        return digest(
-            {
-                "robustframe": version("robustframe"),
-                "recipe": self.recipe,
-                # Without defaults, so that a new setting with one leaves old evaluations what they are.
-                "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in self.batteries],
-                "files": user_files(self.batteries, self.folder),
-                "data": self.data.sha256,
-                "classifiers": [classifier.entry.model_dump() for classifier in self.classifiers],
-            }
+        return run_hash(
+            version("robustframe"),
+            self.recipe,
+            self.batteries,
+            user_files(self.batteries, self.folder),
+            self.data.sha256,
+            [classifier.entry.model_dump() for classifier in self.classifiers],
         )
+
+
+def run_hash(
+    code: str,
+    recipe: dict[str, Any],
+    batteries: list[Battery],
+    files: dict[str, str],
+    data: str,
+    classifiers: list[dict[str, Any]],
+) -> str:
+    """Hash everything an evaluation asks: the version of the code, the recipe, and what it names.
+
+    Args:
+        code: version of robustframe.
+        recipe: as the record holds it.
+        batteries: with their content.
+        files: SHA-256 of each file of the user's that a battery names.
+        data: SHA-256 of the examples.
+        classifiers: their entries in the record.
+    """
+    return digest(
+        {
+            "robustframe": code,
+            "recipe": recipe,
+            # Without defaults, so that a new setting with one leaves old evaluations what they are.
+            "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in batteries],
+            "files": files,
+            "data": data,
+            "classifiers": classifiers,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -131,14 +170,17 @@ def run(
             result, rows = work.attack(classifier, threat, clean)
             results.append(result)
             verdicts.append(rows)
-    flags += [sentence for result in results for entry in result.attacks for sentence in _doubts(result, entry)]
+    flags += [sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)]
     table = parquet(pl.concat(verdicts))
     write_aside(folder / VERDICTS, table)
+    evidence = manifest(folder)
+    write_aside(folder / EVIDENCE, evidence)
     record = record.model_copy(
         update={
             "status": "complete",
             "results": results,
             "verdicts_sha256": hashlib.sha256(table).hexdigest(),
+            "evidence_sha256": hashlib.sha256(evidence).hexdigest(),
             "flags": flags,
         }
     )
@@ -226,7 +268,7 @@ class _Work:
                 continue
             skipped = stage.why_not(classifier.module)
             if skipped is not None:
-                entries.append(_attack_entry(stage, pl.DataFrame(schema=ATTACK_SCHEMA), skipped))
+                entries.append(attack_entry(stage, pl.DataFrame(schema=ATTACK_SCHEMA), skipped))
                 continue
             tables = []
             for number, index in enumerate(self.chunks):
@@ -238,7 +280,7 @@ class _Work:
                 tables.append(rows)
                 left = sum(int(each.sum()) for each in alive)
                 self._say(classifier, threat.label, stage.label, left)
-            entries.append(_attack_entry(stage, pl.concat(tables)))
+            entries.append(attack_entry(stage, pl.concat(tables)))
         result = Result(
             classifier=classifier.entry.name,
             threat=threat.label,
@@ -281,7 +323,7 @@ class _Work:
 
     def _place(self, classifier: Classifier, *parts: str) -> Path:
         at = self.task.classifiers.index(classifier)
-        return self.folder.joinpath("units", f"{at:02d}-{slug(classifier.entry.name)}", *parts)
+        return (self.folder / classifier_folder(at, classifier.entry.name)).joinpath(*parts)
 
     def _say(self, classifier: Classifier, threat: str, attack: str, survivors: int) -> None:
         self.done += 1
@@ -289,7 +331,7 @@ class _Work:
         self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
 
 
-def _doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
+def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
     """Sentences on what makes an attack's outcome doubtful."""
     what = f"{result.classifier}, {result.threat}: {entry.name or entry.use}"
     if entry.unverified:
@@ -303,7 +345,8 @@ def _doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
         yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
 
 
-def _attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
+def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
+    """Count what an attack did, from its rows."""
     return AttackEntry(
         battery=stage.battery.cited,
         position=stage.position,

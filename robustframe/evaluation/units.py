@@ -39,6 +39,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "_"
 
 
+def classifier_folder(position: int, name: str) -> Path:
+    """Return where the units of a classifier lie inside a run, from its place in the record and its name."""
+    return Path("units", f"{position:02d}-{slug(name)}")
+
+
 @dataclass(frozen=True)
 class Unit:
     """One chunk of examples under one attack (or the clean pass) on one classifier."""
@@ -58,14 +63,18 @@ class Unit:
         return self.stage / f"{self.chunk:05d}.safetensors"
 
     def load(self, schema: Mapping[str, object]) -> pl.DataFrame | None:
-        """Return the rows of a finished unit; ``None`` when it is not finished or its file is damaged."""
+        """Return the rows of a finished unit; ``None`` when it is not finished or its files are damaged."""
         if not self.table.is_file():
             return None
         try:
             rows = pl.read_parquet(io.BytesIO(self.table.read_bytes()))
         except (pl.exceptions.PolarsError, OSError):
             return None
-        return rows if dict(rows.schema) == dict(schema) else None
+        if dict(rows.schema) != dict(schema):
+            return None
+        # Images are written before rows, so successes without images were damaged afterwards.
+        broken = "success" in rows.columns and bool(rows["success"].any())
+        return None if broken and not self.images.is_file() else rows
 
     def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
         """Write the clean pass of a chunk."""

@@ -25,6 +25,7 @@ ROOMS = [
     ["record"],
     ["train"],
     ["evaluation"],
+    ["evidence"],
     ["statistics"],
     ["curve"],
     ["report"],

@@ -8,18 +8,17 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+from robustframe.cli.trust import verify
 from robustframe.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
-    from robustframe.evaluation import Moment
-    from robustframe.pairs import Progress
     from robustframe.record import Record
 
 app = typer.Typer(
@@ -34,11 +33,6 @@ list_app = typer.Typer(help="What can be named in recipes and batteries.", no_ar
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(list_app, name="list")
 
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
-Download = Annotated[bool, typer.Option("--download", help="Allow data to be downloaded.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def main() -> None:
     """Run the command line; every expected failure is a sentence and an exit status, never a trace."""
@@ -49,10 +43,10 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(2)
     except Interrupted:
-        _say("stopped; the same command continues")
+        say("stopped; the same command continues")
         sys.exit(3)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; there is nobody to tell.
@@ -100,7 +94,7 @@ def evaluate(
         place = Path("command line")
         task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
     folder = out or run_folder(task, runs)
-    with _Bar("units", task.name) as bar:
+    with Bar("units", task.name) as bar:
         record = run(task, folder, device=where, batch_size=batch_size, report=bar.moment)
     _finish(record, folder, as_json=as_json)
 
@@ -129,6 +123,9 @@ def publish(
     typer.echo(str(publish_run(run)))
 
 
+app.command()(verify)
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A training recipe's TOML file, or the name of a zoo pair.")],
@@ -143,11 +140,11 @@ def train(
     from robustframe.train import train as train_recipe
 
     stated = read_training_recipe(find_training_recipe(recipe))
-    with _Bar("batches", stated.name) as bar:
+    with Bar("batches", stated.name) as bar:
         card = train_recipe(
             stated, out, device=pick_device(device), root=data_root, download=download, report=bar.progress
         )
-    _say(f"evaluate it with: robustframe evaluate --model card:{card}")
+    say(f"evaluate it with: robustframe evaluate --model card:{card}")
     typer.echo(str(card))
 
 
@@ -173,7 +170,7 @@ def frame(
     typer.echo(text, nl=False)
     if plot is not None:
         plot_gram(built, plot, f"|Gram| of {report.name}: largest inner product of each pair of filters")
-        _say(f"plot: {plot}")
+        say(f"plot: {plot}")
 
 
 @zoo_app.command("list")
@@ -271,8 +268,8 @@ def _finish(record: "Record", folder: Path, *, as_json: bool) -> None:
     files = write_tables(result, folder)
     typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
     for flag in record.flags:
-        _say(f"flag: {flag}")
-    _say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
+        say(f"flag: {flag}")
+    say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
 
 
 def _refuse_with_recipe(**options: object) -> None:
@@ -294,41 +291,3 @@ def _validated(model: type[Any], content: dict[str, Any]) -> Any:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-class _Bar:
-    """A progress bar on stderr, quiet when that is no terminal."""
-
-    def __init__(self, unit: str, name: str) -> None:
-        from tqdm import tqdm
-
-        make: Callable[..., Any] = tqdm
-        self.bar = make(desc=name, unit=f" {unit}", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bar.close()
-
-    def moment(self, now: "Moment") -> None:
-        self.bar.total = now.units
-        self.bar.set_description_str(f"{now.classifier} {now.threat} {now.attack}", refresh=False)
-        self.bar.set_postfix_str(f"{now.survivors} survivors, robust {100 * now.robust_accuracy:.1f} %", refresh=False)
-        self.bar.update(1)
-
-    def progress(self, now: "Progress") -> None:
-        self.bar.total = now.batches
-        if now.batch == 1:
-            self.bar.reset(total=now.batches)
-        self.bar.set_description_str(f"epoch {now.epoch}", refresh=False)
-        self.bar.set_postfix_str(f"loss {now.loss:.3f}, accuracy {100 * now.accuracy:.1f} %", refresh=False)
-        self.bar.update(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,44 @@
+"""The commands that say whether a number is believable: verify, compare, doctor."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+
+RecipeFolder = Annotated[
+    Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
+]
+BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
+
+
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
+    folder: RecipeFolder = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    data_root: DataRoot = None,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a run's stored images on its exact models, derive its counts anew, and name whatever differs."""
+    from robustframe.evidence import verify as verify_run
+
+    with Bar("parts", "verify") as bar:
+        found = verify_run(
+            run,
+            device=device,
+            batch_size=batch_size,
+            folder=folder,
+            data_root=data_root,
+            download=download,
+            report=bar.verified,
+        )
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found).rstrip("\n"))
+    if strict and not found.whole:
+        say("something could not be checked, and --strict asks for everything")
+    if not found.ok or (strict and not found.whole):
+        raise typer.Exit(1)

@@ -1,0 +1,56 @@
+"""The files of a run bound to its record: one line a file, in the form that ``sha256sum -c`` reads."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from robustframe.errors import InputError
+from robustframe.record import EVIDENCE, VERDICTS
+
+_KINDS = (".parquet", ".safetensors")
+_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+
+
+def bound_files(folder: Path) -> list[str]:
+    """Return the files of a run that its record answers for, relative to its folder, in order."""
+    units = (path for path in (folder / "units").rglob("*") if path.suffix in _KINDS and path.is_file())
+    verdicts = [folder / VERDICTS] if (folder / VERDICTS).is_file() else []
+    return sorted(path.relative_to(folder).as_posix() for path in (*units, *verdicts))
+
+
+def manifest(folder: Path) -> bytes:
+    """Write the hashes of a run's files down, the same bytes for the same files.
+
+    Args:
+        folder: the run's folder; the verdicts and every table and image file below ``units/`` count.
+
+    Returns:
+        The content of ``evidence.sha256``; its own SHA-256 stands in the record.
+    """
+    return "".join(f"{sha256(folder / name)}  {name}\n" for name in bound_files(folder)).encode()
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Read the hash of each file from ``evidence.sha256``.
+
+    Raises:
+        InputError: when it cannot be read, or a line of it is no hash with a file.
+    """
+    path = folder / EVIDENCE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read; evaluate again, or copy the run again") from error
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise InputError(f"{path}, line {number} is no SHA-256 with a file name; copy the run again")
+        found[match[2]] = match[1]
+    return found
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

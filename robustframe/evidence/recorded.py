@@ -1,0 +1,138 @@
+"""Does the record follow from what it names: its hash, batteries, examples and models."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from robustframe.attacks.registry import settings_of
+from robustframe.errors import InputError
+from robustframe.evaluation.engine import run_hash
+from robustframe.evidence.findings import Check, Finding, check
+from robustframe.evidence.run import Run
+from robustframe.evidence.sources import Sources
+from robustframe.recipe import Battery, load_battery, user_files
+from robustframe.record import RECORD, Section
+
+
+def check_record(run: Run) -> Check:
+    """Hash what the record asks, and see whether its parts name the same evaluation."""
+    return check("record", "its hash follows from recipe, batteries, examples, weights and version", _record(run))
+
+
+def _record(run: Run) -> Iterator[Finding]:
+    record, recipe = run.record, run.record.recipe
+    # The entries as the file has them: a field that this version adds was not hashed then.
+    expected = run_hash(
+        record.environment.robustframe,
+        recipe,
+        run.batteries,
+        user_files(run.batteries, run.recipe_folder),
+        record.data.sha256,
+        run.raw["classifiers"],
+    )
+    if record.hash != expected:
+        yield Finding(
+            RECORD,
+            None,
+            f"the hash of what it asks is {expected[:16]}, it says {record.hash[:16]}; recipe, batteries, data, "
+            "classifiers or version were edited",
+        )
+    if recipe.get("name", record.name) != record.name:
+        yield Finding(RECORD, None, f"it is named {record.name!r}, its recipe {recipe['name']!r}")
+    names = [entry.name for entry in record.classifiers]
+    expected_results = [(name, threat.label) for name in names for threat in run.threats]
+    found = [(result.classifier, result.threat) for result in record.results or []]
+    for missing in [each for each in expected_results if each not in found]:
+        yield Finding(RECORD, None, f"it has no result for {missing[0]} under {missing[1]}")
+    for extra in [each for each in found if each not in expected_results]:
+        yield Finding(RECORD, None, f"it has a result for {extra[0]} under {extra[1]}, which it does not ask")
+    if len(set(found)) < len(found):
+        yield Finding(RECORD, None, "it has two results for one classifier and threat")
+
+
+def check_batteries(run: Run) -> Check:
+    """Compare the batteries with those of that name here, and the attacks' settings with the batteries."""
+    unknown: list[str] = []
+    findings = [*_batteries(run, unknown), *_settings(run)]
+    what = "content as it is here under that name, every attack with its settings"
+    if unknown:
+        what += f"; not here to compare: {', '.join(unknown)}"
+    return check("batteries", what, findings)
+
+
+def _batteries(run: Run, unknown: list[str]) -> Iterator[Finding]:
+    asked = run.record.recipe.get("battery")
+    if not isinstance(asked, list) or len(asked) != len(run.batteries):
+        yield Finding(RECORD, None, f"its recipe asks for the batteries {asked!r}, it holds {len(run.batteries)}")
+        return
+    for given, held in zip(asked, run.batteries):
+        if not str(given).endswith(".toml") and given not in (held.name, held.cited):
+            # A run from Python cites a battery of the user's without saying where its file is.
+            yield Finding(RECORD, None, f"its recipe asks for {given}, it holds {held.cited}")
+            continue
+        try:
+            here = load_battery(held.cited if given == held.name else given, folder=run.recipe_folder)
+        except InputError:
+            unknown.append(str(given))
+            continue
+        if _content(here) != _content(held):
+            yield Finding(
+                RECORD, None, f"{held.cited} is not the battery of that name here; a published one never changes"
+            )
+
+
+def _content(battery: Battery) -> dict[str, Any]:
+    return battery.model_dump(by_alias=True)
+
+
+def _settings(run: Run) -> Iterator[Finding]:
+    for result in run.record.results or []:
+        stages = [
+            stage for stage in run.stages if any(stage.runs_for(t) for t in run.threats if t.label == result.threat)
+        ]
+        where = f"{result.classifier}, {result.threat}"
+        if len(stages) != len(result.attacks):
+            counts = f"{len(result.attacks)} attacks, the batteries have {len(stages)}"
+            yield Finding(RECORD, None, f"{where}: it lists {counts} for this threat")
+            continue
+        for stage, entry in zip(stages, result.attacks):
+            stated = (entry.battery, entry.position, entry.use, entry.name)
+            if stated != (stage.battery.cited, stage.position, stage.spec.use, stage.spec.name):
+                yield Finding(RECORD, None, f"{where}: it lists {entry.use} where {stage.label} stands")
+            elif entry.settings != settings_of(stage.attack):
+                yield Finding(RECORD, None, f"{where}: the settings of {stage.label} are not those of its battery")
+
+
+def check_data(run: Run, sources: Sources) -> Check:
+    """Compare the examples with those that the record says were attacked."""
+    data, entry = sources.data, run.record.data
+    now = {"use": data.name, "split": data.split, "count": len(data), "sha256": data.sha256}
+    now["classes"] = list(data.classes)
+    findings = [Finding(RECORD, None, f"data.{text}") for text in _differences(now, entry)]
+    return check("data", f"{entry.use} {entry.split}, {entry.count:,} examples, SHA-256 {entry.sha256[:16]}", findings)
+
+
+def check_models(run: Run, sources: Sources) -> Check:
+    """Compare the models with those that the record says were attacked."""
+    entries, now = run.record.classifiers, [each.entry for each in sources.classifiers]
+    findings = []
+    if len(entries) != len(now):
+        findings.append(Finding(RECORD, None, f"it lists {len(entries)} classifiers, its recipe names {len(now)}"))
+    for position, (entry, here) in enumerate(zip(entries, now)):
+        findings += [
+            Finding(RECORD, None, f"classifiers[{position}] ({entry.name}): {text}")
+            for text in _differences(here.model_dump(), entry)
+        ]
+    return check("models", f"{len(entries)} classifiers with their weights' SHA-256", findings)
+
+
+def _differences(now: dict[str, Any], entry: Section) -> Iterator[str]:
+    for key, value in entry.model_dump().items():
+        if value != now[key]:
+            found, stated = _short(now[key]), _short(value)
+            other = "; these are other weights" if key == "sha256" and "model" in now else ""
+            yield f"{key} is {found} now, the record says {stated}{other}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 70 else f"{text[:64]}..."

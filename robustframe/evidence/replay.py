@@ -1,0 +1,184 @@
+"""The exact model, shown every clean and every stored adversarial image again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from robustframe.calls import borrowed, call_in_batches, predict
+from robustframe.evaluation.environment import environment
+from robustframe.evaluation.models import Classifier
+from robustframe.evaluation.units import Unit
+from robustframe.evidence.findings import Finding
+from robustframe.evidence.run import Run
+from robustframe.evidence.sources import Sources
+from robustframe.evidence.units import Attacked
+from robustframe.threat import ThreatModel
+
+_SAME, _ELSEWHERE = 1e-5, 1e-3
+"""Lead of one logit over another, as a share of the largest, that rounding explains: with the kernels that the run
+used, and with those of another device or another release of torch."""
+_DISTANCE = 1e-9
+"""Relative; both are summed in float64."""
+
+
+@dataclass
+class Tally:
+    """How much was replayed."""
+
+    images: int = 0
+    ties: int = 0
+    """Predictions that differ by no more than rounding explains."""
+
+
+class Replayer:
+    """Replays on the exact models, which come back as they were.
+
+    Args:
+        run: the run.
+        sources: its examples and models.
+        batch_size: rows of one model call at most.
+    """
+
+    def __init__(self, run: Run, sources: Sources, batch_size: int) -> None:
+        self.run, self.sources, self.batch_size = run, sources, batch_size
+        here, then = environment(sources.device), run.record.environment
+        alike = (here.device, here.torch, here.platform) == (then.device, then.torch, then.platform)
+        self.rounding = _SAME if alike else _ELSEWHERE
+        self.tally = Tally()
+
+    def repeats_itself(self, classifier: Classifier) -> bool:
+        """Whether a classifier answers the same images the same way twice."""
+        few = self.sources.data.images[:32].to(self.sources.device)
+        with borrowed(classifier.module) as model, torch.no_grad():
+            one, two = (call_in_batches(model, few, self.batch_size) for _ in range(2))
+        return torch.equal(one, two)
+
+    def clean(self, classifier: Classifier, rows: pl.DataFrame, where: str, column: str) -> Iterator[Finding]:
+        """Replay clean images: their labels, and the predictions in a column of a table with ``index``."""
+        data = self.sources.data
+        rows = rows.filter(pl.col("index").is_between(0, len(data) - 1))
+        index = _column(rows, "index")
+        for at in (_column(rows, "label") != data.labels[index]).nonzero().flatten().tolist():
+            stated = int(rows["label"][at])
+            yield Finding(where, int(index[at]), f"its label is {int(data.labels[index[at]])}, the table says {stated}")
+        if len(index):
+            logits = self._logits(classifier, data.images[index])
+            yield from self._predictions(where, index, _column(rows, column), logits, "the clean image")
+
+    def stored(self, classifier: Classifier, attacked: Attacked, unit: Unit, rows: pl.DataFrame) -> Iterator[Finding]:
+        """Replay the stored images of one unit: finite, box, ball, distance, and the prediction of the exact model."""
+        where = self.run.where(unit.images)
+        successes = rows.filter("success")
+        if not len(successes) or not unit.images.is_file():
+            return
+        images = _read(unit, tuple(self.sources.data.images.shape[1:]))
+        if isinstance(images, str):
+            yield Finding(where, None, images)
+            return
+        found, expected = images["index"], _column(successes, "index")
+        if not torch.equal(found, expected):
+            yield from _misplaced(where, found, expected)
+            return
+        if bool((expected < 0).any()) or int(expected.max()) >= len(self.sources.data):
+            # The table's own check has named them.
+            return
+        adversarial = images["adversarial"]
+        clean = self.sources.data.images[expected]
+        self.tally.images += len(expected)
+        allowed = attacked.threat.contains(clean, adversarial)
+        yield from _not_allowed(where, attacked.threat, expected, clean, adversarial, allowed)
+        yield from _distances(self.run.where(unit.table), successes, attacked.threat.distance(clean, adversarial))
+        finite = adversarial.flatten(1).isfinite().all(1)
+        if finite.any():
+            logits = self._logits(classifier, adversarial[finite])
+            labels, stated = self.sources.data.labels[expected][finite], _column(successes, "prediction")[finite]
+            yield from self._breaks(where, expected[finite], labels, logits)
+            table = self.run.where(unit.table)
+            yield from self._predictions(table, expected[finite], stated, logits, "the stored image")
+
+    def _logits(self, classifier: Classifier, images: Tensor) -> Tensor:
+        with borrowed(classifier.module) as model, torch.no_grad():
+            return call_in_batches(model, images.to(self.sources.device), self.batch_size).cpu()
+
+    def _breaks(self, where: str, index: Tensor, labels: Tensor, logits: Tensor) -> Iterator[Finding]:
+        """Stored images that the exact model classifies right, by more than rounding."""
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        lead = logits.gather(1, labels[:, None]).squeeze(1) - others
+        right = (predict(logits) == labels) & (lead > self._rounding_of(logits))
+        for at in right.nonzero().flatten().tolist():
+            yield Finding(where, int(index[at]), f"no break: the exact model classifies it right, as {int(labels[at])}")
+
+    def _predictions(self, where: str, index: Tensor, stated: Tensor, logits: Tensor, what: str) -> Iterator[Finding]:
+        now = predict(logits)
+        possible = stated.clamp(0, logits.shape[1] - 1)
+        lag = logits.amax(1) - logits.gather(1, possible[:, None]).squeeze(1)
+        differs = now != stated
+        tie = differs & (stated == possible) & (lag <= self._rounding_of(logits))
+        self.tally.ties += int(tie.sum())
+        for at in (differs & ~tie).nonzero().flatten().tolist():
+            text = f"the exact model says {int(now[at])} for {what}, the table {int(stated[at])}"
+            yield Finding(where, int(index[at]), text)
+
+    def _rounding_of(self, logits: Tensor) -> Tensor:
+        return self.rounding * logits.abs().amax(1).clamp_min(1)
+
+
+def _read(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
+    """Read the images of a unit, or say in a sentence why not."""
+    try:
+        tensors = load_tensors(unit.images.read_bytes())
+    except (SafetensorError, OSError):
+        return "it cannot be read: truncated, or no safetensors file"
+    if set(tensors) != {"adversarial", "index"}:
+        return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"
+    images, index = tensors["adversarial"], tensors["index"]
+    if images.dtype != torch.float32 or tuple(images.shape[1:]) != shape or index.shape != images.shape[:1]:
+        return (
+            f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {shape}"
+        )
+    return tensors
+
+
+def _misplaced(where: str, found: Tensor, expected: Tensor) -> Iterator[Finding]:
+    stored, wanted = found.tolist(), expected.tolist()
+    twice = sorted({index for index in stored if stored.count(index) > 1})
+    yield from (Finding(where, index, "its image is stored more than once") for index in twice)
+    yield from (Finding(where, i, "an image of no claimed success") for i in sorted(set(stored) - set(wanted)))
+    yield from (
+        Finding(where, i, "a claimed success without a stored image") for i in sorted(set(wanted) - set(stored))
+    )
+    if not twice and set(stored) == set(wanted):
+        yield Finding(where, None, "its images are in another order than the table's successes")
+
+
+def _not_allowed(
+    where: str, threat: ThreatModel, index: Tensor, clean: Tensor, images: Tensor, allowed: Tensor
+) -> Iterator[Finding]:
+    for at in (~allowed).nonzero().flatten().tolist():
+        image = images[at]
+        if not image.isfinite().all():
+            text = "the stored image holds NaN or infinity"
+        elif image.min() < threat.low or image.max() > threat.high:
+            found = f"[{float(image.min()):.6g}, {float(image.max()):.6g}]"
+            text = f"the stored image leaves the box [{threat.low:g}, {threat.high:g}]: it lies in {found}"
+        else:
+            distance = float(threat.distance(clean[at : at + 1], images[at : at + 1]))
+            text = f"the stored image lies outside the ball: {distance:.6g} from the clean one, {threat.label} allowed"
+        yield Finding(where, int(index[at]), text)
+
+
+def _distances(where: str, rows: pl.DataFrame, measured: Tensor) -> Iterator[Finding]:
+    stated = torch.from_numpy(rows["distance"].to_numpy().copy())
+    same = (measured - stated).abs() <= _DISTANCE * measured.abs().clamp_min(1e-3)
+    for at in (~same & measured.isfinite()).nonzero().flatten().tolist():
+        text = f"the stored image is at distance {float(measured[at]):.6g}, the table says {float(stated[at]):.6g}"
+        yield Finding(where, int(rows["index"][at]), text)
+
+
+def _column(rows: pl.DataFrame, name: str) -> Tensor:
+    return torch.from_numpy(rows[name].to_numpy().copy())

@@ -1,0 +1,83 @@
+"""What a record names, loaded again: examples and exact models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from robustframe.data import Dataset, from_arrays, load
+from robustframe.errors import InputError
+from robustframe.evaluation.models import Classifier, classify, load_models
+from robustframe.evidence.run import Run
+from robustframe.recipe import ModelSpec, Recipe
+from robustframe.record import RECORD
+
+MADE_IN_PYTHON = "evaluated from Python; robustframe.verify(folder, model=..., x=..., y=...) checks them"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The examples and the models of a run, as they are now."""
+
+    data: Dataset
+    classifiers: list[Classifier]
+    device: torch.device
+
+
+def made_in_python(run: Run) -> bool:
+    """Whether a run came from `robustframe.evaluate`, whose record names no model that could be loaded."""
+    return "model" not in run.record.recipe
+
+
+def load_sources(run: Run, *, device: torch.device, root: Path | None = None, download: bool = False) -> Sources:
+    """Load what a run's recipe names.
+
+    Args:
+        run: a run of a recipe.
+        device: where the models go.
+        root: where data that does not ship lies.
+        download: allow data to be downloaded.
+
+    Raises:
+        InputError: when the recipe does not read, or a model or the data cannot be loaded.
+    """
+    try:
+        recipe = Recipe.model_validate(run.record.recipe)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{run.folder / RECORD}: recipe.{key}: {first['msg']}") from None
+    data = load(recipe.data.use, recipe.data.split, root=root, download=download)
+    if recipe.data.count is not None:
+        data = data.first(recipe.data.count)
+    try:
+        classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device)
+    except InputError as error:
+        relative = [spec.use for spec in recipe.model if _relative(spec.use)]
+        hint = f"; paths are looked up in {run.recipe_folder.resolve()}, --folder names another" if relative else ""
+        raise InputError(f"a model of {run.folder} cannot be loaded: {error}{hint}") from error
+    return Sources(data, classifiers, device)
+
+
+def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
+    """Take the model and the images of a run that was made with `robustframe.evaluate`.
+
+    Raises:
+        InputError: when the run names its own, or the images are none.
+    """
+    if not made_in_python(run):
+        raise InputError(f"{run.folder} is the run of a recipe, which names its models and data; leave model, x, y out")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    parameter = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    name = run.record.classifiers[0].model if run.record.classifiers else "model"
+    return Sources(from_arrays(x, y), classify(model, name, ModelSpec(use="python")), device)
+
+
+def _relative(use: str) -> bool:
+    kind, _, place = use.partition(":")
+    return kind in ("card", "file") and not Path(place).is_absolute()

@@ -1,0 +1,237 @@
+"""The units of a run read back: is every table there, whole, and about the examples that had to meet the attack."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from robustframe.errors import InputError
+from robustframe.evaluation.manifest import bound_files, read_manifest, sha256
+from robustframe.evaluation.stages import Stage
+from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
+from robustframe.evidence.findings import Check, Finding, check, left_out
+from robustframe.evidence.run import Run
+from robustframe.evidence.sources import Sources
+from robustframe.record import EVIDENCE, RECORD, VERDICTS
+from robustframe.threat import ThreatModel
+
+Tables = list[pl.DataFrame | None]
+"""One table a chunk; `None` where it is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One attack on one classifier under one threat."""
+
+    position: int
+    """Of the classifier in the record."""
+    threat: ThreatModel
+    stage: Stage
+    skipped: str | None
+    """Why it was not run for this classifier; it has no units then."""
+    units: list[Unit]
+    tables: Tables
+
+
+@dataclass
+class Stored:
+    """Everything that the units of a run hold."""
+
+    clean: list[tuple[list[Unit], Tables]] = field(default_factory=list)
+    attacked: list[Attacked] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_units(run: Run, sources: Sources | None) -> Stored:
+    """Read every table of a run, and note what is missing, damaged or impossible in it.
+
+    Args:
+        run: the run, with units.
+        sources: its models; without them the record says which attacks were left out for a classifier.
+    """
+    stored = Stored()
+    for position in range(len(run.record.classifiers)):
+        units = [run.clean_unit(position, number) for number in range(len(run.chunks))]
+        clean = [_read(run, unit, CLEAN_SCHEMA, stored) for unit in units]
+        for unit, rows, index in zip(units, clean, run.chunks):
+            if rows is not None:
+                stored.findings += _index(run, unit, rows, index, "the chunk's")
+        stored.clean.append((units, clean))
+        for threat in run.threats:
+            _read_attacks(run, sources, position, threat, clean, stored)
+    return stored
+
+
+def _read_attacks(
+    run: Run, sources: Sources | None, position: int, threat: ThreatModel, clean: Tables, stored: Stored
+) -> None:
+    right = [None if rows is None else index[_right(rows, index)] for rows, index in zip(clean, run.chunks)]
+    alive = list(right)
+    for stage in run.stages:
+        if not stage.runs_for(threat):
+            continue
+        skipped = _skipped(run, sources, position, threat, stage)
+        numbers = range(0 if skipped else len(run.chunks))
+        units = [run.attack_unit(position, threat.label, stage.label, number) for number in numbers]
+        tables = [_read(run, unit, ATTACK_SCHEMA, stored) for unit in units]
+        for number, (unit, rows) in enumerate(zip(units, tables)):
+            entering = right[number] if stage.battery.closest else alive[number]
+            if rows is None:
+                # Nobody knows who survived this, so what follows is held to less.
+                alive[number] = None
+                continue
+            if entering is not None:
+                who = "those that were classified right and" if stage.battery.closest else "survivors that"
+                stored.findings += _index(run, unit, rows, entering, f"{who} had to meet this attack")
+            stored.findings += _outcomes(run, unit, rows, clean[number], threat)
+            broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
+            if (before := alive[number]) is not None:
+                alive[number] = before[~torch.isin(before, broken)]
+        stored.attacked.append(Attacked(position, threat, stage, skipped, units, tables))
+
+
+def _right(rows: pl.DataFrame, index: Tensor) -> Tensor:
+    """Which examples of a chunk are classified right, whatever else its table holds."""
+    known = torch.from_numpy(rows["index"].to_numpy().copy())[correct(rows)]
+    return torch.isin(index, known)
+
+
+def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatModel, stage: Stage) -> str | None:
+    if sources is not None and position < len(sources.classifiers):
+        return stage.why_not(sources.classifiers[position].module)
+    name = run.record.classifiers[position].name
+    entries = [
+        entry
+        for result in run.record.results or []
+        if (result.classifier, result.threat) == (name, threat.label)
+        for entry in result.attacks
+        if (entry.battery, entry.position) == (stage.battery.cited, stage.position)
+    ]
+    return entries[0].skipped if entries else None
+
+
+def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored) -> pl.DataFrame | None:
+    where = run.where(unit.table)
+    if not unit.table.is_file():
+        stored.findings.append(Finding(where, None, "this unit is missing"))
+        return None
+    try:
+        rows = pl.read_parquet(unit.table)
+    except (pl.exceptions.PolarsError, OSError):
+        stored.findings.append(Finding(where, None, "it cannot be read: truncated, or no Parquet file"))
+        return None
+    if dict(rows.schema) != dict(schema):
+        stored.findings.append(
+            Finding(where, None, f"its columns are {', '.join(rows.columns)}, not {', '.join(schema)}")
+        )
+        return None
+    if holes := [name for name in rows.columns if rows[name].null_count()]:
+        stored.findings.append(Finding(where, None, f"there are empty cells in {', '.join(holes)}"))
+        return None
+    return rows
+
+
+def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str) -> Iterator[Finding]:
+    where, found = run.where(unit.table), rows["index"]
+    if found.to_list() == expected.tolist():
+        return
+    wanted = set(expected.tolist())
+    twice = found.filter(found.is_duplicated()).unique().sort()
+    yield from (Finding(where, index, "it stands here more than once") for index in twice)
+    yield from (Finding(where, index, f"it is here, but not one of {who}") for index in sorted(set(found) - wanted))
+    yield from (Finding(where, index, f"it is missing; it is one of {who}") for index in sorted(wanted - set(found)))
+    if not len(twice) and set(found) == wanted:
+        yield Finding(where, None, "its examples are in another order")
+
+
+def _outcomes(
+    run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel
+) -> Iterator[Finding]:
+    """Rows that no attack leaves behind, whatever the model."""
+    where = run.where(unit.table)
+    if clean is not None:
+        labels = clean.select("index", "label").unique("index")
+        rows = rows.join(labels, on="index", how="left", maintain_order="left")
+    else:
+        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("label"))
+    success, claimed, distance = pl.col("success"), pl.col("claimed"), pl.col("distance")
+    right = pl.col("prediction") == pl.col("label")
+    # A hair wider than the ball that the images themselves are held to.
+    outside = ~distance.is_between(0, threat.eps * (1 + 1e-3) + 1e-3)
+    least = pl.min_horizontal("forwards", "backwards", "zero_gradients", "nonfinite_gradients")
+    kinds: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
+        (success & ~claimed, lambda row: "a success that the search did not claim"),
+        (success & right, lambda row: f"a success whose prediction is its label, {row['label']}"),
+        (~claimed & ~right, lambda row: f"no success, yet its prediction is {row['prediction']}"),
+        (outside, lambda row: f"its distance {row['distance']:.6g} is none inside {threat.label}"),
+        (least < 0, lambda row: "a count of passes is below 0"),
+    ]
+    for bad, sentence in kinds:
+        yield from (Finding(where, row["index"], sentence(row)) for row in rows.filter(bad).iter_rows(named=True))
+    if bool(rows["success"].any()) != unit.images.is_file():
+        there = "it has successes, but their images are missing"
+        yield Finding(
+            run.where(unit.images), None, there if rows["success"].any() else "images of a unit without a success"
+        )
+
+
+def check_units(run: Run, stored: Stored) -> Check:
+    """Say what reading the units brought up."""
+    tables = [rows for _, clean in stored.clean for rows in clean]
+    tables += [rows for each in stored.attacked for rows in each.tables]
+    return check("units", f"{len(tables):,} tables, each with the examples that had to be in it", stored.findings)
+
+
+def check_files(run: Run, stored: Stored) -> Check:
+    """Hash every file and compare it with the manifest, whose own hash stands in the record."""
+    expected, there = run.record.evidence_sha256, (run.folder / EVIDENCE).is_file()
+    if expected is None and not there:
+        return left_out("files", "the record is older than the hashes of files; their content is checked all the same")
+    if not there:
+        return check("files", "", [Finding(EVIDENCE, None, "it is missing; the record names its hash")])
+    findings = []
+    if sha256(run.folder / EVIDENCE) != expected:
+        findings.append(Finding(EVIDENCE, None, "its hash is not the one in the record"))
+    try:
+        stated = read_manifest(run.folder)
+    except InputError as error:
+        return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
+    findings += _hashes(run, stated)
+    known = {VERDICTS, *_explained(run, stored)}
+    findings += [
+        Finding(name, None, "nothing in the record explains this file")
+        for name in bound_files(run.folder)
+        if name not in known
+    ]
+    return check("files", f"SHA-256 of {len(stated):,} files, bound to the record by {EVIDENCE}", findings)
+
+
+def _hashes(run: Run, stated: dict[str, str]) -> Iterator[Finding]:
+    there = set(bound_files(run.folder))
+    for name, expected in stated.items():
+        if name not in there:
+            yield Finding(name, None, f"{EVIDENCE} lists it, but it is missing")
+        elif sha256(run.folder / name) != expected:
+            yield Finding(name, None, f"its hash is not the one in {EVIDENCE}")
+    yield from (Finding(name, None, f"{EVIDENCE} does not list it") for name in sorted(there - set(stated)))
+
+
+def _explained(run: Run, stored: Stored) -> Iterator[str]:
+    for units, _ in stored.clean:
+        yield from (run.where(unit.table) for unit in units)
+    for each in stored.attacked:
+        for unit in each.units:
+            yield from (run.where(path) for path in (unit.table, unit.images))
+
+
+def verdict_hash(run: Run) -> Iterator[Finding]:
+    """Compare the verdicts with their hash in the record."""
+    path = run.folder / VERDICTS
+    if not Path(path).is_file():
+        yield Finding(VERDICTS, None, "it is missing")
+    elif sha256(path) != run.record.verdicts_sha256:
+        yield Finding(VERDICTS, None, f"its hash is not the one in {RECORD}")

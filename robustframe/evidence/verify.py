@@ -1,0 +1,179 @@
+"""A run replayed without any attack: every claimed break is shown to the exact model again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from torch import nn
+
+from robustframe.calls import DEFAULT_BATCH
+from robustframe.evaluation.api import pick_device
+from robustframe.evaluation.models import Classifier, check_model
+from robustframe.evidence.findings import Check, Finding, Verification, check, left_out
+from robustframe.evidence.recorded import check_batteries, check_data, check_models, check_record
+from robustframe.evidence.replay import Replayer
+from robustframe.evidence.run import Run, read_run
+from robustframe.evidence.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources, made_in_python
+from robustframe.evidence.units import Stored, check_files, check_units, read_units
+from robustframe.evidence.verdicts import check_copy, check_counts, check_verdicts
+from robustframe.record import RECORD, VERDICTS
+
+_COPY = "no images are stored with a published copy; verify the run's own folder for them"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a verification is, after each classifier and attack."""
+
+    done: int
+    parts: int
+    what: str
+
+
+Report = Callable[[Progress], None]
+
+
+def verify(
+    run: str | Path,
+    model: nn.Module | None = None,
+    x: Any = None,
+    y: Any = None,
+    *,
+    device: str = "auto",
+    batch_size: int = DEFAULT_BATCH,
+    folder: str | Path | None = None,
+    data_root: Path | None = None,
+    download: bool = False,
+    report: Report = lambda progress: None,
+) -> Verification:
+    """Replay a run without any attack, and name everything that is not as its record says.
+
+    Every stored adversarial image must be finite, inside box and ball, and misclassified by the exact model, as the
+    tables say; clean predictions are replayed; verdicts, counts and flags are derived anew; and the hashes of files,
+    examples, weights and recipe are compared. It cannot show that an example without a break was attacked as stated:
+    for that, evaluate again, which ends in the same bytes.
+
+    Args:
+        run: the run's folder, or the published copy of one (record and verdicts only).
+        model: for a run of `robustframe.evaluate`, the model that was given there.
+        x: likewise the images, shape (n, ...).
+        y: likewise the labels, shape (n,).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``; of models that the recipe names.
+        batch_size: rows of one model call at most.
+        folder: what paths in the recipe are relative to; the working directory when ``None``.
+        data_root: where data that does not ship lies.
+        download: allow data to be downloaded.
+        report: called after each part.
+
+    Returns:
+        The checks with everything that differs; ``ok`` says whether all that could be checked holds.
+
+    Raises:
+        InputError: when there is nothing to check: no complete run of this schema, or its models or data do not load.
+    """
+    read = read_run(run, None if folder is None else Path(folder))
+    sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
+    checks = [check_record(read), check_batteries(read)]
+    if sources is None:
+        checks += [left_out("data", MADE_IN_PYTHON), left_out("models", MADE_IN_PYTHON)]
+    else:
+        checks += [check_data(read, sources), check_models(read, sources)]
+    replayer = None if sources is None else Replayer(read, sources, batch_size)
+    if read.stored:
+        stored = read_units(read, sources)
+        checks += [check_files(read, stored), check_units(read, stored)]
+        checks += _replay(read, stored, replayer, report)
+        checks += [check_verdicts(read, stored), check_counts(read, stored)]
+    else:
+        checks += _replay_copy(read, replayer)
+    return Verification(
+        run=str(read.folder),
+        title=f"{read.record.name}-{read.record.hash[:8]}, {read.record.data.use} {read.record.data.split}, "
+        f"{read.record.data.count:,} examples",
+        claimed=sum(entry.broken for result in read.record.results or [] for entry in result.attacks),
+        replayed=0 if replayer is None else replayer.tally.images,
+        checks=tuple(checks),
+    )
+
+
+def _sources(
+    run: Run, model: nn.Module | None, x: Any, y: Any, *, device: str, root: Path | None, download: bool
+) -> Sources | None:
+    if model is not None:
+        return given_sources(run, model, x, y)
+    if made_in_python(run):
+        return None
+    return load_sources(run, device=pick_device(device), root=root, download=download)
+
+
+def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report) -> list[Check]:
+    if replayer is None:
+        return [left_out("clean", MADE_IN_PYTHON), left_out("images", MADE_IN_PYTHON)]
+    clean: list[Finding] = []
+    images: list[Finding] = []
+    fickle: list[str] = []
+    parts = len(stored.clean) + len(stored.attacked)
+    for position, classifier in enumerate(replayer.sources.classifiers[: len(stored.clean)]):
+        clean += _missing_flags(run, replayer, classifier)
+        if not replayer.repeats_itself(classifier):
+            fickle.append(classifier.entry.name)
+            continue
+        units, tables = stored.clean[position]
+        for unit, rows in zip(units, tables):
+            if rows is not None:
+                clean += replayer.clean(classifier, rows, run.where(unit.table), "prediction")
+        report(Progress(position + 1, parts, f"{classifier.entry.name} clean"))
+    for done, attacked in enumerate(stored.attacked, start=len(stored.clean) + 1):
+        if attacked.position < len(replayer.sources.classifiers):
+            classifier = replayer.sources.classifiers[attacked.position]
+            if classifier.entry.name not in fickle:
+                for unit, table in zip(attacked.units, attacked.tables):
+                    images += [] if table is None else replayer.stored(classifier, attacked, unit, table)
+            report(Progress(done, parts, f"{classifier.entry.name} {attacked.threat.label} {attacked.stage.label}"))
+    return [
+        _replayed("clean", "predictions and labels of the clean images", clean, fickle, 0),
+        _replayed(
+            "images",
+            f"{replayer.tally.images:,} stored images: finite, box, ball, distance, misclassified as stated",
+            images,
+            fickle,
+            replayer.tally.ties,
+        ),
+    ]
+
+
+def _replayed(name: str, what: str, findings: list[Finding], fickle: list[str], ties: int) -> Check:
+    if ties:
+        what += f"; {ties} predictions are ties up to rounding"
+    if fickle and not findings:
+        return left_out(
+            name, f"{what}; not for {', '.join(fickle)}, which answers the same images differently each time"
+        )
+    return check(name, what, findings)
+
+
+def _missing_flags(run: Run, replayer: Replayer, classifier: Classifier) -> list[Finding]:
+    """Flags on the model itself that the record lacks."""
+    flags = check_model(classifier, replayer.sources.data, replayer.sources.device)
+    return [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in flags if flag not in run.record.flags]
+
+
+def _replay_copy(run: Run, replayer: Replayer | None) -> list[Check]:
+    checked, verdicts = check_copy(run)
+    if replayer is None or verdicts is None:
+        return [left_out("files", _COPY), left_out("clean", MADE_IN_PYTHON), left_out("images", _COPY), checked]
+    findings: list[Finding] = []
+    fickle: list[str] = []
+    for classifier in replayer.sources.classifiers:
+        if not replayer.repeats_itself(classifier):
+            fickle.append(classifier.entry.name)
+            continue
+        mine = verdicts.filter(pl.col("classifier") == classifier.entry.name)
+        for (threat,), rows in mine.group_by("threat", maintain_order=True):
+            where = f"{VERDICTS}, {classifier.entry.name}, {threat}"
+            findings += replayer.clean(classifier, rows, where, "clean_prediction")
+    what = "predictions and labels of the clean images"
+    clean = _replayed("clean", what, findings, fickle, replayer.tally.ties)
+    return [left_out("files", _COPY), clean, left_out("images", _COPY), checked]

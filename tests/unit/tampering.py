@@ -1,0 +1,246 @@
+"""Ways to change a run: what test_verify does to a copy of an honest one, and what must then be said."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robustframe.data import load
+from robustframe.evaluation.units import parquet
+
+CLEAN = "units/00-tiny_feedforward/clean"
+PGD = "units/00-tiny_feedforward/linf_0.15/small_0.1_01-pgd"
+APGD = "units/00-tiny_feedforward/linf_0.15/small_0.1_02-apgd"
+
+
+def table(path: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        rows = change(pl.read_parquet(run / path))
+        (run / path).write_bytes(parquet(rows))
+
+    return tamper
+
+
+def cell(path: str, row: Any, column: str, value: Any) -> Callable[[Path], None]:
+    """Set one cell, in the first row that an expression picks."""
+
+    def change(rows: pl.DataFrame) -> pl.DataFrame:
+        at = rows.with_row_index("at").filter(row)["at"][0]
+        values = rows[column].to_list()
+        values[at] = value(values[at]) if callable(value) else value
+        return rows.with_columns(pl.Series(column, values, rows.schema[column]))
+
+    return table(path, change)
+
+
+def tensors(path: str, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        held = load_file(run / path)
+        images, index = change(held["adversarial"].clone(), held["index"].clone())
+        save_file({"adversarial": images.contiguous(), "index": index.contiguous()}, run / path)
+
+    return tamper
+
+
+def pixels(change: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    return tensors(f"{PGD}/00000.safetensors", lambda images, index: (change(images), index))
+
+
+def record(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        content = json.loads((run / "record.json").read_text())
+        change(content)
+        (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    return tamper
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        for change in changes:
+            change(run)
+
+    return tamper
+
+
+def put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Set a value of the record by its path, such as ``results.0.robust_correct``."""
+
+    def change(content: dict[str, Any]) -> None:
+        *way, last = (int(part) if part.isdigit() else part for part in key.split("."))
+        spot: Any = content
+        for part in way:
+            spot = spot[part]
+        spot[last] = value(spot[last]) if callable(value) else value
+
+    return change
+
+
+def swap(images: Tensor) -> Tensor:
+    return images[[1, 0, *range(2, len(images))]]
+
+
+def outside_ball(images: Tensor) -> Tensor:
+    images[0] = (images[0] + 0.5) % 1
+    return images
+
+
+def outside_box(images: Tensor) -> Tensor:
+    images[0].view(-1)[images[0].flatten().argmin()] -= 0.01
+    return images
+
+
+def not_a_number(images: Tensor) -> Tensor:
+    images[0].view(-1)[5] = torch.nan
+    return images
+
+
+def a_hair(images: Tensor) -> Tensor:
+    images[0].view(-1)[20:30] = images[0].flatten()[20:30].sub(0.01).clamp_min(0)
+    return images
+
+
+def cut(path: str) -> Callable[[Path], None]:
+    return lambda run: (run / path).write_bytes((run / path).read_bytes()[:-60]) and None
+
+
+def drop(path: str) -> Callable[[Path], None]:
+    return lambda run: (run / path).unlink()
+
+
+def swap_files(one: str, other: str) -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        first, second = (run / one).read_bytes(), (run / other).read_bytes()
+        (run / one).write_bytes(second)
+        (run / other).write_bytes(first)
+
+    return tamper
+
+
+def success(yes: bool) -> pl.Expr:
+    return pl.col("success") if yes else ~pl.col("success")
+
+
+def other(number: int) -> int:
+    return (number + 1) % 10
+
+
+def extra(run: Path) -> None:
+    row = pl.read_parquet(run / T0).head(1).with_columns(index=pl.lit(88, pl.Int64))
+    table(T0, lambda rows: pl.concat([rows, row]))(run)
+
+
+def not_attacked(run: Path) -> None:
+    clean = load("digits").images
+    tensors(I0, lambda images, index: (clean[index], index))(run)
+
+
+def stray(run: Path) -> None:
+    shutil.copy(run / I0, run / f"{CLEAN}/00000.safetensors")
+
+
+BROKEN, ROBUST = ~pl.col("robust") & pl.col("clean_correct"), pl.col("robust")
+V, R, FIRST = "verdicts.parquet", "record.json", "results.0"
+T0, I0 = f"{PGD}/00000.parquet", f"{PGD}/00000.safetensors"
+
+invented = both(cell(T0, success(False), "claimed", True), cell(T0, success(False), "success", True))
+# Name, what is done, where it must be found, and what must be said. What follows from content alone must be found
+# also by someone who writes all hashes anew.
+CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
+    ("verdict: broken becomes robust", cell(V, BROKEN, "robust", True), V, "robust is True, its units give False"),
+    ("verdict: robust becomes broken", cell(V, ROBUST, "robust", False), V, "robust is False, its units give True"),
+    ("verdict: clean_correct", cell(V, ROBUST, "clean_correct", False), V, "clean_correct is False"),
+    ("verdict: clean prediction", cell(V, ROBUST, "clean_prediction", other), V, "clean_prediction is"),
+    ("verdict: adversarial prediction", cell(V, BROKEN, "adversarial_prediction", other), V,
+     "adversarial_prediction is"),
+    ("verdict: broken by another attack", cell(V, BROKEN, "broken_by", "small@0.1/02-apgd"), V, "broken_by is"),
+    ("verdict: distance", cell(V, BROKEN, "distance", 0.01), V, "distance is 0.01, its units give"),
+    ("verdict: label", cell(V, ROBUST, "label", other), V, "label is"),
+    ("verdict: cost", cell(V, ROBUST, "forwards", lambda n: n + 1), V, "forwards is"),
+    ("verdict: missing", table(V, lambda rows: rows.slice(1)), V, "its verdict is missing"),
+    ("verdict: twice", table(V, lambda rows: pl.concat([rows, rows.head(1)])), V, "more than once"),
+    ("verdict: of an example there is not", cell(V, ROBUST, "index", 9000), V, "does not ask"),
+    ("verdict: renamed classifier", table(V, lambda rows: rows.with_columns(classifier=pl.lit("mine"))), V,
+     "does not ask"),
+    ("verdicts: truncated", cut(V), V, "truncated"),
+    ("verdicts: a column renamed", table(V, lambda rows: rows.rename({"robust": "safe"})), V, "its columns are"),
+    ("verdicts: deleted", drop(V), V, "it is missing"),
+    ("clean: prediction", cell(f"{CLEAN}/00001.parquet", pl.col("prediction") == pl.col("label"), "prediction",
+     other), f"{CLEAN}/00001.parquet", "the exact model says"),
+    ("clean: label", cell(f"{CLEAN}/00001.parquet", pl.lit(True), "label", other),
+     f"{CLEAN}/00001.parquet", "its label is"),
+    ("clean: duplicated index", cell(f"{CLEAN}/00001.parquet", pl.col("index") == 41, "index", 40),
+     f"{CLEAN}/00001.parquet", "more than once"),
+    ("clean: deleted unit", drop(f"{CLEAN}/00002.parquet"), f"{CLEAN}/00002.parquet", "this unit is missing"),
+    ("clean: empty cell", cell(f"{CLEAN}/00000.parquet", pl.lit(True), "prediction", None),
+     f"{CLEAN}/00000.parquet", "empty cells in prediction"),
+    ("attack: success denied", cell(T0, success(True), "success", False), I0, "an image of no claimed success"),
+    ("attack: success invented", invented, I0, "a claimed success without a stored image"),
+    ("attack: success that nobody claimed", cell(T0, success(True), "claimed", False), T0, "did not claim"),
+    ("attack: predicted right", cell(T0, success(False), "prediction", other), T0, "no success, yet"),
+    ("attack: prediction of a break", cell(T0, success(True), "prediction", lambda p: (p + 7) % 10), T0,
+     "for the stored image, the table"),
+    ("attack: distance of a break", cell(T0, success(True), "distance", 0.02), T0, "the table says 0.02"),
+    ("attack: distance outside the ball", cell(T0, success(False), "distance", 0.3), T0, "none inside linf:0.15"),
+    ("attack: negative cost", cell(T0, success(False), "backwards", -5), T0, "below 0"),
+    ("attack: extra row", extra, T0, "it is here, but not one of survivors"),
+    ("attack: row removed", table(T0, lambda rows: rows.filter(pl.col("index") != pl.col("index").max())), T0,
+     "it is missing; it is one of survivors"),
+    ("attack: duplicated row", table(T0, lambda rows: pl.concat([rows, rows.tail(1)])), T0, "more than once"),
+    ("attack: rows in another order", table(T0, lambda rows: rows.reverse()), T0, "another order"),
+    ("attack: a broken example met the next attack",
+     table(f"{APGD}/00000.parquet", lambda rows: rows.with_columns(index=rows["index"].replace(rows["index"][0], 89))),
+     f"{APGD}/00000.parquet", "but not one of survivors"),
+    ("attack: deleted unit", drop(T0), T0, "this unit is missing"),
+    ("attack: truncated unit", cut(T0), T0, "truncated"),
+    ("attack: unit of another chunk", swap_files(T0, f"{PGD}/00001.parquet"), T0, "not one of survivors"),
+    ("images: swapped between examples", pixels(swap), I0, "outside the ball"),
+    ("images: index swapped", tensors(I0, lambda images, index: (images, swap(index))), I0, "another order"),
+    ("images: changed pixels", pixels(a_hair), T0, "the table says"),
+    ("images: the clean image itself", not_attacked, I0, "no break: the exact model classifies it right"),
+    ("images: outside the ball", pixels(outside_ball), I0, "outside the ball"),
+    ("images: outside the box", pixels(outside_box), I0, r"leaves the box \[0, 1\]"),
+    ("images: NaN", pixels(not_a_number), I0, "NaN or infinity"),
+    ("images: another shape", pixels(lambda images: images[:, :, :4]), I0, "of shape"),
+    ("images: in half precision", pixels(lambda images: images.half()), I0, "float16"),
+    ("images: one stored twice", tensors(I0, lambda i, n: (torch.cat([i, i[:1]]), torch.cat([n, n[:1]]))), I0, "once"),
+    ("images: one removed", tensors(I0, lambda i, n: (i[1:], n[1:])), I0, "without a stored image"),
+    ("images: deleted", drop(I0), I0, "images are missing"),
+    ("images: truncated", cut(I0), I0, "truncated"),
+    ("images: of another chunk", swap_files(I0, f"{PGD}/00001.safetensors"), I0, "an image of no claimed success"),
+    ("images: of a unit without a success", stray,
+     f"{CLEAN}/00000.safetensors", "nothing in the record explains|images of a unit without"),
+    ("record: robust_correct", record(put(f"{FIRST}.robust_correct", lambda n: n + 1)), R, "robust_correct is"),
+    ("record: clean_correct", record(put(f"{FIRST}.clean_correct", lambda n: n - 1)), R, "clean_correct is"),
+    ("record: examples", record(put(f"{FIRST}.examples", 91)), R, "examples is 91"),
+    ("record: broken", record(put(f"{FIRST}.attacks.0.broken", 0)), R, "01-pgd: broken is 0"),
+    ("record: entered", record(put(f"{FIRST}.attacks.1.entered", 90)), R, "02-apgd: entered is 90"),
+    ("record: forwards", record(put(f"{FIRST}.attacks.0.forwards", 9**9)), R, "forwards is 387420489"),
+    ("record: unverified", record(put(f"{FIRST}.attacks.0.unverified", 3)), R, "unverified is 3"),
+    ("record: skipped", record(put(f"{FIRST}.attacks.0.skipped", "no gradient")), R, "skipped is no gradient"),
+    ("record: steps of an attack", record(put(f"{FIRST}.attacks.0.settings.steps", 400)), R, "settings of small"),
+    ("record: steps in the battery", record(put("batteries.0.attack.0.steps", 400)), R, "is not the battery"),
+    ("record: an attack removed", record(lambda c: c["results"][0]["attacks"].pop()), R, "lists 1 attacks"),
+    ("record: an attack renamed", record(put(f"{FIRST}.attacks.0.use", "square")), R, "lists square where"),
+    ("record: seed", record(put("recipe.seed", 4)), R, "the hash of what it asks"),
+    ("record: name", record(put("name", "other")), R, "it is named 'other', its recipe 'small'"),
+    ("record: hash", record(put("hash", "0" * 64)), R, "the hash of what it asks"),
+    ("record: version", record(put("environment.robustframe", "9.9")), R, "the hash of what it asks"),
+    ("record: data hash", record(put("data.sha256", "0" * 64)), R, "data.sha256 is"),
+    ("record: data split", record(put("data.split", "train")), R, "data.split is 'test' now"),
+    ("record: threat of a result", record(put(f"{FIRST}.threat", "linf:0.3")), R, "which it does not ask"),
+    ("record: eps", record(put("recipe.threats.0", "linf:0.3")), R, "no result for tiny/feedforward under linf:0.3"),
+    ("record: a result removed", record(lambda c: c["results"].pop()), R, "no result for tiny/recurrent under l2:0.6"),
+    ("record: a result twice", record(lambda c: c["results"].append(c["results"][0])), R, "two results"),
+    ("record: weights", record(put("classifiers.0.sha256", "0" * 64)), R, "these are other weights"),
+    ("record: sweeps", record(put("classifiers.1.sweeps", 99)), R, r"classifiers\[1\].*sweeps is 3 now"),
+    ("record: renamed classifier", record(put("classifiers.0.name", "mine")), R, "name is 'tiny/feedforward' now"),
+    ("record: a classifier removed", record(lambda c: c["classifiers"].pop()), R, "lists 1 classifiers"),
+    ("record: swapped classifiers", record(lambda c: c["classifiers"].reverse()), R, "twin is 'feedforward' now"),
+]  # fmt: skip
