@@ -24,8 +24,8 @@ $(READY): pyproject.toml
 evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print its table
 	@$(BIN)/robustframe evaluate $(EVAL)
 
-tables: $(READY) ## write the README's tables anew from the published records
-	$(BIN)/python -m robustframe.report.readme README.md
+tables: $(READY) ## write the tables of README and docs anew from published records and benchmarks
+	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md
 
 publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluations/
 	$(BIN)/robustframe publish $(RUN)
