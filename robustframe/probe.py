@@ -284,8 +284,9 @@ class Probe:
     def _allowed(self, x: Images, points: Images, wrong: Verdicts) -> Verdicts:
         """Measure points: exactly where they are misclassified, else in their own precision."""
         allowed = self.threat.roughly_contains(x, points)
-        if wrong.any():
-            allowed[wrong] = self.threat.contains(x[wrong], points[wrong])
+        decisive = (allowed & wrong).nonzero().squeeze(1)
+        if len(decisive):
+            allowed[decisive] = self.threat.contains(x[decisive], points[decisive])
         return allowed
 
     def _live(self, rows: Tensor | None, passes: int) -> tuple[Tensor | None, Tensor]:

@@ -71,6 +71,11 @@ class AttackEntry(Section):
     nonfinite: int | None = None
     """Examples that gave it a gradient with NaN or infinity."""
 
+    @property
+    def label(self) -> str:
+        """How verdicts name it, such as ``standard@1/03-fab-t``."""
+        return f"{self.battery}/{self.position:02d}-{self.name or self.use}"
+
 
 class Result(Section):
     """One classifier under one threat."""

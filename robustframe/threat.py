@@ -45,7 +45,7 @@ class ThreatModel:
 
     norm: Norm
     eps: float
-    """Radius in input units."""
+    """Radius in input units; in l0 the number of components (pixel values, channels apart) that may change."""
     low: float = 0.0
     high: float = 1.0
     label: str = ""
@@ -59,12 +59,14 @@ class ThreatModel:
             raise InputError(f"the box [{self.low}, {self.high}] is empty")
         if self.norm == "linf" and self.eps > self.high - self.low:
             raise InputError(f"linf eps {self.eps} is wider than the whole box [{self.low}, {self.high}]")
+        if self.norm == "l0" and (self.eps != int(self.eps) or self.eps < 1):
+            raise InputError(f"l0 eps {self.eps:g} counts changed components; it must be a whole number of at least 1")
         if not self.label:
             object.__setattr__(self, "label", f"{self.norm}:{self.eps:g}")
 
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":
-        """Read ``"linf:8/255"``, ``"l2:0.5"`` or ``"l1:12"``.
+        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``.
 
         Raises:
             InputError: for an unknown norm or a radius that is none.
@@ -83,32 +85,58 @@ class ThreatModel:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
         return _vector_norm((z.double() - x.double()).flatten(1), self.norm)
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a radius that is larger than the box of images of a shape.
+
+        Raises:
+            InputError: when every image would be allowed.
+        """
+        numbers = math.prod(shape)
+        side = self.high - self.low
+        widest = {"l0": numbers, "l1": numbers * side, "l2": math.sqrt(numbers) * side, "linf": side}[self.norm]
+        if self.eps > widest:
+            raise InputError(
+                f"{self.label}: eps is above {widest:g}, the size of the whole box for images of "
+                f"{' x '.join(map(str, shape))}; every image would be allowed"
+            )
+
     def contains(self, x: Images, z: Images) -> Verdicts:
         """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
 
-        The ball is widened only by what storing the pixels in their floating-point type can add: half a unit
-        in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
-        rounding of the distance itself in float64.
+        <<<<<<< HEAD
+                An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
+                half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
+                rounding of the distance itself in float64.
+        =======
+                An l0 ball is exact. Any other is widened only by what storing the pixels in their floating-point type can
+                add: half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for
+                the rounding of the distance itself in float64.
+        >>>>>>> blackbox
         """
         flat = z.flatten(1)
-        dims = flat.shape[1]
-        ulp = torch.finfo(z.dtype).eps / 2
-        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims)}[self.norm]
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
-        slack = ulp * growth * max(1.0, abs(self.high)) + self.eps * 1e-12
+        # In l0 this is far below the one that a count goes by.
+        slack = self._stored(z) + self.eps * 1e-12
         return in_box & (self.distance(x, z) <= self.eps + slack)
 
+    def _stored(self, z: Images) -> float:
+        """What storing pixels in their floating-point type can add to a distance."""
+        dims = math.prod(z.shape[1:])
+        growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims), "l0": 0.0}[self.norm]
+        return torch.finfo(z.dtype).eps / 2 * growth * max(1.0, abs(self.high))
+
     def roughly_contains(self, x: Images, z: Images) -> Verdicts:
-        """Say the same as `contains` from a distance in the pixels' own precision: cheaper, and not for verdicts."""
+        """Say nearly the same as `contains`, never less, from a distance in the pixels' own precision: cheaper."""
         flat = z.flatten(1)
         in_box = (flat.amin(1) >= self.low) & (flat.amax(1) <= self.high)
-        return in_box & (_vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5))
+        return in_box & (_vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * self._stored(z))
 
     def project(self, x: Images, z: Images) -> Images:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.
 
         Exact for every norm: the l1 and l2 cases solve the piecewise-linear or -quadratic equation of the
-        multiplier, so the cut by the box is part of the projection.
+        multiplier, so the cut by the box is part of the projection; in l0 those changes stay that, after the cut,
+        save most of the distance.
 
         Args:
             x: centres inside the box, shape (b, ...).
@@ -123,6 +151,8 @@ class ThreatModel:
         outside = self.distance(x, inside) > self.eps
         if not outside.any():
             return inside
+        if self.norm == "l0":
+            return torch.where(_per_row(outside, z), self._sparsest(x, z, inside), inside)
         centre = x[outside].flatten(1).double()
         step = z[outside].flatten(1).double() - centre
         room = torch.where(step > 0, self.high - centre, centre - self.low).clamp_min(0)
@@ -133,9 +163,17 @@ class ThreatModel:
         return result
 
     def random_start(self, x: Images, draws: Draws) -> Images:
-        """Draw a point uniformly from the ball around each ``x``, then project it into the box."""
+        """Draw a point uniformly from the ball around each ``x``, then project it into the box.
+
+        In l0 that is a uniform choice of ``eps`` components with values uniform in the box.
+        """
         shape = tuple(x.shape[1:])
+        self.check_shape(shape)
         dims = math.prod(shape)
+        if self.norm == "l0":
+            values = self.low + (self.high - self.low) * draws.uniform(*shape).to(x.dtype)
+            chosen = _largest(draws.uniform(dims), int(self.eps)).view_as(x)
+            return torch.where(chosen, values.clamp(self.low, self.high), x)
         if self.norm == "linf":
             offset = (2 * draws.uniform(*shape) - 1) * self.eps
         elif self.norm == "l2":
@@ -150,7 +188,10 @@ class ThreatModel:
         return self.project(x, x + offset.to(x.dtype))
 
     def steepest_ascent(self, gradient: Images) -> Images:
-        """Return the step of unit norm that climbs fastest along a gradient; zero where the gradient is zero."""
+        """Return the step of unit norm that climbs fastest along a gradient; zero where the gradient is zero.
+
+        In l0, where a step may be of any length, it is that of l1: one component, by 1.
+        """
         if self.norm == "linf":
             return gradient.sign()
         flat = gradient.flatten(1)
@@ -161,8 +202,23 @@ class ThreatModel:
         step = torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign())
         return step.view_as(gradient)
 
+    def _sparsest(self, x: Images, z: Images, inside: Images) -> Images:
+        """Keep those ``eps`` changes, cut by the box, without which the distance to ``z`` would be largest."""
+        wanted, cut = (z.double() - x.double()).square(), (z.double() - inside.double()).square()
+        # A change that the box takes back altogether saves nothing, so it never displaces another.
+        kept = _largest((wanted - cut).flatten(1), int(self.eps))
+        return torch.where(kept.view_as(x), inside, x)
+
+
+def _largest(flat: Tensor, count: int) -> Tensor:
+    """Mark so many of the largest entries of each row."""
+    places = flat.topk(count, dim=1, sorted=False).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True)
+
 
 def _vector_norm(flat: Tensor, norm: Norm) -> Tensor:
+    if norm == "l0":
+        return (flat != 0).sum(1).to(flat.dtype)
     order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
     norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
     return norms

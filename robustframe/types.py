@@ -26,7 +26,8 @@ else:
         PerExample = Float[Tensor, " b"]
         Verdicts = Bool[Tensor, " b"]
 
-Norm = Literal["l1", "l2", "linf"]
+Norm = Literal["l0", "l1", "l2", "linf"]
+"""``l0`` counts the changed components: pixel values, so the channels of a pixel count one by one."""
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 

@@ -38,7 +38,7 @@ _REFUSED = {
     "LGV": "it trains further models on data of its own; it is no attack on the model alone",
     **dict.fromkeys(
         ["SparseFool", "OnePixel", "Pixle", "JSMA"],
-        "it changes few pixels by any amount, and there is no l0 threat",
+        "it changes few pixels by any amount; for an l0 threat take sigma-zero",
     ),
 }
 _ROW_BY_ROW = frozenset(

@@ -70,7 +70,7 @@ class FAB(GradientAttack):
             return last
         clean, points = x[rows], start[rows]
         crossed = torch.zeros_like(rows, dtype=torch.bool)
-        view = _linearise(probe, points, rows, rivals, threat.norm)
+        view = linearise(probe, points, rows, rivals, threat.norm)
         for step in range(1, self.steps + 1):
             kept = probe.searched(passes)[rows]
             if not kept.all():
@@ -88,7 +88,7 @@ class FAB(GradientAttack):
 
     def _judge(
         self, probe: Probe, clean: Images, points: Images, rows: Labels, crossed: Verdicts, rivals: Tensor, norm: Norm
-    ) -> tuple["_View", Images, Verdicts]:
+    ) -> tuple["Boundary", Images, Verdicts]:
         """Evaluate new points, take the misclassified ones back, and linearise where each example is then.
 
         An example that has not crossed the boundary yet is judged by the forward of its gradient: one forward and one
@@ -104,13 +104,13 @@ class FAB(GradientAttack):
         passes = 2 * self.eot * rivals.shape[1]
         able = probe.searched(passes)[rows]
         if not able.any():
-            return _View.empty(points), points, crossed
-        view = _linearise(probe, points, rows, rivals, norm)
+            return Boundary.empty(points), points, crossed
+        view = linearise(probe, points, rows, rivals, norm)
         surprise = able & ~crossed & (view.prediction != probe.y[rows])
         points = _back(clean, points, surprise, self.beta)
         places = (surprise & probe.searched(passes)[rows]).nonzero().squeeze(1)
         if len(places):
-            again = _linearise(probe, points[places], rows[places], rivals, norm)
+            again = linearise(probe, points[places], rows[places], rivals, norm)
             view.slope[places], view.gap[places] = again.slope, again.gap
         return view, points, crossed | surprise
 
@@ -137,33 +137,45 @@ class FABT(FAB):
 
 
 @dataclass(frozen=True)
-class _View:
-    """The model as it looks from some points: its lead over the nearest boundary's other side, linearised."""
+class Boundary:
+    """The boundary that is nearest to each of some points, were the model linear there."""
 
     slope: Images
+    """Gradient of the rival's logit less the true one."""
     gap: PerExample
+    """That difference itself; below zero on the side of the true class."""
     prediction: Labels
 
     @staticmethod
-    def empty(points: Images) -> "_View":
-        return _View(torch.zeros_like(points), points.new_zeros(len(points)), points.new_zeros(len(points)).long())
+    def empty(points: Images) -> "Boundary":
+        """Stand in where no point could be evaluated."""
+        return Boundary(torch.zeros_like(points), points.new_zeros(len(points)), points.new_zeros(len(points)).long())
 
-    def of(self, rows: Verdicts) -> "_View":
-        return _View(self.slope[rows], self.gap[rows], self.prediction[rows])
+    def of(self, rows: Verdicts) -> "Boundary":
+        """Keep some of the points."""
+        return Boundary(self.slope[rows], self.gap[rows], self.prediction[rows])
 
 
-def _linearise(probe: Probe, points: Images, rows: Labels, rivals: Tensor, norm: Norm) -> _View:
-    """Take gap and slope to the boundary of each rival, and keep those of the nearest."""
+def linearise(probe: Probe, points: Images, rows: Labels, rivals: Tensor, norm: Norm) -> Boundary:
+    """Find the nearest boundary of each point, one gradient a rival.
+
+    Args:
+        probe: access to the model.
+        points: images, shape (m, ...).
+        rows: the example each point belongs to, shape (m,).
+        rivals: classes whose boundary is looked at, of every example, shape (n, r).
+        norm: the norm in which the nearest is meant.
+    """
     count = rivals.shape[1]
     if count == 1:
         seen = probe.gradient(points, targeted_margin, rivals[rows, 0], rows)
-        return _View(seen.gradient, seen.value, predict(seen.logits))
+        return Boundary(seen.gradient, seen.value, predict(seen.logits))
     copies = points.repeat_interleave(count, 0)
     seen = probe.gradient(copies, targeted_margin, rivals[rows].flatten(), rows.repeat_interleave(count))
     slopes, gaps = seen.gradient.view(-1, count, *points.shape[1:]), seen.value.view(-1, count)
     distance = gaps.abs() / (torch.linalg.vector_norm(slopes.flatten(2), ord=_DUAL[norm], dim=2) + 1e-12)
     each, nearest = torch.arange(len(rows), device=rows.device), distance.argmin(1)
-    return _View(slopes[each, nearest], gaps[each, nearest], predict(seen.logits[::count]))
+    return Boundary(slopes[each, nearest], gaps[each, nearest], predict(seen.logits[::count]))
 
 
 def step_between(

@@ -13,9 +13,17 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
 from robustframe.attacks.base import Attack
+from robustframe.attacks.cw import CW
+from robustframe.attacks.ddn import DDN
+from robustframe.attacks.deepfool import DeepFool
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
+from robustframe.attacks.fmn import FMN
+from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.pgd import PGD
+from robustframe.attacks.random_search import RandomSearch
+from robustframe.attacks.sigma_zero import SigmaZero
+from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, unknown
 from robustframe.userfile import load_user_file, load_user_function
@@ -28,6 +36,14 @@ ATTACKS: dict[str, type[Attack]] = {
     "square": Square,
     "fab": FAB,
     "fab-t": FABT,
+    "ddn": DDN,
+    "fmn": FMN,
+    "cw": CW,
+    "deepfool": DeepFool,
+    "sigma-zero": SigmaZero,
+    "spsa": SPSA,
+    "random-search": RandomSearch,
+    "hopskipjump": HopSkipJump,
 }
 """Our own attacks, by the name a battery gives them."""
 

@@ -2,18 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from robustframe.attacks.apgd import inside
+from robustframe.attacks.apgd_l1 import widened
 from robustframe.attacks.base import Attack
 from robustframe.draws import Draws
 from robustframe.losses import margin
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
-from robustframe.types import Images, Norm
+from robustframe.types import Images
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries (of 10,000) after which the changed share of the image is halved."""
@@ -24,13 +26,12 @@ _TINY = 1e-12
 class Square(Attack):
     """Random search on the margin (Andriushchenko et al., 2020, arXiv:1912.00049, algorithms 1 to 3).
 
-    As in AutoAttack, with these differences: every example has windows of its own, not those of its batch; a
-    window may also lie at the lower or right edge, as in the paper's algorithms; l2 takes images of any size.
-    Inputs that are not shaped (channels, height, width) are treated as one line of numbers, and windows are
-    runs of it.
+    As in AutoAttack, in l1 too (Croce and Hein, 2021, arXiv:2103.01208, section 4), with these differences: every
+    example has windows of its own, not those of its batch; a window may also lie at the lower or right edge, as in
+    the paper's algorithms; l1 and l2 take images of any size; an linf proposal that is the current point again is
+    not evaluated. Inputs that are not shaped (channels, height, width) are treated as one line of numbers, and
+    windows are runs of it.
     """
-
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     queries: int = 5000
     """Proposals of each restart; the start costs one query more."""
@@ -40,28 +41,31 @@ class Square(Attack):
     resc_schedule: bool = False
     """Stretch the schedule of window sizes, made for 10,000 queries, over the queries there are."""
 
-    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
-        best = x
+    def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         for restart in range(self.restarts):
-            best = self._climb(probe, x, threat, draws.child("restart", restart))
-        return best
+            self._climb(probe, x, threat, draws.child("restart", restart))
 
-    def _climb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
+    def _climb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         lined = x.dim() != 4
-        images = x.reshape(len(x), 1, 1, -1) if lined else x
-        moves: _LinfMoves | _L2Moves
-        moves = _LinfMoves(threat, draws, lined) if threat.norm == "linf" else _L2Moves(threat, draws, lined)
+        images = (x.reshape(len(x), 1, 1, -1) if lined else x).contiguous()
+        moves: _Moves = (_FaceMoves if threat.norm == "linf" else _MassMoves)(threat, draws, lined)
         best = moves.start(images)
         highest = margin(probe.logits(best.reshape(x.shape)), probe.y)
-        candidate = best.clone()
+        rows = torch.arange(len(x), device=x.device)
         for query in range(self.queries):
-            rows = probe.active
-            candidate[rows] = moves.propose(rows, images[rows], best[rows], self.share(query))
-            height = margin(probe.logits(candidate.reshape(x.shape)), probe.y)
-            better = rows[height[rows] > highest[rows]]
-            highest[better] = height[better]
-            best[better] = candidate[better]
-        return candidate.reshape(x.shape)
+            active = probe.active
+            if len(active) < len(rows):
+                kept = torch.isin(rows, active)
+                rows, images, best, highest = active, images[kept], best[kept], highest[kept]
+            proposal, new = moves.propose(rows, images, best, self.share(query))
+            places = new.nonzero().squeeze(1)
+            if not len(places):
+                continue
+            proposal, owners = proposal[places], rows[places]
+            height = margin(probe.logits(proposal.reshape(-1, *x.shape[1:]), owners), probe.y[owners])
+            better = height > highest[places]
+            higher = places[better]
+            highest[higher], best[higher] = height[better], proposal[better]
 
     def share(self, query: int) -> float:
         """Return the share of the image that a window covers at a query (counted from 0)."""
@@ -70,32 +74,47 @@ class Square(Attack):
         return self.p_init / float(2 ** sum(query > turn for turn in _HALVINGS))
 
 
-class _LinfMoves:
-    """Algorithm 2 of the paper: every pixel is at plus or minus eps, and a window gets one sign a channel."""
+class _Moves(Protocol):
+    """Where a search starts, and what it proposes next."""
+
+    def start(self, x: Tensor) -> Tensor: ...
+
+    def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Return a point for each row, and whether it may differ from the best one."""
+        ...
+
+
+class _FaceMoves:
+    """Algorithm 2 of the paper (linf): every pixel is at plus or minus eps, and a window gets one sign a channel."""
 
     def __init__(self, threat: ThreatModel, draws: Draws, lined: bool) -> None:
         self.threat, self.draws, self.lined = threat, draws, lined
 
     def start(self, x: Tensor) -> Tensor:
         """Vertical stripes."""
-        stripes = self.draws.sign(x.shape[1], 1, x.shape[3]).to(x.dtype)
-        return self.threat.project(x, x + self.threat.eps * stripes)
+        return self._faces(x, self.draws.sign(x.shape[1], 1, x.shape[3]))
 
-    def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> Tensor:
-        window = _window(x, share, self.lined)
-        places = _places(self.draws, rows, x, window)
-        signs = self.draws.sign(x.shape[1], 1, 1)[rows].to(x.dtype)
-        proposal = best.clone()
-        # A change of two eps, cut back to the ball, takes every pixel to the face of that sign.
-        proposal[places] = best[places] + 2 * self.threat.eps * signs
-        return self.threat.project(x, proposal)
+    def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        places = _places(self.draws, rows, x, _window(x, share, self.lined))
+        faces = self._faces(x.take(places), self.draws.sign(x.shape[1], 1, 1)[rows])
+        return best.clone().put_(places, faces), (faces != best.take(places)).flatten(1).any(1)
+
+    def _faces(self, x: Tensor, signs: Tensor) -> Tensor:
+        """The pixels at the upper or lower face of the ball, cut by the box."""
+        return (x + self.threat.eps * signs.to(x.dtype)).clamp(self.threat.low, self.threat.high)
 
 
-class _L2Moves:
-    """Algorithm 3 of the paper: mass moves from one window to another, which also gets a new pattern."""
+class _MassMoves:
+    """Algorithm 3 of the paper: mass moves from one window to another, which also gets a new pattern.
+
+    Mass is the sum of squares in l2 and of absolute values in l1.
+    """
 
     def __init__(self, threat: ThreatModel, draws: Draws, lined: bool) -> None:
         self.threat, self.draws, self.lined = threat, draws, lined
+        self.power = 2 if threat.norm == "l2" else 1
+        # As in AutoAttack, so that rounding does not lead out of the ball.
+        self.ball = widened(threat, 1 - 1e-6)
 
     def start(self, x: Tensor) -> Tensor:
         """A grid of about five by five patterns."""
@@ -107,28 +126,31 @@ class _L2Moves:
         for top in range(0 if self.lined else edge, height - tile[0] + 1, tile[0]):
             for left in range(edge, width - side + 1, side):
                 delta[:, :, top : top + tile[0], left : left + side] = self._patterns(x, tile)
-        return self._onto_sphere(x, delta)
+        return self._spread(x, delta)
 
-    def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> Tensor:
+    def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> tuple[Tensor, Tensor]:
         window = _window(x, share, self.lined, least=3, odd=True)
         target, source = (_places(self.draws, rows, x, window) for _ in range(2))
-        patterns = self._patterns(x, window, rows)
+        pattern = self._patterns(x, window, rows)
         delta = best - x
-        unused = (self.threat.eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
-        old = delta[target]
-        mass = old.square().sum((2, 3), keepdim=True)
-        pattern = patterns + old / (_TINY + mass.sqrt())
-        pattern = pattern / (_TINY + pattern.square().sum((2, 3), keepdim=True).sqrt())
+        unused = (self.threat.eps**self.power - _mass(delta, self.power, (1, 2, 3))).clamp_min(0)
+        old = delta.take(target)
+        mass = _mass(old, self.power)
+        pattern = pattern + old / (_TINY + self._size(mass))
+        pattern = pattern / (_TINY + self._size(_mass(pattern, self.power)))
         # The target is emptied first, so pixels that lie in both windows are counted once.
-        delta[target] = 0
-        mass = mass + delta[source].square().sum((2, 3), keepdim=True)
-        delta[source] = 0
-        delta[target] = pattern * (unused / x.shape[1] + mass).sqrt()
-        return self._onto_sphere(x, delta)
+        delta.put_(target, torch.zeros_like(old))
+        mass = mass + _mass(delta.take(source), self.power)
+        delta.put_(source, torch.zeros_like(old))
+        channels = x.shape[1]
+        # In l1 AutoAttack gives each channel the mass of all; what is too much goes in the projection.
+        delta.put_(target, pattern * self._size(unused / channels + mass) * (channels if self.power == 1 else 1))
+        return self._spread(x, delta), torch.ones_like(rows, dtype=torch.bool)
 
     def _patterns(self, x: Tensor, window: tuple[int, int], rows: Tensor | None = None) -> Tensor:
         """A pattern for every row, upright or lying, with a sign for each channel."""
-        upright = _pattern(window[1], window[0]).T if self.lined else _pattern(*window)
+        upright = _pattern(*(reversed(window) if self.lined else window), power=self.power)
+        upright = upright.T if self.lined else upright
         lying = self.draws.uniform(1, 1, 1) > 0.5
         signs = self.draws.sign(x.shape[1], 1, 1)
         if rows is not None:
@@ -137,8 +159,14 @@ class _L2Moves:
         turned = upright if self.lined else torch.where(lying, upright.T, upright)
         return (turned * signs).to(x.dtype)
 
-    def _onto_sphere(self, x: Tensor, delta: Tensor) -> Tensor:
-        size = delta.square().sum((1, 2, 3), keepdim=True).sqrt()
+    def _size(self, mass: Tensor) -> Tensor:
+        return mass.sqrt() if self.power == 2 else mass
+
+    def _spread(self, x: Tensor, delta: Tensor) -> Tensor:
+        """In l2 scale a change to length eps and clip it; in l1 project it."""
+        if self.power == 1:
+            return self.ball.project(x, x + delta)
+        size = _mass(delta, 2, (1, 2, 3)).sqrt()
         return inside(x, x + delta / (size + _TINY) * self.threat.eps, self.threat)
 
 
@@ -152,30 +180,35 @@ def _window(x: Tensor, share: float, lined: bool, *, least: int = 1, odd: bool =
     return side, side
 
 
-def _places(draws: Draws, rows: Tensor, x: Tensor, window: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Draw where the window of each row lies, as an index of its pixels in all channels."""
-    height, width = x.shape[2:]
-    top = draws.integers(height - window[0] + 1)[rows].view(-1, 1, 1, 1)
-    left = draws.integers(width - window[1] + 1)[rows].view(-1, 1, 1, 1)
-    down = top + torch.arange(window[0], device=x.device).view(1, 1, -1, 1)
-    across = left + torch.arange(window[1], device=x.device).view(1, 1, 1, -1)
-    examples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
-    channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
-    return examples, channels, down, across
+def _places(draws: Draws, rows: Tensor, x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Draw where the window of each row lies, as places in the flattened batch, shape (rows, channels, *window)."""
+    channels, height, width = x.shape[1:]
+    top = draws.integers(height - window[0] + 1)[rows]
+    left = draws.integers(width - window[1] + 1)[rows]
+    corner = torch.arange(len(x), device=x.device) * (channels * height * width) + top * width + left
+    down = torch.arange(window[0], device=x.device).view(-1, 1) * width
+    inner = down + torch.arange(window[1], device=x.device)
+    planes = torch.arange(channels, device=x.device).view(-1, 1, 1) * (height * width)
+    return corner.view(-1, 1, 1, 1) + (planes + inner)
 
 
-def _pattern(height: int, width: int) -> Tensor:
-    """Two opposite bumps, one above the other, of unit l2 norm together (section 3.3 of the paper)."""
+def _mass(delta: Tensor, power: int, dims: tuple[int, ...] = (2, 3)) -> Tensor:
+    return (delta.square() if power == 2 else delta.abs()).sum(dims, keepdim=True)
+
+
+@cache
+def _pattern(height: int, width: int, *, power: int = 2) -> Tensor:
+    """Two opposite bumps, one above the other, of unit norm together (section 3.3 of the paper)."""
     upper, lower = height // 2, height - height // 2
-    both = torch.cat([_bump(upper, width), -_bump(lower, width)])
-    return both / both.square().sum().sqrt()
+    both = torch.cat([_bump(upper, width, power), -_bump(lower, width, power)])
+    return both / _mass(both, power, (0, 1)) ** (1 / power)
 
 
-def _bump(height: int, width: int) -> Tensor:
-    """Nested squares around the middle, the k-th with weight 1 / k**2, of unit l2 norm."""
+def _bump(height: int, width: int, power: int) -> Tensor:
+    """Nested squares around the middle, the k-th with weight 1 / k**2 (in l1 1 / k**4), of unit norm."""
     down = (torch.arange(height) - height // 2).abs().view(-1, 1)
     across = (torch.arange(width) - width // 2).abs().view(1, -1)
-    weights = 1 / torch.arange(1, max(height, width) // 2 + 2) ** 2
+    weights = 1 / torch.arange(1, max(height, width) // 2 + 2) ** (2 if power == 2 else 4)
     # A pixel at distance k (largest of rows and columns) lies in the squares k, k + 1, ...
     bump = weights.flip(0).cumsum(0).flip(0)[torch.maximum(down, across)]
-    return bump / bump.square().sum().sqrt()
+    return bump / _mass(bump, power, (0, 1)) ** (1 / power)

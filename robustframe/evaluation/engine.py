@@ -18,7 +18,7 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
-from robustframe.evaluation.models import Classifier, check_model, check_radii
+from robustframe.evaluation.models import Classifier, check_model
 from robustframe.evaluation.stages import Stage, make_stages
 from robustframe.evaluation.units import (
     ATTACK_SCHEMA,
@@ -145,7 +145,8 @@ def run(
         InputError: when the folder belongs to another evaluation, or a model cannot be evaluated.
     """
     whole_number(batch_size, "batch size", least=1)
-    check_radii(task.threats, task.data)
+    for threat in task.threats:
+        threat.check_shape(tuple(task.data.images.shape[1:]))
     flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
     here = environment(device)
     record = Record(

@@ -1,7 +1,6 @@
 """From what a recipe names to classifiers that can be attacked, checked before anything runs."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
-from robustframe.threat import ThreatModel
 from robustframe.userfile import load_user_file
 from robustframe.zoo import load, load_card
 
@@ -140,11 +138,11 @@ def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> 
     rows = logits.sum(1)
     if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
         raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
+    if logits.shape[1] < 2:
+        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
     highest = int(data.labels.max())
     if highest >= logits.shape[1]:
         raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
-    if logits.shape[1] < 2:
-        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
     flags = [] if slope_of(classifier.module, few) else [
         f"{name} gives no gradient: its output does not depend on its input differentiably, so that attacks with "
         "gradients search blindly; name what stands in the way in a battery's bpda, and trust attacks without gradients"
@@ -174,22 +172,6 @@ def slope_of(module: nn.Module, images: Tensor) -> bool:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"the model's backward pass fails: {reason}; detach or replace the step") from error
     return slope is not None
-
-
-def check_radii(threats: Sequence[ThreatModel], data: Dataset) -> None:
-    """Refuse balls that hold the whole box around any image.
-
-    Raises:
-        InputError: for an eps from which on every image is allowed.
-    """
-    numbers = data.images[0].numel()
-    for threat in threats:
-        widest = {"l1": numbers, "l2": math.sqrt(numbers), "linf": 1.0}.get(threat.norm, numbers)
-        if threat.eps > widest * (threat.high - threat.low):
-            raise InputError(
-                f"{threat.label}: eps is above {widest:g}, the size of the whole box for images of "
-                f"{' x '.join(map(str, data.images[0].shape))}; every image would be allowed"
-            )
 
 
 def _fingerprint(module: nn.Module, extra: bytes) -> str:

@@ -1,5 +1,6 @@
 """The geometry of a threat: projections are nearest points, starts are inside, steps climb fastest."""
 
+import itertools
 import math
 
 import numpy as np
@@ -208,6 +209,9 @@ def test_nan_and_a_point_beyond_the_box_are_not_allowed():
         ("l2:-1", "above 0"),
         ("l2:inf", "not a number"),
         ("linf:2", "wider than the whole box"),
+        ("l0:2.5", "whole number of at least 1"),
+        ("l0:1/2", "whole number of at least 1"),
+        ("l0:0", "above 0"),
     ],
 )
 def test_a_bad_threat_is_refused_in_words(text, words):
@@ -218,3 +222,79 @@ def test_a_bad_threat_is_refused_in_words(text, words):
 def test_a_fraction_is_read_exactly():
     assert parse_eps("8/255") == 8 / 255
     assert ThreatModel.parse("linf:8/255").eps == 8 / 255
+
+
+@st.composite
+def sparse_cases(draw, dtype=torch.float32):
+    """An l0 threat, five centres in its box and five points around them; some centres lie on faces."""
+    low = draw(st.sampled_from((0.0, -1.0)))
+    dims = math.prod(shape := draw(st.sampled_from(SHAPES)))
+    threat = ThreatModel(norm="l0", eps=float(draw(st.integers(1, dims))), low=low)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    x = torch.rand((5, dims), generator=generator, dtype=dtype) * (1 - low) + low
+    x[0], x[1, ::2] = low, 1.0
+    z = x + draw(st.sampled_from((0.1, 1.0, 20.0))) * torch.randn((5, dims), generator=generator, dtype=dtype)
+    z[2, ::2] = x[2, ::2]
+    return threat, x.view(5, *shape), z.view(5, *shape), generator
+
+
+@fast
+@given(sparse_cases())
+def test_an_l0_projection_is_allowed_idempotent_and_nearest(case):
+    threat, x, z, _ = case
+    p = threat.project(x, z)
+    assert threat.contains(x, p).all()
+    assert torch.equal(threat.project(x, p), p)
+    inside = z.clamp(threat.low, threat.high)
+    gap = (p.double() - z.double()).flatten(1).square().sum(1)
+    dims = x[0].numel()
+    for kept in itertools.islice(itertools.combinations(range(dims), int(threat.eps)), 300):
+        other = x.flatten(1).clone()
+        other[:, list(kept)] = inside.flatten(1)[:, list(kept)]
+        assert (gap <= (other.double() - z.double().flatten(1)).square().sum(1) * (1 + 1e-12)).all()
+
+
+@fast
+@given(sparse_cases())
+def test_an_l0_ball_is_counted_exactly(case):
+    threat, x, _, generator = case
+    dims, eps = x[0].numel(), int(threat.eps)
+    flat = x.flatten(1)
+    order = torch.rand((5, dims), generator=generator).argsort(1)
+    for count in {eps, min(eps + 1, dims)}:
+        # The smallest change there is.
+        toward = torch.where(flat > threat.low, threat.low, threat.high)
+        z = flat.scatter(1, order[:, :count], torch.nextafter(flat, toward).gather(1, order[:, :count]))
+        z = z.view_as(x)
+        assert threat.distance(x, z).tolist() == [count] * 5
+        assert threat.contains(x, z).tolist() == [count <= eps] * 5
+        assert threat.roughly_contains(x, z).tolist() == [count <= eps] * 5
+
+
+def test_l0_starts_change_as_many_components_as_allowed_and_every_one_of_them_sometimes():
+    threat = ThreatModel(norm="l0", eps=3.0)
+    x = torch.full((500, 2, 3, 2), 0.5)
+    starts = threat.random_start(x, Draws((0,), 500))
+    assert threat.contains(x, starts).all()
+    assert (threat.distance(x, starts) >= 2).all()
+    changed = (starts != x).float().mean(0)
+    assert ((changed - 3 / 12).abs() < 0.08).all()
+    values = starts[starts != x]
+    assert abs(values.mean().item() - 0.5) < 0.03
+    assert values.min() < 0.02
+    assert values.max() > 0.98
+
+
+def test_the_steepest_step_in_l0_changes_one_component():
+    step = ThreatModel(norm="l0", eps=2.0).steepest_ascent(torch.tensor([[0.1, -3.0, 2.0], [0.0, 0.0, 0.0]]))
+    assert step.tolist() == [[0, -1, 0], [0, 0, 0]]
+
+
+def test_an_l0_radius_is_a_count_of_components():
+    threat = ThreatModel.parse("l0:24")
+    assert (threat.norm, threat.eps, threat.label) == ("l0", 24, "l0:24")
+    assert ThreatModel(norm="l0", eps=24.0).label == "l0:24"
+    threat.check_shape((3, 8, 1))
+    for use in (lambda: threat.check_shape((23,)), lambda: threat.random_start(torch.zeros(2, 23), Draws((0,), 2))):
+        with pytest.raises(InputError, match="eps is above 23, the size of the whole box for images of 23"):
+            use()

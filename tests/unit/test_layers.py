@@ -27,6 +27,7 @@ ROOMS = [
     ["evaluation"],
     ["evidence"],
     ["statistics"],
+    ["curve"],
     ["report"],
     ["cli"],
     ["__main__"],

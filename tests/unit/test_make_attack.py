@@ -113,7 +113,7 @@ def test_a_torchattack_is_hashable_comparable_and_recordable():
         ("AutoAttack", {}, "AutoAttack is not run: its members run 10 steps in place of 100"),
         ("MultiAttack", {}, "MultiAttack is not run: it wraps other attacks"),
         ("LGV", {}, "LGV is not run"),
-        ("OnePixel", {}, "there is no l0 threat"),
+        ("OnePixel", {}, "take sigma-zero"),
         ("MIFGSM", {"stepz": 3}, r"unknown setting of torchattacks:MIFGSM 'stepz'; did you mean 'steps'\?"),
         ("MIFGSM", {"eps": 0.1}, "eps cannot be set; eps comes from the threat"),
         ("FAB", {"seed": 1}, "seed cannot be set"),
