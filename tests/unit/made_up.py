@@ -74,7 +74,8 @@ def _table(name: str, threat: str, clean: np.ndarray, robust: np.ndarray) -> pl.
             "distance": [0.1 if each else None for each in broken],
             "forwards": np.full(len(clean), 2),
             "backwards": np.full(len(clean), 1),
-        }
+        },
+        schema_overrides={"broken_by": pl.String, "adversarial_prediction": pl.Int64, "distance": pl.Float64},
     )
 
 
