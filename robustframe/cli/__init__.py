@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
-from robustframe.cli.trust import verify
+from robustframe.cli.trust import compare, verify
 from robustframe.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def publish(
 
 
 app.command()(verify)
+app.command()(compare)
 
 
 @app.command()

@@ -42,3 +42,34 @@ def verify(
         say("something could not be checked, and --strict asks for everything")
     if not found.ok or (strict and not found.whole):
         raise typer.Exit(1)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Folder of a complete run.")],
+    second: Annotated[str, typer.Argument(help="Folder of another on the same examples.")],
+    format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
+    transfer: Annotated[bool, typer.Option(help="Show each run's stored images to the other's classifiers.")] = True,
+    folder: RecipeFolder = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
+    from robustframe.errors import unknown
+    from robustframe.report.compare import compare_runs
+    from robustframe.report.compare_text import render_comparison
+    from robustframe.report.grid import FORMATS
+
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    found = compare_runs(
+        first,
+        second,
+        transfer=transfer,
+        device=device,
+        batch_size=batch_size,
+        folder=folder,
+        data_root=data_root,
+    )
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else render_comparison(found, format).rstrip("\n"))

@@ -76,7 +76,7 @@ class Replayer:
         successes = rows.filter("success")
         if not len(successes) or not unit.images.is_file():
             return
-        images = _read(unit, tuple(self.sources.data.images.shape[1:]))
+        images = read_images(unit, tuple(self.sources.data.images.shape[1:]))
         if isinstance(images, str):
             yield Finding(where, None, images)
             return
@@ -128,7 +128,7 @@ class Replayer:
         return self.rounding * logits.abs().amax(1).clamp_min(1)
 
 
-def _read(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
+def read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
     """Read the images of a unit, or say in a sentence why not."""
     try:
         tensors = load_tensors(unit.images.read_bytes())

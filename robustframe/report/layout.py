@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from robustframe.errors import InputError, unknown
 
-TWINS = ("feed-forward", "recurrent", "difference", "—")
+TWINS = ("feed-forward", "recurrent", "first", "second", "difference", "—")
 
 UNKNOWN = "–"
 PLAIN = "—"
@@ -38,7 +38,7 @@ class Row:
     coherence: float | None
     """Of the model's frame; `None` when it has no frame or nobody measured it."""
     twin: str
-    """One of `TWINS`: ``"difference"`` is recurrent less feed-forward, ``"—"`` has no twin."""
+    """One of `TWINS`: ``"difference"`` is the second less the first, ``"—"`` has no twin."""
     threat: str
     clean: Cell
     robust: Cell
@@ -65,6 +65,8 @@ class Table:
     title: str
     caption: str
     rows: tuple[Row, ...]
+    column: str = "Twin"
+    """What stands above the twins."""
 
     def __post_init__(self) -> None:
         if not self.rows:

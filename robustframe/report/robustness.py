@@ -1,5 +1,6 @@
 """The robustness table of a run: every classifier with its intervals, every pair with its difference."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from robustframe.errors import InputError
 from robustframe.record import VERDICTS, ClassifierEntry, Record, Result
 from robustframe.report.layout import Cell, Row, Table
-from robustframe.statistics import PairedDifference, Proportion
+from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
+_ENOUGH_PAIRS = 5
+"""Of fewer, no order of ranks is significant at 5 %."""
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
 
 
@@ -23,7 +26,8 @@ def robustness_table(record: Record, folder: Path) -> Table:
 
     Returns:
         Accuracies with 95 % Wilson intervals; for each pair the difference recurrent minus feed-forward with
-        Newcombe's interval and the exact McNemar p.
+        Newcombe's interval and the exact McNemar p, adjusted by Holm over all differences of the table. The caption
+        says what the number of examples resolves and, for five pairs or more, how robustness goes with coherence.
 
     Raises:
         InputError: when the run is not complete or its verdicts are missing.
@@ -39,7 +43,8 @@ def robustness_table(record: Record, folder: Path) -> Table:
         partner = f"{entry.model}/feedforward"
         if entry.twin == "recurrent" and partner in entries:
             rows.append(_difference(entry, result.threat, verdicts, partner))
-    return Table(title=_title(record), caption=_caption(record), rows=tuple(rows))
+    rows, tests = _adjusted(rows)
+    return Table(title=_title(record), caption=_caption(record, tests), rows=tuple(rows))
 
 
 def _title(record: Record) -> str:
@@ -48,13 +53,57 @@ def _title(record: Record) -> str:
     return f"{record.name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
 
 
-def _caption(record: Record) -> str:
+def _caption(record: Record, tests: int) -> str:
     cited = " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
-    return (
-        f"Clean and robust accuracy in % with 95 % intervals (Wilson; differences recurrent minus feed-forward: "
-        f"Newcombe, exact McNemar p). Attacks: {cited}. Coherence: mutual coherence of the frame. "
-        f"Run {record.name}-{record.hash[:8]}."
-    )
+    differences = ""
+    if tests:
+        differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
+        differences += f"table's {tests} differences"
+    sentences = [
+        f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
+        f"{resolution_sentence(record.data.count)}.",
+        *_coherence(record),
+        f"Attacks: {cited}. Coherence: mutual coherence of the frame. Run {record.name}-{record.hash[:8]}.",
+    ]
+    return " ".join(sentences)
+
+
+def _adjusted(rows: list[Row]) -> tuple[list[Row], int]:
+    """Adjust the p-values of a table together, clean and robust; return the rows and the number of tests."""
+    # A clean difference stands once a threat, but is one test.
+    tests = {("clean", row.model): row.p_clean for row in rows if row.p_clean is not None}
+    tests |= {(row.threat, row.model): row.p_robust for row in rows if row.p_robust is not None}
+    adjusted: dict[tuple[str, str], float | None] = dict(zip(tests, holm(list(tests.values()))))
+    changed = [
+        replace(row, p_clean=adjusted.get(("clean", row.model)), p_robust=adjusted.get((row.threat, row.model)))
+        if row.twin == "difference"
+        else row
+        for row in rows
+    ]
+    return changed, len(tests)
+
+
+def _coherence(record: Record) -> list[str]:
+    """Say how the recurrent twins' robust accuracy goes with the coherence of their frames, where there are enough."""
+    known = {
+        entry.name: entry.mutual_coherence
+        for entry in record.classifiers
+        if entry.twin == "recurrent" and entry.mutual_coherence is not None
+    }
+    sentences = []
+    for threat in dict.fromkeys(result.threat for result in record.results or []):
+        results = [each for each in record.results or [] if each.threat == threat and each.classifier in known]
+        if len(results) < _ENOUGH_PAIRS:
+            continue
+        shares = [each.robust_correct / each.examples for each in results]
+        found = spearman([known[each.classifier] for each in results], shares, seed=0)
+        if found is not None:
+            ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+            sentences.append(
+                f"Coherence and robust accuracy of the {found.n} recurrent twins under {threat}: Spearman's rho "
+                f"{found.value:+.2f} {ends} (bootstrap), p = {found.p_value:.2g} (permutation)."
+            )
+    return sentences
 
 
 def _row(entry: ClassifierEntry, result: Result) -> Row:

@@ -23,7 +23,7 @@ from robustframe.report.layout import (
     written,
 )
 
-__all__ = ["FORMATS", "Cell", "Row", "Table", "render"]
+__all__ = ["FORMATS", "Cell", "Row", "Table", "markdown_escaped", "render", "text_width"]
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TERMINAL_WIDTH = 100
@@ -84,24 +84,25 @@ def _leading(
 
 def _markdown(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
-    head = ["Model", *["Coherence"] * has_coherence, *["Twin"] * has_twin, "Threat"]
+    head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
     head += ["Clean accuracy (%)", "Robust accuracy (%)"]
     rule = [":--", *["--:"] * has_coherence, *[":--"] * has_twin, ":--", ":--", ":--"]
-    lines = [f"**{_md(table.title)}**", ""] if one_line(table.title) else []
+    lines = [f"**{markdown_escaped(table.title)}**", ""] if one_line(table.title) else []
     lines += ["| " + " | ".join(cells) + " |" for cells in (head, rule)]
     for group in grouped(table):
         for at, row in enumerate(group.rows):
-            cells = _leading(table, group, at, _md, _superscript)
+            cells = _leading(table, group, at, markdown_escaped, _superscript)
             cells += [", ".join(filter(None, [_join(c.value, c.interval), c.p])) for c in _written(row)]
             lines.append("| " + " | ".join(cells) + " |")
-    if caption := _md(table.caption):
+    if caption := markdown_escaped(table.caption):
         lines += ["", caption]
     for note, number in notes(table).items():
-        lines += ["", _join(_superscript(number), _md(note))]
+        lines += ["", _join(_superscript(number), markdown_escaped(note))]
     return "\n".join(lines) + "\n"
 
 
-def _md(text: str) -> str:
+def markdown_escaped(text: str) -> str:
+    """Write a text as one line of Markdown that means itself."""
     text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|\[\]~$#])", r"\\\1", text)
     # Underscores inside a word mean nothing to Markdown, and names are full of them.
@@ -113,7 +114,7 @@ def _latex(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
     # A number is two columns, so that the decimal points stand below each other.
     spec = "l" + "r" * has_coherence + "l" * has_twin + "l" + "r@{~}l" * 2
-    head = ["Model", *["Coherence"] * has_coherence, *["Twin"] * has_twin, "Threat"]
+    head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
     head += [r"\multicolumn{2}{l}{Clean accuracy (\%)}", r"\multicolumn{2}{l}{Robust accuracy (\%)}"]
     lines = [r"\begin{table}[t]", r"\centering"]
     title = _tex(table.title)
@@ -175,7 +176,7 @@ def _terminal(table: Table) -> str:
     lines: list[str | tuple[str, ...]] = [head]
     for group in grouped(table):
         name, alone = one_line(group.model), group.coherence is None and len(group.rows) == 1
-        inline = alone and group.rows[0].twin == PLAIN and _width(name) <= _LONGEST_NAME
+        inline = alone and group.rows[0].twin == PLAIN and text_width(name) <= _LONGEST_NAME
         if not inline:
             known = group.coherence is not None
             lines.append(_join(name, f"  coherence {coherence_text(group.coherence)}" if known else ""))
@@ -185,7 +186,7 @@ def _terminal(table: Table) -> str:
             parts = [part for c in _written(row) for part in (c.value, c.interval, c.p)]
             lines.append((first, one_line(threat), *parts))
     body = _aligned(lines)
-    rule = "─" * max(_width(line) for line in body)
+    rule = "─" * max(text_width(line) for line in body)
     text = [one_line(table.title)] if one_line(table.title) else []
     text += [rule, body[0], rule, *body[1:], rule]
     below = [table.caption, *(_join(_superscript(number), note) for note, number in notes(table).items())]
@@ -196,18 +197,18 @@ def _terminal(table: Table) -> str:
 def _aligned(lines: list[str | tuple[str, ...]]) -> list[str]:
     """Pad the cells to columns; a line that is one text stands as it is."""
     head, *rows = [line for line in lines if not isinstance(line, str)]
-    widths = [max(_width(row[at]) for row in rows) for at in range(len(head))]
+    widths = [max(text_width(row[at]) for row in rows) for at in range(len(head))]
     for at in (0, 1):
-        widths[at] = max(widths[at], _width(head[at]))
+        widths[at] = max(widths[at], text_width(head[at]))
     for at in (2, 5):
         # The heading stands over the number and its interval.
-        widths[at + 1] = max(widths[at + 1], _width(head[at]) - widths[at] - 1)
+        widths[at + 1] = max(widths[at + 1], text_width(head[at]) - widths[at] - 1)
     done = []
     for line in lines:
         if isinstance(line, str):
             done.append(line)
             continue
-        cells = [text + " " * (widths[at] - _width(text)) for at, text in enumerate(line)]
+        cells = [text + " " * (widths[at] - text_width(text)) for at, text in enumerate(line)]
         for at in (2, 5):
             number = f"{line[at]:>{widths[at]}} {cells[at + 1]}"
             if line is head:
@@ -217,7 +218,7 @@ def _aligned(lines: list[str | tuple[str, ...]]) -> list[str]:
     return done
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Columns that a text takes: two for a wide character, none for a combining one."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 

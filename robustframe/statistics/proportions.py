@@ -147,3 +147,26 @@ class PairedDifference:
 
 def _hypotenuse(x: float, y: float, correlation: float) -> float:
     return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))
+
+
+def resolution(examples: int, level: float = 0.95) -> float:
+    """Return what so many examples resolve: half the width of the interval of an accuracy of 1/2, as a fraction.
+
+    >>> round(resolution(1000), 4)
+    0.0309
+    """
+    interval = Proportion(examples // 2, examples).interval(level)
+    return (interval.high - interval.low) / 2
+
+
+def resolution_sentence(examples: int) -> str:
+    """Say in words what so many examples resolve.
+
+    >>> resolution_sentence(1000)
+    '1,000 examples resolve about 3 points'
+    """
+    points = 100 * resolution(examples)
+    shown = f"{points:.0f}" if points >= 0.95 else f"{points:.1g}"
+    plural = "s" if examples != 1 else ""
+    verb = "resolve" if examples != 1 else "resolves"
+    return f"{examples:,} example{plural} {verb} about {shown} point{'s' if shown != '1' else ''}"

@@ -1,0 +1,111 @@
+"""The stored images that broke one classifier, shown to another: who is broken by what was made for whom."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from robustframe.calls import borrowed, call_in_batches, predict
+from robustframe.errors import InputError
+from robustframe.evaluation.models import Classifier
+from robustframe.evidence.replay import read_images
+from robustframe.evidence.run import Run
+from robustframe.evidence.sources import Sources
+from robustframe.threat import ThreatModel
+
+Verdicts = Mapping[tuple[str, str], pl.DataFrame]
+"""Verdicts of a run by classifier and threat, in the order of the examples."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two runs: what it holds, and its models."""
+
+    run: Run
+    sources: Sources
+    verdicts: Verdicts
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Images made for one classifier, on another."""
+
+    threat: str
+    source: str
+    target: str
+    direction: str
+    """``"first to second"`` or ``"second to first"``."""
+    shown: int
+    """Examples with a stored image of the source, which the target classifies right when clean."""
+    broken: int
+    """Of these, misclassified by the target."""
+    new: int
+    """Of these, robust by the target's own attacks: its robust accuracy is too high by them."""
+
+
+def transfers(
+    source: Side, target: Side, threats: list[ThreatModel], direction: str, batch_size: int
+) -> list[Transfer]:
+    """Show the stored images of every classifier of one run to every classifier of another.
+
+    Args:
+        source: the run whose images are shown.
+        target: the run whose classifiers see them; one that is the source itself is left out.
+        threats: those that both runs have.
+        direction: what the result says of it.
+        batch_size: rows of one model call at most.
+
+    Raises:
+        InputError: when a stored image is missing, damaged, or not allowed by its threat.
+    """
+    found = []
+    for position, entry in enumerate(source.run.record.classifiers):
+        others = [each for each in target.sources.classifiers if not _same(each, source.sources.classifiers[position])]
+        for threat in threats:
+            had: set[int] = set()
+            wrong: dict[str, set[int]] = {each.entry.name: set() for each in others}
+            for index, images in _stored(source, position, threat):
+                had |= set(index.tolist())
+                for each in others:
+                    wrong[each.entry.name] |= _wrong(each, target.sources, index, images, batch_size)
+            for each in others:
+                name = each.entry.name
+                verdicts = target.verdicts[name, threat.label]
+                right = set(verdicts.filter("clean_correct")["index"]) & had
+                broken = wrong[name] & right
+                new = len(broken & set(verdicts.filter("robust")["index"]))
+                found.append(Transfer(threat.label, entry.name, name, direction, len(right), len(broken), new))
+    return found
+
+
+def _same(one: Classifier, other: Classifier) -> bool:
+    return (one.entry.sha256, one.entry.twin) == (other.entry.sha256, other.entry.twin)
+
+
+def _stored(side: Side, position: int, threat: ThreatModel) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every stored image of a classifier under a threat, unit by unit."""
+    run, data = side.run, side.sources.data
+    for stage in run.stages:
+        for number in range(len(run.chunks)):
+            unit = run.attack_unit(position, threat.label, stage.label, number)
+            if not unit.images.is_file():
+                continue
+            tensors = read_images(unit, tuple(data.images.shape[1:]))
+            if isinstance(tensors, str):
+                raise InputError(f"{unit.images}: {tensors}; `robustframe verify {run.folder}` says what else is wrong")
+            index, images = tensors["index"], tensors["adversarial"]
+            known = bool(((index >= 0) & (index < len(data))).all())
+            if not known or not bool(threat.contains(data.images[index], images).all()):
+                raise InputError(
+                    f"{unit.images} holds an image that {threat.label} does not allow; "
+                    f"`robustframe verify {run.folder}` names it"
+                )
+            yield index, images
+
+
+def _wrong(classifier: Classifier, sources: Sources, index: Tensor, images: Tensor, batch_size: int) -> set[int]:
+    with borrowed(classifier.module) as model, torch.no_grad():
+        predictions = predict(call_in_batches(model, images.to(sources.device), batch_size)).cpu()
+    return set(index[predictions != sources.data.labels[index]].tolist())

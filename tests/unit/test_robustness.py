@@ -1,0 +1,70 @@
+"""The robustness table of a record: its p-values adjusted together, its caption saying what can be told apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import make_run
+
+from robustframe.record import read_record
+from robustframe.report.layout import Row, Table
+from robustframe.report.robustness import robustness_table
+from robustframe.statistics import PairedDifference, holm
+
+
+def first(right: int, n: int = 1000) -> np.ndarray:
+    return np.arange(n) < right
+
+
+def build(folder: Path) -> Table:
+    return robustness_table(read_record(folder), folder)
+
+
+def differences(table: Table) -> dict[tuple[str, str], Row]:
+    return {(row.model, row.threat): row for row in table.rows if row.twin == "difference"}
+
+
+def test_the_differences_of_a_table_are_tested_together(tmp_path: Path) -> None:
+    clean = {"a": (first(900), first(909)), "b": (first(900), first(906))}
+    robust = {
+        ("a", "linf:0.1"): (first(500), first(508)), ("a", "l2:1"): (first(400), first(400)),
+        ("b", "linf:0.1"): (first(300), first(310)), ("b", "l2:1"): (first(200), first(230)),
+    }  # fmt: skip
+    verdicts = {
+        (f"{model}/{twin}", threat): (clean[model][at], each[at])
+        for (model, threat), each in robust.items()
+        for at, twin in enumerate(("feedforward", "recurrent"))
+    }
+    table = build(make_run(tmp_path / "run", verdicts))
+    shown = differences(table)
+    raw = {("clean", model): PairedDifference.of(*clean[model]).p_value for model in clean}
+    raw |= {key: PairedDifference.of(*each).p_value for key, each in robust.items()}
+    expected = dict(zip(raw, holm(list(raw.values()))))
+    for (model, threat), row in shown.items():
+        assert row.p_robust == pytest.approx(expected[model, threat])
+        # The same clean images stand beside both threats, but they are one test.
+        assert row.p_clean == pytest.approx(expected["clean", model])
+    assert "Holm-adjusted over the table's 6 differences" in table.caption
+    assert "1,000 examples resolve about 3 points." in table.caption
+    assert shown["b", "linf:0.1"].p_robust is not None
+    assert shown["b", "linf:0.1"].p_robust > raw["b", "linf:0.1"]
+
+
+def test_a_table_without_pairs_speaks_of_no_differences(tmp_path: Path) -> None:
+    table = build(make_run(tmp_path / "run", {("net", "linf:0.1"): (first(90, 100), first(50, 100))}))
+    assert "Holm" not in table.caption
+    assert "McNemar" not in table.caption
+    assert "100 examples resolve about 10 points." in table.caption
+
+
+def test_with_five_pairs_coherence_is_set_against_robustness(tmp_path: Path) -> None:
+    verdicts, coherence = {}, {}
+    for at in range(5):
+        for twin in ("feedforward", "recurrent"):
+            verdicts[f"m{at}/{twin}", "linf:0.1"] = (first(90, 100), first(80 - 10 * at, 100))
+            coherence[f"m{at}/{twin}"] = 0.3 + 0.1 * at
+    table = build(make_run(tmp_path / "run", verdicts, coherence=coherence))
+    assert "of the 5 recurrent twins under linf:0.1: Spearman's rho -1.00 [-1.00, -1.00]" in table.caption
+    assert "p = 0.017 (permutation)" in table.caption
+    four = {key: each for key, each in verdicts.items() if not key[0].startswith("m4")}
+    assert "Spearman" not in build(make_run(tmp_path / "four", four, coherence=coherence)).caption
