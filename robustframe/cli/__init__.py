@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
-from robustframe.cli.trust import compare, verify
+from robustframe.cli.trust import compare, doctor, verify
 from robustframe.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -191,6 +191,9 @@ def frame(
     if plot is not None:
         plot_gram(built, plot, f"|Gram| of {report.name}: largest inner product of each pair of filters")
         say(f"plot: {plot}")
+
+
+app.command()(doctor)
 
 
 @zoo_app.command("list")

@@ -73,3 +73,27 @@ def compare(
         data_root=data_root,
     )
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else render_comparison(found, format).rstrip("\n"))
+
+
+def doctor(
+    runs: Annotated[Path, typer.Option(help="Where run folders are going to be made.")] = Path("runs"),
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether everything is here that an evaluation needs, with the command that mends what is not."""
+    from robustframe.doctor import examine, report
+
+    found = []
+    for item in examine(runs, data_root):
+        found.append(item)
+        if not as_json:
+            typer.echo(str(item))
+    wrong = sum(item.state == "wrong" for item in found)
+    if as_json:
+        typer.echo(json.dumps(report(found), indent=2))
+    elif wrong:
+        typer.echo(f"{wrong} thing{'s' if wrong > 1 else ''} needed {'are' if wrong > 1 else 'is'} wrong.")
+    else:
+        typer.echo("Everything needed is here.")
+    if wrong:
+        raise typer.Exit(1)

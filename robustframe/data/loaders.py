@@ -50,6 +50,11 @@ def _cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "robustframe" / "data"
 
 
+def folders(root: Path | None = None) -> tuple[Path, ...]:
+    """Return where data that does not ship is looked for, as `load` does it."""
+    return _Place(root, False).folders()
+
+
 def _fashion_mnist(split: str, place: _Place) -> Dataset:
     if split == "test":
         return shipped.fashion_mnist_test()

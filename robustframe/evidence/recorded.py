@@ -34,7 +34,7 @@ def _record(run: Run) -> Iterator[Finding]:
             RECORD,
             None,
             f"the hash of what it asks is {expected[:16]}, it says {record.hash[:16]}; recipe, batteries, data, "
-            "classifiers or version were edited",
+            "classifiers or version were edited, or another state of the code made it",
         )
     if recipe.get("name", record.name) != record.name:
         yield Finding(RECORD, None, f"it is named {record.name!r}, its recipe {recipe['name']!r}")

@@ -105,6 +105,29 @@ def test_the_readmes_python_runs_as_typed(tmp_path: Path) -> None:
     assert (tmp_path / "my-run" / "record.json").is_file()
 
 
+def test_the_python_on_trust_runs_as_typed(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "docs" / "trust.md", "python")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "claimed breaks were replayed on the exact model" in run.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_on_trust_run_as_typed(tmp_path: Path) -> None:
+    lines = [line for block in blocks(ROOT / "docs" / "trust.md", "sh") for line in block.splitlines()]
+    assert [line.split()[1] for line in lines] == ["evaluate", "verify", "evaluate", "compare", "doctor"]
+    for line in lines:
+        words = [sys.executable, "-m", "robustframe", *line.split()[1:]]
+        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, f"{line}: {run.stdout} {run.stderr}"
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=str)
+def test_a_published_result_verifies(folder: Path) -> None:
+    found = robustframe.verify(folder, device="cpu")
+    assert found.ok, str(found)
+
+
 def test_the_recipe_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
     (text,) = blocks(ROOT / "docs" / "evaluating.md", "toml")
     (tmp_path / "recipe.toml").write_text(text)

@@ -29,6 +29,7 @@ ROOMS = [
     ["statistics"],
     ["curve"],
     ["report"],
+    ["doctor"],
     ["cli"],
     ["__main__"],
 ]

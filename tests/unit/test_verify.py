@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -308,3 +310,35 @@ def test_lost_images_are_made_again(place: Path) -> None:
     evaluate_recipe(place / "recipe.toml", out=place / "run", device="cpu")
     assert (place / "run" / I0).read_bytes() == before
     assert verify(place).ok
+
+
+def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "robustframe", "verify", *words]
+    return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_the_command_ends_with_0_1_or_2(place: Path) -> None:
+    well = command(place, "run", "--strict")
+    assert well.returncode == 0, well.stderr
+    assert "claimed breaks were replayed on the exact model." in well.stdout
+    record(put(f"{FIRST}.robust_correct", 90))(place / "run")
+    ill = command(place, "run")
+    assert ill.returncode == 1
+    assert "record.json: tiny/feedforward, linf:0.15: robust_correct is 90" in ill.stdout
+    found = json.loads(command(place, "run", "--json").stdout)
+    assert found["ok"] is False
+    (finding,) = (each for check in found["checks"] for each in check["findings"])
+    assert finding["where"] == "record.json"
+    nothing = command(place, "nowhere")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "is no run" in nothing.stderr
+    assert "Traceback" not in nothing.stderr + ill.stderr
+
+
+def test_a_copy_passes_unless_everything_is_asked_for(place: Path) -> None:
+    shutil.rmtree(place / "run" / "units")
+    (place / "run" / "evidence.sha256").unlink()
+    assert command(place, "run").returncode == 0
+    strict = command(place, "run", "--strict")
+    assert strict.returncode == 1
+    assert "could not be checked" in strict.stderr
