@@ -71,6 +71,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
+    diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
     data_root: DataRoot = None,
     download: Download = False,
     as_json: AsJson = False,
@@ -93,6 +94,8 @@ def evaluate(
         }  # fmt: skip
         place = Path("command line")
         task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
+    if not diagnose:
+        task = task.undiagnosed()
     folder = out or run_folder(task, runs)
     with Bar("units", task.name) as bar:
         record = run(task, folder, device=where, batch_size=batch_size, report=bar.moment)
