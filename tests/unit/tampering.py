@@ -131,6 +131,10 @@ def other(number: int) -> int:
     return (number + 1) % 10
 
 
+def another_verdict(verdict: str) -> str:
+    return "suspicious" if verdict == "sound" else "sound"
+
+
 def extra(run: Path) -> None:
     row = pl.read_parquet(run / T0).head(1).with_columns(index=pl.lit(88, pl.Int64))
     table(T0, lambda rows: pl.concat([rows, row]))(run)
@@ -147,6 +151,7 @@ def stray(run: Path) -> None:
 
 BROKEN, ROBUST = ~pl.col("robust") & pl.col("clean_correct"), pl.col("robust")
 V, R, FIRST = "verdicts.parquet", "record.json", "results.0"
+DIAGNOSIS = "units/00-tiny_feedforward/linf_0.15/diagnosis.json"
 T0, I0 = f"{PGD}/00000.parquet", f"{PGD}/00000.safetensors"
 
 invented = both(cell(T0, success(False), "claimed", True), cell(T0, success(False), "success", True))
@@ -198,6 +203,10 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
      table(f"{APGD}/00000.parquet", lambda rows: rows.with_columns(index=rows["index"].replace(rows["index"][0], 89))),
      f"{APGD}/00000.parquet", "but not one of survivors"),
     ("attack: deleted unit", drop(T0), T0, "this unit is missing"),
+    ("diagnosis: verdict", record(put("results.0.diagnosis.verdict", another_verdict)), R, "its checks make it"),
+    ("diagnosis: figure", record(put("results.0.diagnosis.checks.0.figure", 0.123)), DIAGNOSIS, "is another one"),
+    ("diagnosis: deleted", drop(DIAGNOSIS), DIAGNOSIS, "it is missing"),
+    ("diagnosis: taken out", record(put("results.0.diagnosis", None)), DIAGNOSIS, "has no such diagnosis"),
     ("attack: truncated unit", cut(T0), T0, "truncated"),
     ("attack: unit of another chunk", swap_files(T0, f"{PGD}/00001.parquet"), T0, "not one of survivors"),
     ("images: swapped between examples", pixels(swap), I0, "outside the ball"),
