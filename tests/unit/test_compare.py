@@ -62,7 +62,7 @@ def test_differences_and_outcomes_are_those_of_the_verdicts(tmp_path: Path) -> N
     expected = PairedDifference.of(mask(0, 1, 2), mask(2, 3, 4, 5))
     assert (linf.p_value, linf.low, linf.high) == (expected.p_value, expected.interval().low, expected.interval().high)
     assert l2.p_value == pytest.approx(2 * 0.5**8)
-    assert [each.p_adjusted for each in found.differences] == holm([1, expected.p_value, 2 * 0.5**8])
+    assert [each.p_adjusted for each in found.differences] == holm([1.0, expected.p_value, 2 * 0.5**8])
     counts = {(e.first_outcome, e.second_outcome): e.count for e in found.outcomes if e.threat == "linf:0.1"}
     assert counts == {
         ("robust", "robust"): 1, ("robust", ATTACK): 2, (ATTACK, "robust"): 3, (ATTACK, ATTACK): 2,
