@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast check bench zoo clean
+.PHONY: help install evaluate tables publish test test-fast check bench museum zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,8 @@ $(READY): pyproject.toml
 evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print its table
 	@$(BIN)/robustframe evaluate $(EVAL)
 
-tables: $(READY) ## write the README's tables anew from the published records
-	$(BIN)/python -m robustframe.report.readme README.md
+tables: $(READY) ## write the tables of README and docs anew from published records and benchmarks
+	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md
 
 publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluations/
 	$(BIN)/robustframe publish $(RUN)
@@ -47,6 +47,9 @@ check: $(READY) ## ruff, mypy and the test of the layers
 
 bench: $(READY) ## measure the speed figures of benchmarks/
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit $$?; done
+
+museum: $(READY) ## evaluate the museum of broken defences; writes docs/museum.md and the table of docs/diagnostics.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/museum/tour.py
 
 zoo: $(READY) ## train every pair of the zoo anew (an hour and more on two cores); continues where it stopped
 	for recipe in robustframe/zoo/recipes/*.toml; do \

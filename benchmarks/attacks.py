@@ -93,7 +93,7 @@ ROWS = (
     _one("pgd-robust", TRAINED, (500, 7), PGD, *peers.PGD_PEERS, target=Target(0.8)),
     _one("apgd-ce-broken", NORMAL, (500, 5), APGD_CE, *peers.APGD_PEERS, target=Target(0.3, "pyautoattack")),
     _one("apgd-ce-robust", TRAINED, (500, 5), APGD_CE, *peers.APGD_PEERS),
-    _whole("standard-broken-feedforward", NORMAL, "feedforward", 250, 5),
+    _whole("standard-broken-feedforward", NORMAL, "feedforward", 250, 3),
     _whole("standard-broken-recurrent", NORMAL, "recurrent", 250, 3),
     _one("apgd-t", TRAINED, (128, 3), ("APGD-T", peers.OUR_APGD_T), peers.APGD_T_PEER),
     _one("fab-t", TRAINED, (128, 3), ("FAB-T", peers.OUR_FAB_T), peers.FAB_T_PEER),

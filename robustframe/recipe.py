@@ -4,11 +4,11 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
@@ -59,6 +59,16 @@ class Recipe(Strict):
     """Batteries in the order in which survivors go through them, such as ``["quick@1"]``."""
     data: DataSpec
     model: list[ModelSpec] = Field(min_length=1)
+    diagnose: bool = True
+    """Check after the attacks whether their numbers are to be believed, for a tenth of their cost."""
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out `diagnose` where it is on: evaluations from before there was such a key stay what they are."""
+        content = handler(self)
+        if self.diagnose:
+            del content["diagnose"]
+        return content
 
 
 class AttackSpec(BaseModel):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
 
 RECORD = "record.json"
@@ -87,6 +88,8 @@ class Result(Section):
     robust_correct: int
     """Correct on the clean image and on every stored adversarial one."""
     attacks: list[AttackEntry]
+    diagnosis: Diagnosis | None = None
+    """Whether the number is to be believed; unknown in old records, and where nobody asked."""
 
 
 class Environment(Section):

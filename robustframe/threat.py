@@ -103,15 +103,9 @@ class ThreatModel:
     def contains(self, x: Images, z: Images) -> Verdicts:
         """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
 
-        <<<<<<< HEAD
-                An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
-                half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
-                rounding of the distance itself in float64.
-        =======
-                An l0 ball is exact. Any other is widened only by what storing the pixels in their floating-point type can
-                add: half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for
-                the rounding of the distance itself in float64.
-        >>>>>>> blackbox
+        An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
+        half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
+        rounding of the distance itself in float64.
         """
         flat = z.flatten(1)
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)

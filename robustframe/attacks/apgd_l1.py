@@ -24,7 +24,7 @@ _STAGES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 def large_radii(runs: Runs, start: Images, threat: ThreatModel, *, steps: int) -> None:
     """Climb at three times the radius, then at twice, then at eps, each time from the best point so far.
 
-    Source: Croce and Hein, 2021, arXiv:2103.01208, section 3.3, with the 30, 30 and 40 % of the steps of AutoAttack.
+    Source: Croce and Hein, 2021, arXiv:2103.01208, with the 30, 30 and 40 % of the steps of AutoAttack.
     Points of the first stages that happen to lie within eps count like all others.
 
     Args:

@@ -117,7 +117,7 @@ class _Walk:
         return (x + torch.minimum(torch.maximum(offset, -room), room)).clamp(self.threat.low, self.threat.high)
 
     def direction(self, rows: Labels, reach: Tensor, count: int, draws: Draws) -> Images:
-        """Estimate where the boundary rises most steeply, from the decisions around each point (eq. 16 and 17)."""
+        """Estimate where the boundary rises most steeply, from the decisions around each point."""
         shape, at = self.x.shape[1:], self.at[rows].unsqueeze(1)
         length = reach[rows].view(-1, *[1] * len(self.x.shape))
         total, signed = torch.zeros_like(self.at[rows]), torch.zeros_like(self.at[rows])

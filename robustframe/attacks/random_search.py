@@ -15,7 +15,7 @@ class RandomSearch(Attack):
     """Independent points, uniform in the ball (see `ThreatModel.random_start`), each for one forward.
 
     A check more than an attack: a defence that a gradient attack fails to break and this one breaks hides its gradients
-    (Carlini et al., 2019, arXiv:1902.06705, section 5.3).
+    (Carlini et al., 2019, arXiv:1902.06705).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS

@@ -26,7 +26,7 @@ _TINY = 1e-12
 class Square(Attack):
     """Random search on the margin (Andriushchenko et al., 2020, arXiv:1912.00049, algorithms 1 to 3).
 
-    As in AutoAttack, in l1 too (Croce and Hein, 2021, arXiv:2103.01208, section 4), with these differences: every
+    As in AutoAttack, in l1 too (Croce and Hein, 2021, arXiv:2103.01208), with these differences: every
     example has windows of its own, not those of its batch; a window may also lie at the lower or right edge, as in
     the paper's algorithms; l1 and l2 take images of any size; an linf proposal that is the current point again is
     not evaluated. Inputs that are not shaped (channels, height, width) are treated as one line of numbers, and

@@ -71,6 +71,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
+    diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
     data_root: DataRoot = None,
     download: Download = False,
     as_json: AsJson = False,
@@ -93,6 +94,8 @@ def evaluate(
         }  # fmt: skip
         place = Path("command line")
         task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
+    if not diagnose:
+        task = task.undiagnosed()
     folder = out or run_folder(task, runs)
     with Bar("units", task.name) as bar:
         record = run(task, folder, device=where, batch_size=batch_size, report=bar.moment)
@@ -111,6 +114,25 @@ def table(
 
     tables = [render(robustness_table(read_record(run), find_run(run)), format) for run in runs]
     typer.echo("\n".join(text.rstrip("\n") + "\n" for text in tables), nl=False)
+
+
+@app.command()
+def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
+    """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
+    import polars as pl
+
+    from robustframe.curve import security_curves
+    from robustframe.record import VERDICTS, find_run, read_record
+    from robustframe.report.curves import curves_json, curves_text
+
+    folder = find_run(run)
+    record = read_record(run)
+    if not (folder / VERDICTS).is_file():
+        raise InputError(f"{folder} has no verdicts yet; run the same evaluate command again to continue it")
+    curves = security_curves(record, pl.read_parquet(folder / VERDICTS))
+    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
+    if any(each.violations for each in curves):
+        raise typer.Exit(1)
 
 
 @app.command()

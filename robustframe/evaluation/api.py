@@ -76,6 +76,7 @@ def make_task(
         seed=recipe.seed,
         chunk=recipe.chunk,
         folder=folder,
+        diagnose=recipe.diagnose,
     )
 
 
@@ -128,6 +129,7 @@ def evaluate(
     chunk: int = 250,
     batch_size: int = DEFAULT_BATCH,
     out: str | Path | None = None,
+    diagnose: bool = True,
     report: Report = _quiet,
 ) -> Record:
     """Evaluate one model, or both twins of a pair, on images in hand.
@@ -144,6 +146,7 @@ def evaluate(
         chunk: examples that are attacked together; part of what is asked.
         batch_size: rows of one model call at most; it changes no verdict.
         out: folder to keep the run in; without one only the record is returned.
+        diagnose: check after the attacks whether their numbers are to be believed.
         report: called after every unit of work.
 
     Returns:
@@ -170,6 +173,7 @@ def evaluate(
             "battery": [each.cited for each in batteries],
             "seed": seed,
             "chunk": chunk,
+            **({} if diagnose else {"diagnose": False}),
         },
         data=data,
         classifiers=classify(model, name, ModelSpec(use="python")),
@@ -177,6 +181,7 @@ def evaluate(
         batteries=batteries,
         seed=whole_number(seed, "seed", least=0),
         chunk=whole_number(chunk, "chunk", least=1),
+        diagnose=diagnose,
     )
     if out is not None:
         return run(task, Path(out), device=device, batch_size=batch_size, report=report)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
+from robustframe.evaluation.diagnosis import Shelf
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.models import Classifier, check_model
@@ -62,6 +63,12 @@ class Task:
     chunk: int
     folder: Path = field(default_factory=Path)
     """What the paths of users' attacks are relative to."""
+    diagnose: bool = True
+    """Check after the attacks whether their numbers are to be believed; changes no verdict."""
+
+    def undiagnosed(self) -> "Task":
+        """Return the same evaluation without checks of its numbers."""
+        return replace(self, recipe={**self.recipe, "diagnose": False}, diagnose=False)
 
     @property
     def hash(self) -> str:
@@ -170,6 +177,9 @@ def run(
             result, rows = work.attack(classifier, threat, clean)
             results.append(result)
             verdicts.append(rows)
+    if task.diagnose:
+        results = work.diagnose(results, verdicts)
+    flags += [sentence for result in results for sentence in _distrust(result)]
     flags += [sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)]
     table = parquet(pl.concat(verdicts))
     write_aside(folder / VERDICTS, table)
@@ -232,7 +242,7 @@ class _Work:
             1 + sum(stage.runs_for(threat) for threat in task.threats for stage in self._stages_of(classifier))
             for classifier in task.classifiers
         )
-        self.units = stages * len(self.chunks)
+        self.units = stages * len(self.chunks) + task.diagnose * len(task.classifiers) * len(task.threats)
         self.done = 0
 
     def _stages_of(self, classifier: Classifier) -> list[Stage]:
@@ -292,6 +302,21 @@ class _Work:
         names = [pl.lit(classifier.entry.name).alias("classifier"), pl.lit(threat.label).alias("threat")]
         return result, pl.concat(verdicts).select(*names, pl.all())
 
+    def diagnose(self, results: list[Result], verdicts: list[pl.DataFrame]) -> list[Result]:
+        """Check every row, once the images that broke any classifier are there to be replayed on the others."""
+        task = self.task
+        shelf = Shelf(
+            task.data, task.classifiers, task.threats, self.stages, len(self.chunks), self.votes, task.seed,
+            self._place, self.device, self.batch_size,
+        )  # fmt: skip
+        checked = []
+        rows = [(classifier, threat) for classifier in task.classifiers for threat in task.threats]
+        for (classifier, threat), result, table in zip(rows, results, verdicts, strict=True):
+            diagnosis = shelf.diagnose(classifier, threat, result, table)
+            checked.append(result.model_copy(update={"diagnosis": diagnosis}))
+            self._say(classifier, threat.label, "diagnosis", result.robust_correct)
+        return checked
+
     def _attack_chunk(
         self,
         classifier: Classifier,
@@ -343,6 +368,13 @@ def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
         )
     if entry.nonfinite:
         yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
+
+
+def _distrust(result: Result) -> Iterator[str]:
+    """Sentences on the checks that a row failed."""
+    if result.diagnosis is not None and result.diagnosis.verdict == "suspicious":
+        for check in result.diagnosis.reasons:
+            yield f"{result.classifier}, {result.threat}: suspicious ({check.name}): {check.sentence}"
 
 
 def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:

@@ -45,6 +45,8 @@ class Row:
     p_clean: float | None = None
     p_robust: float | None = None
     note: str = ""
+    verdict: str = ""
+    """Whether the number is to be believed: sound, suspicious or incomplete; empty where nobody asked."""
 
     def __post_init__(self) -> None:
         if self.twin not in TWINS:

@@ -10,28 +10,37 @@ from robustframe.report.publish import write_tables
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 
-_REGION = re.compile(r"(<!-- table: (?P<run>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- table: (?P<run>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_PAGE = re.compile(r"(<!-- page: (?P<file>\S+) -->\n).*?(<!-- end of page -->)", re.DOTALL)
 
 
 def fill(text: str, root: Path) -> str:
-    """Put the table of each named record between its markers.
+    """Put the table of each named record, and each named page, between its markers.
 
     Args:
-        text: a Markdown page with regions ``<!-- table: FOLDER -->`` ... ``<!-- end of table -->``.
-        root: what the folders are relative to.
+        text: a Markdown page with regions ``<!-- table: FOLDER -->`` ... ``<!-- end of table -->``, and ``<!-- page:
+            FILE -->`` ... ``<!-- end of page -->`` for a page of a benchmark, which is shown without its title.
+        root: what folders and files are relative to.
 
     Returns:
         The page with every region written anew.
 
     Raises:
-        InputError: for a record that is missing or incomplete.
+        InputError: for a record that is missing or incomplete, or a page that is not there.
     """
 
     def table(match: re.Match[str]) -> str:
         folder = root / match["run"]
         return f"{match[1]}{render(robustness_table(read_record(folder), folder), 'md').strip()}\n{match[3]}"
 
-    return _REGION.sub(table, text)
+    def page(match: re.Match[str]) -> str:
+        file = root / match["file"]
+        if not file.is_file():
+            raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
+        title, _, body = file.read_text(encoding="utf-8").partition("\n")
+        return f"{match[1]}{body.strip() if title.startswith('# ') else title + body}\n{match[3]}"
+
+    return _PAGE.sub(page, _TABLE.sub(table, text))
 
 
 def main(pages: list[str]) -> None:
@@ -39,7 +48,7 @@ def main(pages: list[str]) -> None:
     for record in sorted(Path("evaluations").glob("*/results/record.json")):
         write_tables(robustness_table(read_record(record), record.parent), record.parent)
     for page in map(Path, pages):
-        page.write_text(fill(page.read_text(encoding="utf-8"), page.parent), encoding="utf-8")
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,18 @@ def _row(entry: ClassifierEntry, result: Result) -> Row:
         robust=_cell(result.robust_correct, result.examples),
         p_clean=None,
         p_robust=None,
+        **_trust(result),
     )
+
+
+def _trust(result: Result) -> dict[str, str]:
+    """The verdict on a row's number, and in a note what it is due to."""
+    if result.diagnosis is None:
+        return {}
+    verdict, reasons = result.diagnosis.verdict, result.diagnosis.reasons
+    if not reasons:
+        return {"verdict": verdict}
+    return {"verdict": verdict, "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}"}
 
 
 def _difference(entry: ClassifierEntry, threat: str, verdicts: pl.DataFrame, partner: str) -> Row:

@@ -66,6 +66,11 @@ def _columns(table: Table) -> tuple[bool, bool]:
     return any(row.coherence is not None for row in table.rows), any(row.twin != PLAIN for row in table.rows)
 
 
+def _verdicts(table: Table, *head: str) -> tuple[str, ...]:
+    """The last cell of the heading, or of a row, where any row has a verdict."""
+    return head if any(row.verdict for row in table.rows) else ()
+
+
 def _leading(
     table: Table, group: Group, at: int, escape: Callable[[str], str], mark: Callable[[int], str]
 ) -> list[str]:
@@ -85,14 +90,15 @@ def _leading(
 def _markdown(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
     head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
-    head += ["Clean accuracy (%)", "Robust accuracy (%)"]
-    rule = [":--", *["--:"] * has_coherence, *[":--"] * has_twin, ":--", ":--", ":--"]
+    head += ["Clean accuracy (%)", "Robust accuracy (%)", *_verdicts(table, "Verdict")]
+    rule = [":--", *["--:"] * has_coherence, *[":--"] * has_twin, ":--", ":--", ":--", *_verdicts(table, ":--")]
     lines = [f"**{markdown_escaped(table.title)}**", ""] if one_line(table.title) else []
     lines += ["| " + " | ".join(cells) + " |" for cells in (head, rule)]
     for group in grouped(table):
         for at, row in enumerate(group.rows):
             cells = _leading(table, group, at, markdown_escaped, _superscript)
             cells += [", ".join(filter(None, [_join(c.value, c.interval), c.p])) for c in _written(row)]
+            cells += _verdicts(table, row.verdict)
             lines.append("| " + " | ".join(cells) + " |")
     if caption := markdown_escaped(table.caption):
         lines += ["", caption]
@@ -113,9 +119,10 @@ def markdown_escaped(text: str) -> str:
 def _latex(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
     # A number is two columns, so that the decimal points stand below each other.
-    spec = "l" + "r" * has_coherence + "l" * has_twin + "l" + "r@{~}l" * 2
+    spec = "l" + "r" * has_coherence + "l" * has_twin + "l" + "r@{~}l" * 2 + "".join(_verdicts(table, "l"))
     head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
     head += [r"\multicolumn{2}{l}{Clean accuracy (\%)}", r"\multicolumn{2}{l}{Robust accuracy (\%)}"]
+    head += _verdicts(table, "Verdict")
     lines = [r"\begin{table}[t]", r"\centering"]
     title = _tex(table.title)
     caption = _join(rf"\textbf{{{title.rstrip('.')}.}}" if title else "", _tex(table.caption))
@@ -131,6 +138,7 @@ def _latex(table: Table) -> str:
             for c in _written(row):
                 rest = [f"${part}$" for part in (c.interval, c.p) if part]
                 cells += ["--" if c.value == UNKNOWN else f"${c.value}$", ", ".join(rest)]
+            cells += _verdicts(table, row.verdict)
             lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\smallskip{{\footnotesize $^{{{n}}}$ {_tex(text)}}}" for text, n in notes(table).items()]
@@ -162,17 +170,19 @@ def _csv(table: Table) -> str:
     # The module's own line ends are those of RFC 4180; with others it leaves a lone \r in a name unquoted.
     writer = csv.writer(out)
     numbers = [f"{name}{end}" for name in ("clean", "robust") for end in ("", "_low", "_high")]
-    writer.writerow(["model", "coherence", "twin", "threat", *numbers, "p_clean", "p_robust", "note"])
+    writer.writerow(
+        ["model", "coherence", "twin", "threat", *numbers, "p_clean", "p_robust", "note", *_verdicts(table, "verdict")]
+    )
     for group in grouped(table):
         for row in group.rows:
             cells = [number for c in (row.clean, row.robust) for number in (c.value, c.low, c.high)]
             lead = [row.model, group.coherence, "" if row.twin == PLAIN else row.twin, row.threat]
-            writer.writerow([*lead, *cells, row.p_clean, row.p_robust, row.note])
+            writer.writerow([*lead, *cells, row.p_clean, row.p_robust, row.note, *_verdicts(table, row.verdict)])
     return out.getvalue()
 
 
 def _terminal(table: Table) -> str:
-    head = ("Model", "Threat", "Clean %", "", "", "Robust %", "", "")
+    head = ("Model", "Threat", "Clean %", "", "", "Robust %", "", "", *_verdicts(table, "Verdict"))
     lines: list[str | tuple[str, ...]] = [head]
     for group in grouped(table):
         name, alone = one_line(group.model), group.coherence is None and len(group.rows) == 1
@@ -184,7 +194,7 @@ def _terminal(table: Table) -> str:
             first = name if inline else f"  {row.twin}"
             first += _superscript(notes(table)[row.note]) if row.note else ""
             parts = [part for c in _written(row) for part in (c.value, c.interval, c.p)]
-            lines.append((first, one_line(threat), *parts))
+            lines.append((first, one_line(threat), *parts, *_verdicts(table, row.verdict)))
     body = _aligned(lines)
     rule = "─" * max(text_width(line) for line in body)
     text = [one_line(table.title)] if one_line(table.title) else []
@@ -198,7 +208,7 @@ def _aligned(lines: list[str | tuple[str, ...]]) -> list[str]:
     """Pad the cells to columns; a line that is one text stands as it is."""
     head, *rows = [line for line in lines if not isinstance(line, str)]
     widths = [max(text_width(row[at]) for row in rows) for at in range(len(head))]
-    for at in (0, 1):
+    for at in (0, 1, *range(8, len(head))):
         widths[at] = max(widths[at], text_width(head[at]))
     for at in (2, 5):
         # The heading stands over the number and its interval.
@@ -214,7 +224,7 @@ def _aligned(lines: list[str | tuple[str, ...]]) -> list[str]:
             if line is head:
                 number = f"{line[at]:<{widths[at] + 1 + widths[at + 1]}}"
             cells[at] = number + (f" {cells[at + 2]}" if widths[at + 2] else "")
-        done.append("  ".join((cells[0], cells[1], cells[2], cells[5])).rstrip())
+        done.append("  ".join((cells[0], cells[1], cells[2], cells[5], *cells[8:])).rstrip())
     return done
 
 

@@ -85,10 +85,14 @@ class Implicit(Adjoint):
         if not torch.is_grad_enabled():
             return solution
         report = GradientReport(tolerance=self.tolerance)
-        around = solver.refine(frame, x, solution.codes)
+        # One graph of one sweep serves both: its products with the codes solve the equation, those with x use it.
+        leaves = tuple(code.detach().requires_grad_() for code in solution.codes)
+        around = solver.refine(frame, x, leaves)
+
+        def transposed(slopes: Codes) -> Codes:
+            return torch.autograd.grad(around, leaves, slopes, retain_graph=True, materialize_grads=True)
 
         def adjoint(slopes: Codes) -> Codes:
-            transposed = _transposed(solver, frame, x.detach(), solution.codes)
             return self._solve_adjoint(transposed, slopes, report)
 
         codes = _attach(adjoint, solution.codes, around)
@@ -112,18 +116,6 @@ class Implicit(Adjoint):
 
 def _flat(codes: Codes) -> Tensor:
     return torch.cat([code.flatten(1) for code in codes], 1)
-
-
-def _transposed(solver: Solver[Any], frame: Frame, x: Images, codes: Codes) -> Callable[[Codes], Codes]:
-    """Return u -> J^T u, with J the Jacobian of one sweep at some codes."""
-    with torch.enable_grad():
-        leaves = tuple(code.detach().requires_grad_() for code in codes)
-        new = solver.refine(frame, x, leaves)
-
-    def apply(slopes: Codes) -> Codes:
-        return torch.autograd.grad(new, leaves, slopes, retain_graph=True, materialize_grads=True)
-
-    return apply
 
 
 class _Attached(torch.autograd.Function):

@@ -11,14 +11,17 @@ import pytest
 import torch
 
 import robustframe
+from robustframe.attacks import ATTACKS, make_attack
 from robustframe.calls import call_in_batches
 from robustframe.data import load
+from robustframe.draws import Draws
 from robustframe.evaluation import load_task
-from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
+from robustframe.recipe import Recipe, batteries, load_battery, read_toml, recipes, shipped_folder
 from robustframe.record import read_record
 from robustframe.report.readme import fill
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.threat import ThreatModel
 
 ROOT = Path(robustframe.__file__).parents[1]
 RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]
@@ -66,6 +69,12 @@ def test_counts_and_tables_follow_from_the_verdicts(folder: Path) -> None:
 def test_the_readme_shows_the_published_table() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "<!-- table: evaluations/default/results -->" in text
+    assert fill(text, ROOT) == text, "stale: run `make tables`"
+
+
+def test_the_docs_show_the_published_pages() -> None:
+    text = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    assert "<!-- page: benchmarks/results/attacks.md -->" in text
     assert fill(text, ROOT) == text, "stale: run `make tables`"
 
 
@@ -123,3 +132,30 @@ def test_the_recipe_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
     (text,) = blocks(ROOT / "docs" / "evaluating.md", "toml")
     (tmp_path / "recipe.toml").write_text(text)
     assert read_toml(tmp_path / "recipe.toml", Recipe).battery == ["quick@1"]
+
+
+def test_the_docs_on_attacks_run_as_typed(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "attacks.md"
+    (text,) = blocks(page, "toml")
+    (tmp_path / "battery.toml").write_text(text)
+    assert load_battery(str(tmp_path / "battery.toml")).votes == 11
+    code, own = blocks(page, "python")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    broken = re.fullmatch(r"(\d+) of 20 broken and verified\n", run.stdout)
+    assert broken is not None, run.stdout
+    assert int(broken[1]) > 0
+    (tmp_path / "mine.py").write_text(own)
+    attack = make_attack("file:mine.py:Straight", {}, folder=tmp_path)
+    data = load("digits").first(20)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    labels = flat(data.images).argmax(1)
+    found = attack.run(flat, data.images, labels, ThreatModel.parse("linf:0.5"), Draws((0,), 20))
+    assert found.success.any()
+    assert found.forwards.max() <= 13
+
+
+def test_the_docs_name_every_battery_and_every_attack() -> None:
+    text = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    for name in [*ATTACKS, *(battery.cited for battery in batteries())]:
+        assert f"`{name}`" in text, name

@@ -21,6 +21,7 @@ ROOMS = [
     ["probe"],
     ["attacks"],
     ["certify"],
+    ["diagnose"],
     ["recipe"],
     ["record"],
     ["train"],

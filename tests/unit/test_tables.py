@@ -263,3 +263,17 @@ def test_what_cannot_be_a_table_is_refused_in_words() -> None:
         Table("t", "", ())
     with pytest.raises(InputError, match=r"model 'm' has two coherences, 0\.1 and 0\.2"):
         Table("t", "", (*_pair("m", 0.1), *_pair("m", 0.2)))
+
+
+def test_a_verdict_gets_a_column_where_anybody_asked_for_one() -> None:
+    asked = Row("net", None, "—", LINF, Cell(0.9), Cell(0.5), note="randomised: 3 of 16", verdict="suspicious")
+    table = Table("t", "", (asked, PLAIN_ROW))
+    assert "| Robust accuracy (%) | Verdict |" in render(table, "md")
+    assert "| 50.0 | suspicious |" in render(table, "md")
+    assert r"$50.0$ &  & suspicious \\" in render(table, "tex")
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"), newline="")))
+    assert [row["verdict"] for row in rows] == ["suspicious", ""]
+    lines = render(table, "terminal").splitlines()
+    assert lines[2].endswith("  Verdict")
+    assert lines[4].split()[-2:] == ["50.0", "suspicious"]
+    assert all("erdict" not in render(TABLE, format) for format in FORMATS)

@@ -178,3 +178,8 @@ def test_a_residual_pair_trains_with_convergent_steps() -> None:
     # Layer 1 is read by the row above and by the skip: two identities stand beside its own B^T B.
     assert all(step[0] < 1 / 2 for step in seen)
     assert seen[-1][0] == pytest.approx(float(pair.frame.blocks[0].step_size), rel=0.2)
+
+
+def test_an_adversary_in_l0_is_refused_in_words():
+    with pytest.raises(InputError, match="l0:24 does not allow"):
+        Adversary(threat=ThreatModel.parse("l0:24"))

@@ -1,0 +1,271 @@
+"""What the checks are given: a classifier, what a battery found about it, and a metered sample of its examples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from robustframe.attacks import APGDT, FAB, Attack
+from robustframe.attacks.base import GradientAttack
+from robustframe.calls import borrowed, call_in_batches, predict
+from robustframe.draws import Draws
+from robustframe.gradients import Gradients
+from robustframe.losses import cross_entropy, find_loss, margin
+from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver
+from robustframe.threat import ThreatModel
+from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
+
+_LOOKS = 2
+"""Ways of taking gradients that are tried, those that broke most first; more would cost more than they tell."""
+
+
+_ON_THE_WAY = frozenset({"all", "cheap", "last", "implicit"})
+"""Gradients that need no further pass for the model's own logits."""
+SAME = 1e-3
+"""Relative difference of logits up to which they are the same: kernels of other batch sizes round by 1e-6 or so."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """What one attack of the battery did to the survivors of those before it."""
+
+    label: str
+    attack: Attack
+    entered: int
+    broken: int
+    unverified: int
+    """Successes that the search claimed and the exact model did not confirm."""
+    forwards: int
+    backwards: int
+
+    @property
+    def with_gradients(self) -> bool:
+        """Whether it searches along gradients."""
+        return self.backwards > 0 or isinstance(self.attack, GradientAttack)
+
+
+@dataclass(frozen=True)
+class Replays:
+    """Stored adversarial images."""
+
+    images: Images
+    clean: Images
+    """The image that each was made from, same shape."""
+    labels: Labels
+    index: Labels
+    """Where those stand in the data, repeats allowed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a battery found about one classifier under one threat."""
+
+    correct: Verdicts
+    """Classified correctly without an attack, shape (examples,)."""
+    robust: Verdicts
+    """Correct, and broken by no attack."""
+    met: Sequence[Met] = ()
+    """The attacks that were run, in order."""
+    own: Replays | None = None
+    """Images that broke this classifier under this threat, of a few examples."""
+    others: Replays | None = None
+    """Images that broke other classifiers of the run under this threat, of examples that survive here."""
+    smaller: Sequence[int] = ()
+    """Survivors that this classifier loses to an image stored under another threat, although it lies in this ball."""
+    votes: int = 1
+
+    @property
+    def passes(self) -> int:
+        """Forwards and backwards that the battery cost."""
+        return sum(met.forwards + met.backwards for met in self.met)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Survivors over examples."""
+        return int(self.robust.sum()) / max(len(self.robust), 1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One way of taking gradients, and the loss whose gradient is taken."""
+
+    gradients: Gradients
+    loss: ProbeLoss
+    label: str
+
+    @property
+    def passes(self) -> int:
+        """Passes that one gradient costs at most."""
+        through = self.gradients.through
+        surrogate = not isinstance(through, str) or through.split(":")[0] not in _ON_THE_WAY
+        return (3 if surrogate else 2) * self.gradients.eot
+
+
+@dataclass(eq=False)
+class Case:
+    """A sample of the examples, and everything that is needed to look at the classifier through them.
+
+    Every evaluation of a point goes through a `Probe`, so that it is counted, and so that a point that breaks an
+    example inside the ball is never overlooked.
+    """
+
+    model: nn.Module
+    threat: ThreatModel
+    found: Found
+    x: Images
+    """Clean images of the sample: survivors first, where the number comes from, then others that are right."""
+    y: Labels
+    index: Labels
+    """Where they stand in the data."""
+    survivors: int
+    """How many of them survived the battery."""
+    anyone: Images
+    """As many clean images of examples that are right, survivors or not."""
+    anyone_y: Labels
+    key: tuple[object, ...]
+    """What random numbers are derived from."""
+    batch_size: int
+    forwards: int = 0
+    backwards: int = 0
+    breaks: set[int] = field(default_factory=set)
+    """Survivors that the check at hand broke inside the ball, by their index in the data."""
+    fallen: set[int] = field(default_factory=set)
+    """The same of all checks so far."""
+
+    @property
+    def looks(self) -> list[Look]:
+        """The ways in which the battery took gradients, those that broke most first; the plain one if in none."""
+        looks: list[Look] = []
+        for met in sorted(self.found.met, key=lambda met: -met.broken):
+            look = Look(met.attack.gradients(), _loss_of(met.attack), met.label)
+            if met.with_gradients and not any((look.gradients, look.loss) == (o.gradients, o.loss) for o in looks):
+                looks.append(look)
+        return looks[:_LOOKS] or [Look(Gradients(), margin, "the plain gradient")]
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes."""
+        with borrowed(self.model) as model:
+            return self.evaluate(model, self.x[:1]).shape[1]
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether the model answers an image differently when it comes again."""
+        with borrowed(self.model, seed=self.draws("random").seed) as model:
+            first, second = (self.evaluate(model, self.x[:2]) for _ in range(2))
+        return bool(differ(first, second).any())
+
+    def draws(self, name: str) -> Draws:
+        """Random numbers for the rows of the sample, under a name of their own."""
+        return Draws((*self.key, name), len(self.x), device=self.x.device)
+
+    @contextmanager
+    def probing(
+        self, name: str, *, rows: int | None = None, gradients: Gradients | None = None
+    ) -> Iterator["Recorder"]:
+        """Look at the first rows of the sample; nothing that is seen there ends the search.
+
+        Args:
+            name: of the check, for the model's own random numbers.
+            rows: how many rows; all of them when ``None``.
+            gradients: how gradients are taken.
+        """
+        n = len(self.x) if rows is None else rows
+        with borrowed(self.model, seed=self.draws(name).child("model").seed) as model:
+            probe = self._recorder(model, n, gradients or Gradients(), self.threat, closest=True)
+            with probe.looking():
+                yield probe
+            self.settle(probe, None)
+
+    def attack(self, name: str, attack: Attack, *, threat: ThreatModel | None = None) -> "Recorder":
+        """Run an attack on the survivors of the sample; return the probe, whose successes are verified."""
+        ball, n = threat or self.threat, self.survivors
+        draws = Draws((*self.key, name), n, device=self.x.device)
+        with borrowed(self.model, seed=draws.child("model").seed) as model:
+            probe = self._recorder(model, n, attack.gradients(), ball, closest=False)
+            with probe.looking():
+                try:
+                    points = attack.perturb(probe, probe.x, ball, draws)
+                    if points is not None:
+                        probe.settle(ball.project(probe.x, points.detach()))
+                except SearchOver:
+                    pass
+            self.settle(probe, threat)
+        return probe
+
+    def _recorder(
+        self, model: nn.Module, rows: int, gradients: Gradients, threat: ThreatModel, *, closest: bool
+    ) -> "Recorder":
+        probe = Recorder(
+            model, self.x[:rows], self.y[:rows], threat,
+            batch_size=self.batch_size, gradients=gradients, votes=self.found.votes, closest=closest,
+        )  # fmt: skip
+        probe.path, probe.verified = [], torch.zeros_like(probe.succeeded)
+        return probe
+
+    def settle(self, probe: "Recorder", threat: ThreatModel | None) -> None:
+        """Verify what a probe saw as the battery does, and enter it; breaks count in the row's own ball only."""
+        rows = probe.succeeded.nonzero().squeeze(1)
+        if len(rows):
+            points = probe.best[rows]
+            wrong = probe.majority(points, rows) != probe.y[rows]
+            probe.verified[rows] = wrong & probe.threat.contains(probe.x[rows], points)
+        if threat is None:
+            verified = probe.verified[: self.survivors].nonzero().squeeze(1).tolist()
+            self.breaks.update(int(self.index[row]) for row in verified)
+        self.forwards += int(probe.forwards.sum())
+        self.backwards += int(probe.backwards.sum())
+
+    def decide(self, model: nn.Module, images: Images) -> Labels:
+        """Return the class that most of the battery's number of votes give each image."""
+        return torch.stack([predict(self.evaluate(model, images)) for _ in range(self.found.votes)]).mode(0).values
+
+    def evaluate(self, model: nn.Module, images: Images, *, passes: int = 1) -> Logits:
+        """Evaluate images that are no points of an attack, such as clean ones, and count it."""
+        with torch.no_grad():
+            logits = call_in_batches(model, images, self.batch_size)
+        self.forwards += passes * len(images)
+        return logits
+
+
+class Recorder(Probe):
+    """A probe that also keeps the loss and the margin of every point at which a gradient was taken."""
+
+    path: list[tuple[Labels, PerExample, PerExample]]
+    """For each evaluation the examples, their losses and their margins."""
+    verified: Verdicts
+    """Which successes the exact model confirms; filled in once the search has ended."""
+
+    def gradient(
+        self, points: Images, loss: ProbeLoss, targets: Labels | None = None, rows: Labels | None = None
+    ) -> Evaluation:
+        found = super().gradient(points, loss, targets, rows)
+        owners = self._rows if rows is None else rows
+        self.path.append((owners, found.value, margin(found.logits, self.y[owners])))
+        return found
+
+
+def series(recorder: Recorder) -> Mapping[int, tuple[Tensor, Tensor]]:
+    """Return losses and margins of each example that was never broken, step by step."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for owners, values, margins in recorder.path:
+        for row, value, gap in zip(owners.tolist(), values.tolist(), margins.tolist()):
+            found.setdefault(row, []).append((value, gap))
+    alive = (~recorder.succeeded).nonzero().squeeze(1).tolist()
+    return {row: (torch.tensor(found[row])[:, 0], torch.tensor(found[row])[:, 1]) for row in alive if row in found}
+
+
+def differ(first: Logits, second: Logits) -> Verdicts:
+    """Say of which rows the logits differ by more than rounding."""
+    size: Tensor = first.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    return ~((first - second).abs() <= SAME * size).all(1)
+
+
+def _loss_of(attack: Attack) -> ProbeLoss:
+    if isinstance(attack, APGDT | FAB):
+        return margin
+    loss = getattr(attack, "loss", None)
+    return cross_entropy if loss is None else find_loss(loss)

@@ -1,0 +1,66 @@
+"""The form of a check: what it asks, of how many examples, up to which figure the answer is a good one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from robustframe.diagnose.case import Case
+
+POINTS = 0.02
+"""Loss of robust accuracy that is worth a warning: two points, about the half width of a 95 % interval on 1,000
+examples at 10 or 90 %."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check measured."""
+
+    figure: float | None
+    examples: int
+    seen: str
+    """A sentence without its end, such as ``"3 of 16 survivors fall to ..."``."""
+    threshold: float | None = None
+    """In place of the question's own, where it depends on the size of the sample."""
+    excused: str = ""
+    """Why a figure above the threshold is no cause for doubt, such as a battery that is made for it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One check: all there is to know about it stands here, and in the function that measures it."""
+
+    name: str
+    asks: str
+    """What the figure is."""
+    threshold: float
+    why: str
+    """Where the threshold comes from."""
+    source: str
+    remedy: str
+    """What to do when it fails."""
+    measure: Callable[[Case], Finding]
+    looks_at: Literal["record", "answers", "gradients", "survivors", "solver"]
+    """``record``: what the battery left. ``answers``: examples that are right without an attack. ``gradients``: those
+    too, but survivors first, as the number comes from them. ``survivors``: nothing else. ``solver``: as ``answers``, of
+    models that solve."""
+    cost: Callable[[Case], int] = lambda case: 0
+    """Passes that one example costs at most."""
+    in_points: bool = False
+    """The figure is robust accuracy that would be lost, so that it can be no larger than what there is."""
+
+
+def lost(case: Case, broken: int, tested: int, seen: str, *, strict: bool = False) -> Finding:
+    """Say how much robust accuracy would be lost if all survivors fell like those that were tested.
+
+    Args:
+        case: the row.
+        broken: survivors that fell.
+        tested: survivors that were tried.
+        seen: what happened.
+        strict: one that falls is one too many; otherwise one of a sample may be chance.
+    """
+    if not tested:
+        return Finding(None, 0, "No survivors were left to try")
+    share = case.found.robust_accuracy
+    limit = 0.0 if strict else max(POINTS, share / tested)
+    return Finding(broken / tested * share, tested, f"{broken} of {tested} survivors {seen}", limit)

@@ -1,0 +1,291 @@
+"""Every check, one entry each; the order is that of a diagnosis, the last being the first to be given up."""
+
+from robustframe.diagnose import directions, outputs, solving, strength
+from robustframe.diagnose.case import Case
+from robustframe.diagnose.question import POINTS, Question
+
+
+def _votes(case: Case) -> int:
+    """Fresh evaluations that confirm a success; a probe makes none where one draw decides."""
+    return case.found.votes if case.found.votes > 1 else 0
+
+
+def _looks(case: Case) -> int:
+    return sum(look.passes + _votes(case) for look in case.looks)
+
+
+def _first(case: Case) -> int:
+    return case.looks[0].passes + _votes(case)
+
+
+def _black_box(case: Case) -> int:
+    return 0 if strength.blind_attacks(case) else (strength.QUERIES + 2) * (1 + _votes(case))
+
+
+def _wide(case: Case) -> int:
+    return _first(case) * (strength.WIDE_STEPS + 1) + case.found.votes
+
+
+def _climb(case: Case) -> int:
+    return _passes(case, 1)
+
+
+def _twice(case: Case) -> int:
+    return _passes(case, 2)
+
+
+def _passes(case: Case, times: int) -> int:
+    steps = times * getattr(strength.climbing(case), "steps", strength.STEPS)
+    return int(_first(case) * (steps + 1) + 1 + 2 * case.found.votes)
+
+
+_POINTS = "two points of robust accuracy, or one example of the sample where that is more"
+_IOAF = "Pintor et al., 2022, arXiv:2106.09947"
+_CARLINI = "Carlini et al., 2019, arXiv:1902.06705"
+_CHECKS = "AutoAttack's checks (Croce and Hein, 2020, arXiv:2003.01690)"
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        name="claimed-unverified",
+        asks="Successes that a search claimed and the exact model did not confirm, over all claimed. (Silent success "
+        "cannot happen: every evaluated point counts.)",
+        threshold=0.05,
+        why="none with a deterministic model; a few near ties where votes decide",
+        source=f"{_IOAF}, indicators 3 and 5",
+        remedy="find out what makes the answer change between search and verification; with random numbers use rand@1",
+        measure=directions.claims,
+        looks_at="record",
+    ),
+    Question(
+        name="black-box-beats-gradients",
+        asks="Robust accuracy lost to attacks without gradients after all those with; where the battery has none, to "
+        f"Square with {strength.QUERIES} queries.",
+        threshold=POINTS,
+        why=_POINTS,
+        source=f"{_CHECKS}; {_CARLINI}, test 7",
+        remedy="gradients are masked: name the step that hides them in bpda, or use standard@1 and more queries",
+        measure=strength.black_box,
+        looks_at="survivors",
+        cost=_black_box,
+        in_points=True,
+    ),
+    Question(
+        name="not-monotone",
+        asks="Robust accuracy at this eps of examples that the same run broke inside a smaller ball.",
+        threshold=0.0,
+        why="a smaller ball lies inside: the larger one must lose these examples too",
+        source=f"{_CARLINI}, test 4",
+        remedy="count the listed examples as broken, and use more steps or restarts at this eps",
+        measure=strength.monotone,
+        looks_at="record",
+        in_points=True,
+    ),
+    Question(
+        name="transfer-beats-attack",
+        asks="Robust accuracy lost to stored images that broke other classifiers of the run.",
+        threshold=POINTS,
+        why=_POINTS,
+        source=f"{_CARLINI}, test 7",
+        remedy="the attack on this classifier is weaker than one on its neighbour: use recurrent@1 for a solver, "
+        "standard@1 for others, or through = 'transfer'",
+        measure=strength.transfer,
+        looks_at="record",
+        in_points=True,
+    ),
+    Question(
+        name="randomised",
+        asks="Share of images that get other logits when they come again.",
+        threshold=0.0,
+        why="a verdict on one draw of a random model is a draw itself",
+        source=_CHECKS,
+        remedy="evaluate with rand@1, which averages gradients (eot) and decides by votes",
+        measure=outputs.randomised,
+        looks_at="answers",
+        cost=lambda case: 3,
+    ),
+    Question(
+        name="batch-dependent",
+        asks="Share of images that get other logits among other batch mates.",
+        threshold=0.0,
+        why="an attacker sends one image; its answer may not hang on others",
+        source="peers' defects: statistics of the batch at test time",
+        remedy="use stored statistics (evaluation mode) or evaluate image by image",
+        measure=outputs.batch_dependent,
+        looks_at="answers",
+        cost=lambda case: 2,
+    ),
+    Question(
+        name="input-dependent-computation",
+        asks="Spread of the number of operations executed for single images, over the largest; 1 where the model takes "
+        "gradients at inference.",
+        threshold=0.0,
+        why="branches on the input make the gradient one of a single branch",
+        source=f"{_CHECKS}: dynamic defences",
+        remedy="use recurrent@1, whose gradients also go through a fixed number of sweeps, or fix the computation",
+        measure=outputs.input_dependent,
+        looks_at="answers",
+        cost=lambda case: 1,
+    ),
+    Question(
+        name="differs-under-gradients",
+        asks="Share of images that get other logits while gradients are asked for.",
+        threshold=0.0,
+        why="an attack would climb a model that nobody uses",
+        source="`for_attack` switches of published test-time defences",
+        remedy="remove the switch, or take gradients past it: through = 'last:1' or a function of your own",
+        measure=directions.differs_under_gradients,
+        looks_at="gradients",
+        cost=lambda case: 2,
+    ),
+    Question(
+        name="not-logits",
+        asks="Share of outputs whose softmax underflows in float32, or that are rounded to three decimals.",
+        threshold=0.1,
+        why="the cross-entropy has no gradient there; single examples are common with honest models",
+        source=f"{_IOAF}, section on distillation; AutoAttack's flags",
+        remedy="climb a loss without scale: swift@1 or standard@1; return logits before temperature and rounding",
+        measure=outputs.not_logits,
+        looks_at="gradients",
+        cost=lambda case: 1,
+    ),
+    Question(
+        name="unavailable-gradients",
+        asks="Share of examples where the gradient of the battery's loss, at the image or a random start, is zero, "
+        "missing or not finite; for the best of its ways to take gradients.",
+        threshold=0.1,
+        why="the reference counts any; a dead unit or two is not a defence",
+        source=f"{_IOAF}, indicator 1; AutoAttack's checks",
+        remedy="name the step without gradient in a battery's bpda, or climb a loss without scale (swift@1)",
+        measure=directions.unavailable,
+        looks_at="gradients",
+        cost=lambda case: 2 * _looks(case) + case.found.votes * len(case.looks),
+    ),
+    Question(
+        name="misleading-gradients",
+        asks="Share of examples on which a step of length eps along the gradient raises the margin no more than one in "
+        "a random direction.",
+        threshold=0.1,
+        why="with a real gradient this hardly ever happens",
+        source="after Athalye et al., 2018, arXiv:1802.00420",
+        remedy="the gradient points nowhere: replace the step that breaks it (bpda), or average it over draws (eot)",
+        measure=directions.misleading,
+        looks_at="gradients",
+        cost=lambda case: _looks(case) + (2 * (1 + _votes(case)) + case.found.votes) * len(case.looks),
+    ),
+    Question(
+        name="unstable-predictions",
+        asks="Mean relative change of the margin under uniform noise of 4/255, each at most 1.",
+        threshold=0.1,
+        why="ten times what honest models show",
+        source=f"{_IOAF}, indicator 2 (of the margin, with {outputs.NOISES} draws)",
+        remedy="the loss is rugged: replace the rugged step (bpda), or use standard@1 with many queries",
+        measure=outputs.unstable,
+        looks_at="gradients",
+        cost=lambda case: (outputs.NOISES + 1) * (1 + _votes(case)) + case.found.votes,
+    ),
+    Question(
+        name="solver-not-converged",
+        asks="Share of predictions that are other ones after twice the sweeps.",
+        threshold=0.1,
+        why="a solver that has converged changes no answer",
+        source="attacks on equilibrium models (Yang et al., 2022)",
+        remedy="state the number of sweeps as part of the model, and attack more of them too: recurrent@1",
+        measure=solving.solver_settles,
+        looks_at="solver",
+        cost=lambda case: 3,
+    ),
+    Question(
+        name="breaks-by-stopping",
+        asks="Share of stored adversarial images that twice the sweeps put right.",
+        threshold=0.5,
+        why="attacks stop just past the boundary, where little puts an image right; most of them is no accident",
+        source="attacks on equilibrium models (Yang et al., 2022)",
+        remedy="breaks come from early stopping: report robust accuracy at twice the sweeps too",
+        measure=solving.breaks_by_stopping,
+        looks_at="solver",
+        cost=lambda case: 4,
+    ),
+    Question(
+        name="single-step-beats-battery",
+        asks="Robust accuracy lost to one step of length eps.",
+        threshold=0.0,
+        why="iterating contains the single step",
+        source=f"{_CARLINI}, test 1",
+        remedy="the iterations go astray: use apgd with more steps, or average gradients (eot)",
+        measure=strength.single_step,
+        looks_at="survivors",
+        cost=lambda case: _first(case) + 2 * case.found.votes,
+        in_points=True,
+    ),
+    Question(
+        name="random-search-wins",
+        asks=f"Robust accuracy lost to the best of {strength.SAMPLES} random points.",
+        threshold=0.0,
+        why="random search never beats gradients that work",
+        source=f"{_CARLINI}, test 8",
+        remedy="gradients are masked: use bpda or eot, and standard@1 with more queries",
+        measure=strength.random_search,
+        looks_at="survivors",
+        cost=lambda case: strength.SAMPLES * (1 + _votes(case)) + case.found.votes,
+        in_points=True,
+    ),
+    Question(
+        name="more-steps-gain",
+        asks="Robust accuracy lost to a fresh start on the margin with twice the battery's steps.",
+        threshold=POINTS,
+        why=_POINTS,
+        source=f"{_CARLINI}, tests 2 and 3",
+        remedy="the attack has not converged: use standard@1, or double steps and restarts until nothing changes",
+        measure=strength.more_steps,
+        looks_at="survivors",
+        cost=_twice,
+        in_points=True,
+    ),
+    Question(
+        name="large-eps-above-chance",
+        asks="Robust accuracy in a ball that holds the grey image (linf 0.5).",
+        threshold=0.1,
+        why="chance: one over the number of classes, here for ten",
+        source=f"{_CARLINI}, test 5",
+        remedy="nothing can be robust there: the attack fails; look for masked gradients",
+        measure=strength.wide,
+        looks_at="survivors",
+        cost=_wide,
+        in_points=True,
+    ),
+    Question(
+        name="unbounded-attack-fails",
+        asks="Share of survivors that an attack without a bound does not break.",
+        threshold=0.05,
+        why="the reference wants 0; one of twenty may need more than a few steps",
+        source=f"{_IOAF}, indicator 6; {_CARLINI}, test 6",
+        remedy="the attack fails where success is certain: look for masked gradients",
+        measure=strength.unbounded,
+        looks_at="survivors",
+        cost=_wide,
+    ),
+    Question(
+        name="incomplete-optimisation",
+        asks="Share of runs on survivors whose loss rises by more than 5 % in its last ten steps, at a pace that would "
+        "succeed in twice the steps.",
+        threshold=0.25,
+        why="a few runs near the boundary are always under way",
+        source=f"{_IOAF}, indicator 4 (and only where it matters)",
+        remedy="use more steps: standard@1 has 100",
+        measure=strength.optimised,
+        looks_at="survivors",
+        cost=_climb,
+    ),
+    Question(
+        name="broken-by-checks",
+        asks="Robust accuracy lost for certain: survivors that any check above broke inside ball and box, over all "
+        "examples. No verdict is changed.",
+        threshold=POINTS,
+        why="two points of robust accuracy",
+        source="ours",
+        remedy="robust accuracy is at most what is left without the listed examples; evaluate with a stronger battery",
+        measure=strength.fallen,
+        looks_at="record",
+    ),
+)
+"""The checks. One more is one entry here and the function that it names."""

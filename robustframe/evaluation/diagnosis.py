@@ -1,0 +1,134 @@
+"""The checks of one row of a run: what they are given comes from the run's files, what they say goes into one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from robustframe.data import Dataset
+from robustframe.diagnose import Diagnosis
+from robustframe.diagnose.case import Found, Met, Replays
+from robustframe.diagnose.run import diagnose, rank
+from robustframe.evaluation.models import Classifier
+from robustframe.evaluation.stages import Stage
+from robustframe.evaluation.units import Unit, slug
+from robustframe.record import Result, write_aside
+from robustframe.threat import ThreatModel
+
+DIAGNOSIS = "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the files of a run lie, and what they are of."""
+
+    data: Dataset
+    classifiers: Sequence[Classifier]
+    threats: Sequence[ThreatModel]
+    stages: Sequence[Stage]
+    chunks: int
+    votes: int
+    seed: int
+    place: Callable[..., Path]
+    """The folder of a classifier, threat and attack, as `Unit` takes it."""
+    device: torch.device
+    batch_size: int
+
+    def diagnose(self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame) -> Diagnosis:
+        """Return the diagnosis of a row, from its file if it is there.
+
+        Args:
+            classifier: whose row it is.
+            threat: of the row; the attacks of all rows have been run.
+            result: the row's counts.
+            rows: the row's verdicts.
+        """
+        path = self.place(classifier, slug(threat.label)) / DIAGNOSIS
+        done = _load(path)
+        if done is not None:
+            return done
+        key = (self.seed, threat.label, "diagnose")
+        found = self._found(classifier, threat, result, rows, key)
+        said = diagnose(
+            classifier.module, self.data.images, self.data.labels, threat, found,
+            key=key, batch_size=self.batch_size, device=self.device,
+        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, (said.model_dump_json(indent=2) + "\n").encode())
+        return said
+
+    def _found(
+        self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame, key: tuple[object, ...]
+    ) -> Found:
+        rows = rows.sort("index")
+        robust, correct = (torch.from_numpy(rows[name].to_numpy().copy()) for name in ("robust", "clean_correct"))
+        bare = Found(correct=correct, robust=robust)
+        order = {int(index): place for place, index in enumerate(rank(bare, key))}
+        alive = set(robust.nonzero().squeeze(1).tolist())
+        others = [
+            item for other in self.classifiers if other is not classifier for item in self._stored(other, threat, alive)
+        ]
+        nested = [
+            (index, image)
+            for wider in self.threats
+            if wider is not threat
+            for index, image in self._stored(classifier, wider, alive)
+        ]
+        lying = self._replays(nested, order)
+        inside = [] if lying is None else lying.index[threat.contains(lying.clean, lying.images)].tolist()
+        fallen = set((correct & ~robust).nonzero().squeeze(1).tolist())
+        return Found(
+            correct=correct,
+            robust=robust,
+            met=_met([stage for stage in self.stages if stage.runs_for(threat)], result),
+            own=self._replays(self._stored(classifier, threat, fallen), order),
+            others=self._replays(others, order),
+            smaller=sorted(set(inside)),
+            votes=self.votes,
+        )
+
+    def _stored(self, classifier: Classifier, threat: ThreatModel, wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield one image of each wanted example that broke a classifier."""
+        left = set(wanted)
+        for stage in self.stages:
+            for chunk in range(self.chunks):
+                file = Unit(self.place(classifier, slug(threat.label), slug(stage.label)), chunk).images
+                if not left or not file.is_file():
+                    continue
+                tensors = load_tensors(file.read_bytes())
+                for index, image in zip(tensors["index"].tolist(), tensors["adversarial"]):
+                    if index in left:
+                        left.remove(index)
+                        yield index, image.clone()
+
+    def _replays(self, items: Iterable[tuple[int, Tensor]], order: dict[int, int]) -> Replays | None:
+        """Bring stored images into the order of the sample, with their clean images."""
+        sorted_items = sorted(items, key=lambda item: order[item[0]])
+        if not sorted_items:
+            return None
+        index = torch.tensor([item[0] for item in sorted_items])
+        images = torch.stack([item[1] for item in sorted_items]).to(self.device)
+        clean, labels = self.data.images[index].to(self.device), self.data.labels[index].to(self.device)
+        return Replays(images, clean, labels, index.to(self.device))
+
+
+def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
+    """Pair the attacks with what the record says about them."""
+    return [
+        Met(stage.label, stage.attack, entry.entered, entry.broken, entry.unverified, entry.forwards, entry.backwards)
+        for stage, entry in zip(stages, result.attacks, strict=True)
+        if entry.skipped is None
+    ]
+
+
+def _load(path: Path) -> Diagnosis | None:
+    """Return a finished diagnosis; ``None`` when there is none or its file is damaged."""
+    try:
+        return Diagnosis.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

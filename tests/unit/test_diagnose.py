@@ -1,0 +1,396 @@
+"""Diagnostics: what each check sees, what it costs, and that nothing else changes by it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustframe
+from robustframe.attacks import APGD, Square
+from robustframe.data import load
+from robustframe.diagnose import Check, Diagnosis
+from robustframe.diagnose.case import Found, Met, Replays
+from robustframe.diagnose.run import LEAST, SHARE, diagnose
+from robustframe.diagnose.table import QUESTIONS
+from robustframe.evaluation import evaluate_recipe
+from robustframe.record import RECORD, Record, Result, read_record
+from robustframe.threat import ThreatModel
+from robustframe.zoo import load_card
+
+DIGITS = load("digits").first(120)
+THREAT = ThreatModel.parse("linf:0.1")
+
+
+class Linear(nn.Module):
+    """A linear classifier of the digits, fitted by ridge regression, around which a test puts a defect."""
+
+    def __init__(
+        self, change: Callable[[Tensor], Tensor] = lambda x: x, answer: Callable[[Tensor], Tensor] = lambda z: z
+    ):
+        super().__init__()
+        self.linear, self.change, self.answer = nn.Linear(64, 10, bias=False), change, answer
+        flat, hot = DIGITS.images.flatten(1), torch.eye(10)[DIGITS.labels]
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.linalg.solve(flat.T @ flat + torch.eye(64), flat.T @ hot).T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.linear(self.change(x.flatten(1))))
+
+
+def distances() -> Tensor:
+    """The exact linf distance of every digit to the boundary, in a space without a box."""
+    weight = Linear().linear.weight.detach()
+    logits = Linear()(DIGITS.images).detach()
+    gaps = logits.gather(1, DIGITS.labels.unsqueeze(1)) - logits
+    widths = (weight[DIGITS.labels].unsqueeze(1) - weight).abs().sum(2)
+    return torch.where(widths > 0, gaps / widths, torch.inf).amin(1)
+
+
+def found(robust: Tensor | None = None, *, steps: int = 20, budget: int = 10**6, **more: object) -> Found:
+    correct = Linear()(DIGITS.images).argmax(1) == DIGITS.labels
+    robust = correct & (distances() > THREAT.eps) if robust is None else robust
+    entered = int(correct.sum())
+    met = [
+        Met(
+            "mine@1/01-apgd", APGD(steps=steps, loss="margin"), entered, entered - int(robust.sum()), 0, budget, budget
+        ),
+        Met("mine@1/02-square", Square(queries=10), int(robust.sum()), 0, 0, budget, 0),
+    ]
+    return replace(Found(correct, robust, met), **more)
+
+
+def ask(
+    model: nn.Module, battery: Found, threat: ThreatModel = THREAT, **more: object
+) -> tuple[Diagnosis, dict[str, Check]]:
+    said = diagnose(model, DIGITS.images, DIGITS.labels, threat, battery, key=(0, "t"), batch_size=64, **more)
+    return said, {check.name: check for check in said.checks}
+
+
+def failed(model: nn.Module, battery: Found | None = None, threat: ThreatModel = THREAT) -> set[str]:
+    return {check.name for check in ask(model, battery or found(), threat)[0].checks if check.passed is False}
+
+
+def test_an_honest_model_under_an_honest_number_is_sound() -> None:
+    said, checks = ask(Linear(), found())
+    assert said.verdict == "sound"
+    assert set(checks) == {question.name for question in QUESTIONS if question.looks_at != "solver"}
+    assert all(check.passed and not check.broken for check in said.checks)
+    assert (said.reasons, said.examples) == ([], 64)
+
+
+def test_the_verdict_is_that_of_the_worst_check() -> None:
+    def check(passed: bool | None) -> Check:
+        return Check(name="x", figure=None, threshold=0.0, passed=passed, examples=0, sentence="Seen.")
+
+    for answers, verdict in (
+        ([True, True], "sound"), ([True, None], "incomplete"), ([None, False, True], "suspicious"), ([], "sound"),
+    ):  # fmt: skip
+        said = Diagnosis.of([check(answer) for answer in answers], examples=1, forwards=0, backwards=0)
+        assert said.verdict == verdict
+        assert len(said.reasons) == len([a for a in answers if a is (False if False in answers else None)])
+
+
+def test_examples_that_a_check_breaks_are_listed_and_lie_within_reach() -> None:
+    # The battery is said to have left everything, which is far from true.
+    correct = found().correct
+    said, checks = ask(Linear(), found(correct))
+    assert said.verdict == "suspicious"
+    near = set((correct & (distances() <= THREAT.eps)).nonzero().squeeze(1).tolist())
+    longer = checks["more-steps-gain"]
+    assert longer.passed is False
+    assert longer.figure == pytest.approx(
+        len(longer.broken) / longer.examples * float(correct.float().mean()), rel=1e-3
+    )
+    assert set(longer.broken) <= near
+    together = checks["broken-by-checks"]
+    assert together.broken == sorted(set().union(*(check.broken for check in said.checks)))
+    assert together.figure == pytest.approx(len(together.broken) / len(DIGITS), rel=1e-3)
+
+
+def test_one_example_of_a_sample_is_chance_for_some_checks_and_one_too_many_for_others() -> None:
+    # Every survivor is far away but one, which lies just inside.
+    robust = found().robust.clone()
+    inside = ((distances() < 0.9 * THREAT.eps) & found().correct).nonzero()[0]
+    robust[inside] = True
+    _, checks = ask(Linear(), found(robust))
+    tried = {name: check for name, check in checks.items() if check.broken}
+    for check in tried.values():
+        assert check.broken == inside.tolist()
+    if "more-steps-gain" in tried:
+        assert checks["more-steps-gain"].passed
+
+
+BATCH_MATES = Linear(lambda x: x - 0.5 * x.mean(0, keepdim=True))
+NOISE = Linear(answer=lambda z: z + 0.3 * torch.randn_like(z))
+ROUNDED = Linear(lambda x: (4 * x).round() / 4)
+CUT = Linear(lambda x: x.detach())
+LOUD = Linear(answer=lambda z: 1e4 * z)
+COARSE = Linear(answer=lambda z: (100 * z).round() / 100)
+UPHILL = Linear(lambda x: 2 * x.detach() - x)
+WATCHFUL = Linear(lambda x: x.flip(1) if torch.is_grad_enabled() else x)
+DYNAMIC = Linear(lambda x: x + 0.0 if float(x.detach().sum()) > 20 else x)
+
+
+def optimising(x: Tensor) -> Tensor:
+    """A purification that takes gradients of its own."""
+    with torch.enable_grad():
+        z = x.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(z.square().sum(), z)
+    return x - 1e-3 * slope
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (BATCH_MATES, "batch-dependent"),
+        (NOISE, "randomised"),
+        (ROUNDED, "unavailable-gradients"),
+        (CUT, "unavailable-gradients"),
+        (COARSE, "not-logits"),
+        (UPHILL, "misleading-gradients"),
+        (WATCHFUL, "differs-under-gradients"),
+        (DYNAMIC, "input-dependent-computation"),
+        (Linear(optimising), "input-dependent-computation"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_defect_of_a_model_fails_its_check(model: nn.Module, name: str) -> None:
+    assert name in failed(model)
+
+
+def test_saturated_logits_hide_from_the_cross_entropy_only() -> None:
+    climbs_margin = found()
+    climbs_ce = replace(climbs_margin, met=[replace(climbs_margin.met[0], attack=APGD()), *climbs_margin.met[1:]])
+    assert {"not-logits", "unavailable-gradients"} <= failed(LOUD, climbs_ce)
+    assert not failed(LOUD, climbs_margin)
+
+
+def test_a_battery_that_is_made_for_random_models_is_not_blamed_for_them() -> None:
+    quiet = Linear(answer=lambda z: z + 1e-2 * torch.randn_like(z))
+    made = found(votes=5)
+    made = replace(made, met=[replace(made.met[0], attack=APGD(steps=20, loss="margin", eot=4)), *made.met[1:]])
+    check = ask(quiet, made)[1]["randomised"]
+    assert (check.figure, check.passed) == (1.0, True)
+    assert "no doubt" in check.sentence
+    assert "randomised" in failed(quiet)
+
+
+def test_attacks_without_gradients_that_win_are_read_off_the_record() -> None:
+    battery = found()
+    won = [battery.met[0], replace(battery.met[1], broken=12)]
+    check = ask(Linear(), replace(battery, met=won))[1]["black-box-beats-gradients"]
+    assert (check.passed, check.figure) == (False, pytest.approx(12 / 120))
+    # Before the gradients had their turn, it says nothing.
+    early = [replace(battery.met[1], broken=12), battery.met[0]]
+    assert ask(Linear(), replace(battery, met=early))[1]["black-box-beats-gradients"].passed
+
+
+def test_claims_that_were_not_verified_are_counted() -> None:
+    battery = found()
+    assert "claimed-unverified" in failed(
+        Linear(), replace(battery, met=[replace(battery.met[0], unverified=30), battery.met[1]])
+    )
+
+
+def test_images_of_other_classifiers_and_of_smaller_balls_are_replayed() -> None:
+    battery = found(found().correct)
+    index = ((distances() < 0.5 * THREAT.eps) & battery.correct).nonzero().squeeze(1)[:10]
+    attacked = APGD(steps=20, loss="margin").run(
+        Linear(), DIGITS.images[index], DIGITS.labels[index], THREAT, robustframe.draws.Draws((0,), len(index))
+    )
+    fallen = index[attacked.success]
+    assert len(fallen) >= 3
+    images = attacked.adversarial[attacked.success]
+    stored = Replays(images, DIGITS.images[fallen], DIGITS.labels[fallen], fallen)
+    check = ask(Linear(), replace(battery, others=stored))[1]["transfer-beats-attack"]
+    assert (check.broken, check.passed) == (fallen.tolist(), len(fallen) / 120 <= 0.02)
+    # What lies outside the ball, or is classified correctly, does not count.
+    for harmless in (images + 0.2, DIGITS.images[fallen]):
+        check = ask(Linear(), replace(battery, others=replace(stored, images=harmless)))[1]["transfer-beats-attack"]
+        assert (check.broken, check.figure) == ([], 0.0)
+    check = ask(Linear(), replace(battery, smaller=fallen.tolist()))[1]["not-monotone"]
+    assert (check.passed, check.broken) == (False, fallen.tolist())
+
+
+def test_a_check_that_fails_leaves_the_row_incomplete_and_the_others_asked() -> None:
+    class Pairs(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) < 2:
+                raise RuntimeError("one image is none")
+            return super().forward(x)
+
+    said, checks = ask(Pairs(), found())
+    assert said.verdict == "incomplete"
+    assert [check.name for check in said.reasons] == ["input-dependent-computation"]
+    assert "one image is none" in checks["input-dependent-computation"].sentence
+
+
+@pytest.mark.parametrize("budget", [0, 1_000, 10_000, 30_000, 100_000])
+@pytest.mark.parametrize("model", [Linear(), CUT, NOISE], ids=["honest", "cut", "random"])
+def test_all_checks_together_stay_within_the_budget_whatever_it_is(model: nn.Module, budget: int) -> None:
+    battery = found(found().correct, budget=budget)
+    said, _ = ask(model, battery)
+    assert said.forwards + said.backwards <= SHARE * battery.passes
+    assert said.examples >= LEAST
+    if budget == 0:
+        assert said.verdict == "incomplete"
+    if budget == 100_000:
+        assert not [check for check in said.checks if check.passed is None]
+
+
+def test_a_number_that_is_next_to_nothing_cannot_be_much_too_high() -> None:
+    battery = found(torch.zeros_like(found().robust), budget=2_000)
+    said, checks = ask(Linear(), battery)
+    assert said.verdict == "sound"
+    assert "nothing at stake" in checks["more-steps-gain"].sentence
+
+
+def test_the_model_and_the_random_state_are_left_as_they_were() -> None:
+    model, battery = Linear().train(), found()
+    state = torch.get_rng_state()
+    model.linear.weight.grad = torch.ones_like(model.linear.weight)
+    ask(model, battery)
+    assert model.training
+    assert model.linear.weight.requires_grad
+    assert torch.equal(model.linear.weight.grad, torch.ones_like(model.linear.weight))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("threat", ["l2:0.5", "l1:2", "linf:0.1"])
+def test_every_norm_is_checked(threat: str) -> None:
+    said, _ = ask(Linear(), found(found().correct), ThreatModel.parse(threat))
+    assert not [check for check in said.checks if check.passed is None]
+
+
+RECIPE = """
+schema = 1
+name = "checked"
+seed = 3
+chunk = 60
+threats = ["linf:0.05", "linf:0.06"]
+battery = ["quick@1"]
+{more}
+[data]
+use = "digits"
+count = 150
+
+[[model]]
+use = "card:{card}"
+"""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def recipe(tiny_card: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(card=tiny_card, more=""))
+    return path
+
+
+@pytest.mark.slow
+def test_a_realistic_run_is_checked_for_a_tenth_of_its_cost_whatever_the_batch_size_or_a_kill(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    for result in record.results or []:
+        cost = sum(entry.forwards + entry.backwards for entry in result.attacks)
+        diagnosis = result.diagnosis
+        assert diagnosis is not None
+        assert diagnosis.verdict == "sound", diagnosis.reasons
+        assert diagnosis.examples >= LEAST
+        assert 0 < diagnosis.forwards + diagnosis.backwards <= SHARE * cost
+    before = contents(folder)
+    _, small = evaluate_recipe(recipe, out=tmp_path / "small", device="cpu", batch_size=7)
+    assert contents(small) == before
+
+    # Killed while the second row is checked, and one file of the checks cut short.
+    files = sorted(folder.rglob("diagnosis.json"))
+    assert len(files) == 4
+    files[0].write_bytes(files[0].read_bytes()[:40])
+    for file in files[1:]:
+        file.unlink()
+    begun = read_record(folder).model_copy(
+        update={"status": "started", "results": None, "verdicts_sha256": None, "flags": []}
+    )
+    (folder / RECORD).write_text(begun.to_json())
+    calls = []
+    real = robustframe.evaluation.diagnosis.diagnose
+
+    def killed(*args: object, **more: object) -> Diagnosis:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    monkeypatch.setattr(robustframe.evaluation.diagnosis, "diagnose", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_recipe(recipe, out=folder, device="cpu")
+    monkeypatch.undo()
+    evaluate_recipe(recipe, out=folder, device="cpu")
+    assert contents(folder) == before
+
+    # Without the checks: another evaluation, with the same verdicts.
+    recipe.write_text(recipe.read_text().replace("[data]", "diagnose = false\n[data]", 1))
+    bare, other = evaluate_recipe(recipe, out=tmp_path / "bare", device="cpu")
+    assert bare.hash != record.hash
+    assert [result.diagnosis for result in bare.results or []] == [None] * 4
+    assert pl.read_parquet(other / "verdicts.parquet").equals(pl.read_parquet(folder / "verdicts.parquet"))
+
+
+def test_a_recipe_that_says_what_is_the_default_is_the_same_evaluation(recipe: Path) -> None:
+    from robustframe.evaluation import load_task
+
+    device = torch.device("cpu")
+    silent = load_task(recipe, device=device)
+    recipe.write_text(recipe.read_text().replace("[data]", "diagnose = true\n[data]", 1))
+    said = load_task(recipe, device=device)
+    recipe.write_text(recipe.read_text().replace("diagnose = true", "diagnose = false"))
+    off = load_task(recipe, device=device)
+    assert silent.hash == said.hash != off.hash == said.undiagnosed().hash
+    assert "diagnose" not in silent.recipe
+    assert (silent.diagnose, off.diagnose) == (True, False)
+
+
+def test_old_records_have_no_diagnosis_and_new_ones_survive_their_file(tmp_path: Path) -> None:
+    old = {
+        "classifier": "a",
+        "threat": "linf:0.1",
+        "examples": 1,
+        "clean_correct": 1,
+        "robust_correct": 0,
+        "attacks": [],
+    }
+    assert Result.model_validate(old).diagnosis is None
+    record = robustframe.evaluate(Linear(), DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
+    assert record.results is not None
+    assert record.results[0].diagnosis is not None
+    assert Record.model_validate_json(record.to_json()) == record
+
+
+def test_a_suspicious_row_is_flagged_with_the_check_and_what_to_do() -> None:
+    record = robustframe.evaluate(ROUNDED, DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
+    flags = [flag for flag in record.flags if "suspicious (unavailable-gradients)" in flag]
+    assert len(flags) == 1
+    assert "bpda" in flags[0]
+
+
+def test_solvers_are_asked_whether_they_have_converged(tiny_card: Path) -> None:
+    pair = load_card(tiny_card)[0]
+    correct = pair.recurrent(DIGITS.images).argmax(1) == DIGITS.labels
+    battery = replace(found(), correct=correct, robust=correct)
+    names = {check.name for check in ask(pair.recurrent, battery)[0].checks}
+    assert {"solver-not-converged", "breaks-by-stopping"} <= names
+    names = {check.name for check in ask(pair.feedforward, battery)[0].checks}
+    assert not {"solver-not-converged", "breaks-by-stopping"} & names
