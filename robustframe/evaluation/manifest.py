@@ -7,7 +7,7 @@ from pathlib import Path
 from robustframe.errors import InputError
 from robustframe.record import EVIDENCE, VERDICTS
 
-_KINDS = (".parquet", ".safetensors")
+_KINDS = (".parquet", ".safetensors", ".json")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
@@ -22,7 +22,7 @@ def manifest(folder: Path) -> bytes:
     """Write the hashes of a run's files down, the same bytes for the same files.
 
     Args:
-        folder: the run's folder; the verdicts and every table and image file below ``units/`` count.
+        folder: the run's folder; the verdicts and every file of tables, images or diagnoses below ``units/`` count.
 
     Returns:
         The content of ``evidence.sha256``; its own SHA-256 stands in the record.

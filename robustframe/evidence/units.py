@@ -226,6 +226,8 @@ def _explained(run: Run, stored: Stored) -> Iterator[str]:
     for each in stored.attacked:
         for unit in each.units:
             yield from (run.where(path) for path in (unit.table, unit.images))
+    for position in range(len(run.record.classifiers)):
+        yield from (run.diagnosis(position, threat.label).as_posix() for threat in run.threats)
 
 
 def verdict_hash(run: Run) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from torch import nn
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
 from robustframe.evaluation.models import Classifier, check_model
+from robustframe.evidence.diagnosed import check_diagnoses
 from robustframe.evidence.findings import Check, Finding, Verification, check, left_out
 from robustframe.evidence.recorded import check_batteries, check_data, check_models, check_record
 from robustframe.evidence.replay import Replayer
@@ -88,6 +89,7 @@ def verify(
         checks += [check_verdicts(read, stored), check_counts(read, stored)]
     else:
         checks += _replay_copy(read, replayer)
+    checks.append(check_diagnoses(read))
     return Verification(
         run=str(read.folder),
         title=f"{read.record.name}-{read.record.hash[:8]}, {read.record.data.use} {read.record.data.split}, "

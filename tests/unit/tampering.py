@@ -141,12 +141,20 @@ def not_attacked(run: Path) -> None:
     tensors(I0, lambda images, index: (clean[index], index))(run)
 
 
+def mended(content: dict[str, Any]) -> None:
+    """Call a row sound of which a check failed."""
+    diagnosis = content["results"][0]["diagnosis"]
+    diagnosis["checks"][0]["passed"] = False
+    diagnosis["verdict"] = "sound"
+
+
 def stray(run: Path) -> None:
     shutil.copy(run / I0, run / f"{CLEAN}/00000.safetensors")
 
 
 BROKEN, ROBUST = ~pl.col("robust") & pl.col("clean_correct"), pl.col("robust")
 V, R, FIRST = "verdicts.parquet", "record.json", "results.0"
+DIAGNOSED = "units/00-tiny_feedforward/linf_0.15/diagnosis.json"
 T0, I0 = f"{PGD}/00000.parquet", f"{PGD}/00000.safetensors"
 
 invented = both(cell(T0, success(False), "claimed", True), cell(T0, success(False), "success", True))
@@ -242,5 +250,11 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("record: sweeps", record(put("classifiers.1.sweeps", 99)), R, r"classifiers\[1\].*sweeps is 3 now"),
     ("record: renamed classifier", record(put("classifiers.0.name", "mine")), R, "name is 'tiny/feedforward' now"),
     ("record: a classifier removed", record(lambda c: c["classifiers"].pop()), R, "lists 1 classifiers"),
+    ("record: diagnosis removed", record(put(f"{FIRST}.diagnosis", None)), R, "its diagnosis is missing"),
+    ("record: diagnosis mended", record(mended), R, "its diagnosis says sound, its .* make it suspicious"),
+    ("record: a check mended", record(put(f"{FIRST}.diagnosis.checks.0.figure", -1.0)), R, "is not that of units/"),
+    ("diagnosis: deleted", drop(DIAGNOSED), DIAGNOSED, "the diagnosis is missing"),
+    ("diagnosis: truncated", cut(DIAGNOSED), DIAGNOSED, "truncated"),
+    ("diagnosis: of another row", swap_files(DIAGNOSED, DIAGNOSED.replace("linf_0.15", "l2_0.6")), R, "is not that of"),
     ("record: swapped classifiers", record(lambda c: c["classifiers"].reverse()), R, "twin is 'feedforward' now"),
 ]  # fmt: skip
