@@ -9,7 +9,6 @@ import torch
 from pydantic import ValidationError
 
 from robustframe.errors import InputError
-from robustframe.evaluation.diagnosis import DIAGNOSIS
 from robustframe.evaluation.stages import Stage, make_stages
 from robustframe.evaluation.units import Unit, chunks, classifier_folder, slug
 from robustframe.recipe import Battery, parse_threats, recipes
@@ -50,10 +49,6 @@ class Run:
     def attack_unit(self, position: int, threat: str, stage: str, number: int) -> Unit:
         """Return a chunk under an attack, for the classifier at a position of the record."""
         return Unit(self.folder / self._place(position) / slug(threat) / slug(stage), number)
-
-    def diagnosis(self, position: int, threat: str) -> Path:
-        """Return where the diagnosis of a row lies, relative to the run."""
-        return self._place(position) / slug(threat) / DIAGNOSIS
 
     def where(self, path: Path) -> str:
         """Say where a file lies, relative to the run."""

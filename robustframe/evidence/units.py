@@ -13,6 +13,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation.manifest import bound_files, read_manifest, sha256
 from robustframe.evaluation.stages import Stage
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
+from robustframe.evidence.diagnoses import diagnosis_files
 from robustframe.evidence.findings import Check, Finding, check, left_out
 from robustframe.evidence.run import Run
 from robustframe.evidence.sources import Sources
@@ -201,7 +202,7 @@ def check_files(run: Run, stored: Stored) -> Check:
     except InputError as error:
         return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
     findings += _hashes(run, stated)
-    known = {VERDICTS, *_explained(run, stored)}
+    known = {VERDICTS, *_explained(run, stored), *diagnosis_files(run)}
     findings += [
         Finding(name, None, "nothing in the record explains this file")
         for name in bound_files(run.folder)
@@ -226,8 +227,6 @@ def _explained(run: Run, stored: Stored) -> Iterator[str]:
     for each in stored.attacked:
         for unit in each.units:
             yield from (run.where(path) for path in (unit.table, unit.images))
-    for position in range(len(run.record.classifiers)):
-        yield from (run.diagnosis(position, threat.label).as_posix() for threat in run.threats)
 
 
 def verdict_hash(run: Run) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from torch import nn
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
 from robustframe.evaluation.models import Classifier, check_model
-from robustframe.evidence.diagnosed import check_diagnoses
+from robustframe.evidence.diagnoses import check_diagnoses
 from robustframe.evidence.findings import Check, Finding, Verification, check, left_out
 from robustframe.evidence.recorded import check_batteries, check_data, check_models, check_record
 from robustframe.evidence.replay import Replayer

@@ -17,7 +17,7 @@ from tampering import (
     BROKEN,
     CLEAN,
     CONTENT,
-    DIAGNOSED,
+    DIAGNOSIS,
     FIRST,
     I0,
     ROBUST,
@@ -163,7 +163,7 @@ def test_a_run_older_than_the_hashes_of_files_is_checked_without_them(place: Pat
     (place / "run" / "record.json").write_text(json.dumps(older(place / "run")))
     found = verify(place)
     assert found.ok, str(found)
-    assert [each.name for each in found.checks if each.state == "left out"] == ["files", "diagnoses"]
+    assert [each.name for each in found.checks if each.state == "left out"] == ["files"]
 
 
 def older(run: Path) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def test_a_flag_of_a_doubtful_row_is_missed(place: Path) -> None:
         diagnosis = content["results"][0]["diagnosis"]
         diagnosis["checks"][0] |= {"passed": False, "sentence": "this is doubtful"}
         diagnosis["verdict"] = "suspicious"
-        (place / "run" / DIAGNOSED).write_text(json.dumps(diagnosis))
+        (place / "run" / DIAGNOSIS).write_text(json.dumps(diagnosis))
 
     record(doubt)(place / "run")
     assert "a flag is missing: tiny/feedforward, linf:0.15: suspicious" in str(verify(place))

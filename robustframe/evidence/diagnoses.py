@@ -1,0 +1,71 @@
+"""Do the diagnoses in the record follow from their checks, and are they those that the run's files hold."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from robustframe.diagnose import Diagnosis
+from robustframe.evaluation.diagnosis import DIAGNOSIS
+from robustframe.evaluation.engine import distrust
+from robustframe.evaluation.units import slug
+from robustframe.evidence.findings import Check, Finding, check
+from robustframe.evidence.run import Run
+from robustframe.record import RECORD, Result
+
+
+def check_diagnoses(run: Run) -> Check:
+    """Compare every diagnosis of the record with its file, where the run has files, and its verdict with its checks.
+
+    What a row is suspected of must also stand in the flags. The checks themselves are not made again: that takes
+    searches, which a verification does without.
+    """
+    results = run.record.results or []
+    count = sum(result.diagnosis is not None for result in results)
+    findings = [finding for result in results for finding in _row(run, result)]
+    return check("diagnoses", f"{count} diagnoses, each verdict follows from its checks", findings)
+
+
+def diagnosis_files(run: Run) -> Iterator[str]:
+    """Yield the files that the diagnoses of the record lie in, relative to the run."""
+    for result in run.record.results or []:
+        if result.diagnosis is not None:
+            yield _place(run, result)
+
+
+def _row(run: Run, result: Result) -> Iterator[Finding]:
+    stated, where = result.diagnosis, f"{result.classifier}, {result.threat}"
+    if stated is not None:
+        drawn = Diagnosis.of(
+            stated.checks, examples=stated.examples, forwards=stated.forwards, backwards=stated.backwards
+        )
+        if drawn.verdict != stated.verdict:
+            sentence = f"{where}: it is called {stated.verdict}, its checks make it {drawn.verdict}"
+            yield Finding(RECORD, None, sentence)
+        for flag in distrust(result):
+            if flag not in run.record.flags:
+                yield Finding(RECORD, None, f"a flag is missing: {flag}")
+    elif run.record.recipe.get("diagnose", True) and run.record.evidence_sha256 is not None:
+        # Records without hashes of files are older than diagnoses.
+        yield Finding(RECORD, None, f"{where}: its diagnosis is missing")
+    if not run.stored:
+        return
+    place = _place(run, result)
+    path = run.folder / place
+    if path.is_file() != (stated is not None):
+        yield Finding(place, None, "it is missing" if stated is not None else "the record has no such diagnosis")
+    elif stated is not None and _read(path.read_bytes()) != stated:
+        yield Finding(place, None, "the diagnosis in the record is another one")
+
+
+def _read(content: bytes) -> Diagnosis | None:
+    try:
+        return Diagnosis.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def _place(run: Run, result: Result) -> str:
+    names = [entry.name for entry in run.record.classifiers]
+    position = names.index(result.classifier) if result.classifier in names else 0
+    clean = run.clean_unit(position, 0).stage
+    return run.where(clean.parent / slug(result.threat) / DIAGNOSIS)
