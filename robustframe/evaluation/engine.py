@@ -179,7 +179,7 @@ def run(
             verdicts.append(rows)
     if task.diagnose:
         results = work.diagnose(results, verdicts)
-    flags += [sentence for result in results for sentence in _distrust(result)]
+    flags += [sentence for result in results for sentence in distrust(result)]
     flags += [sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)]
     table = parquet(pl.concat(verdicts))
     write_aside(folder / VERDICTS, table)
@@ -370,7 +370,7 @@ def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
         yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
 
 
-def _distrust(result: Result) -> Iterator[str]:
+def distrust(result: Result) -> Iterator[str]:
     """Sentences on the checks that a row failed."""
     if result.diagnosis is not None and result.diagnosis.verdict == "suspicious":
         for check in result.diagnosis.reasons:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
 from robustframe.evaluation.diagnosis import DIAGNOSIS
+from robustframe.evaluation.engine import distrust
 from robustframe.evaluation.units import slug
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
@@ -13,7 +14,11 @@ from robustframe.record import RECORD, Result
 
 
 def check_diagnoses(run: Run) -> Check:
-    """Compare every diagnosis of the record with its file, where the run has files, and its verdict with its checks."""
+    """Compare every diagnosis of the record with its file, where the run has files, and its verdict with its checks.
+
+    What a row is suspected of must also stand in the flags. The checks themselves are not made again: that takes
+    searches, which a verification does without.
+    """
     results = run.record.results or []
     count = sum(result.diagnosis is not None for result in results)
     findings = [finding for result in results for finding in _row(run, result)]
@@ -36,6 +41,12 @@ def _row(run: Run, result: Result) -> Iterator[Finding]:
         if drawn.verdict != stated.verdict:
             sentence = f"{where}: it is called {stated.verdict}, its checks make it {drawn.verdict}"
             yield Finding(RECORD, None, sentence)
+        for flag in distrust(result):
+            if flag not in run.record.flags:
+                yield Finding(RECORD, None, f"a flag is missing: {flag}")
+    elif run.record.recipe.get("diagnose", True) and run.record.evidence_sha256 is not None:
+        # Records without hashes of files are older than diagnoses.
+        yield Finding(RECORD, None, f"{where}: its diagnosis is missing")
     if not run.stored:
         return
     place = _place(run, result)

@@ -8,11 +8,30 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from tampering import BROKEN, CLEAN, CONTENT, FIRST, I0, ROBUST, T0, R, V, cell, cut, drop, other, put, record, table
+from tampering import (
+    BROKEN,
+    CLEAN,
+    CONTENT,
+    DIAGNOSIS,
+    FIRST,
+    I0,
+    ROBUST,
+    T0,
+    R,
+    V,
+    cell,
+    cut,
+    drop,
+    other,
+    put,
+    record,
+    table,
+)
 from torch import Tensor, nn
 
 import robustframe
@@ -141,10 +160,32 @@ def test_a_manifest_taken_away_is_named(place: Path) -> None:
 
 def test_a_run_older_than_the_hashes_of_files_is_checked_without_them(place: Path) -> None:
     (place / "run" / "evidence.sha256").unlink()
-    record(lambda content: content.pop("evidence_sha256"))(place / "run")
+    (place / "run" / "record.json").write_text(json.dumps(older(place / "run")))
     found = verify(place)
-    assert found.ok
+    assert found.ok, str(found)
     assert [each.name for each in found.checks if each.state == "left out"] == ["files"]
+
+
+def older(run: Path) -> dict[str, Any]:
+    """The record as an evaluation left it before there were hashes of files and diagnoses."""
+    content: dict[str, Any] = json.loads((run / "record.json").read_text())
+    del content["evidence_sha256"]
+    for result in content["results"]:
+        del result["diagnosis"]
+    for file in run.glob("units/*/*/diagnosis.json"):
+        file.unlink()
+    return content
+
+
+def test_a_flag_of_a_doubtful_row_is_missed(place: Path) -> None:
+    def doubt(content: dict[str, Any]) -> None:
+        diagnosis = content["results"][0]["diagnosis"]
+        diagnosis["checks"][0] |= {"passed": False, "sentence": "this is doubtful"}
+        diagnosis["verdict"] = "suspicious"
+        (place / "run" / DIAGNOSIS).write_text(json.dumps(diagnosis))
+
+    record(doubt)(place / "run")
+    assert "a flag is missing: tiny/feedforward, linf:0.15: suspicious" in str(verify(place))
 
 
 def test_other_weights_under_the_same_name_are_named(place: Path) -> None:
