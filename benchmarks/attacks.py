@@ -89,8 +89,8 @@ def _one(
 TRAINED, NORMAL = "fmnist-chain3-linf", "fmnist-chain3"
 APGD_CE, PGD = ("APGD-CE", peers.OUR_APGD_CE), ("PGD-40", peers.OUR_PGD)
 ROWS = (
-    _one("pgd-broken", NORMAL, (500, 5), PGD, *peers.PGD_PEERS, target=Target(0.8)),
-    _one("pgd-robust", TRAINED, (500, 5), PGD, *peers.PGD_PEERS, target=Target(0.8)),
+    _one("pgd-broken", NORMAL, (500, 3), PGD, *peers.PGD_PEERS, target=Target(0.8)),
+    _one("pgd-robust", TRAINED, (500, 3), PGD, *peers.PGD_PEERS, target=Target(0.8)),
     _one("apgd-ce-broken", NORMAL, (500, 3), APGD_CE, *peers.APGD_PEERS, target=Target(0.3, "pyautoattack")),
     _one("apgd-ce-robust", TRAINED, (500, 3), APGD_CE, *peers.APGD_PEERS),
     _whole("standard-broken-feedforward", NORMAL, "feedforward", 250, 2),
@@ -99,7 +99,7 @@ ROWS = (
     _one("fab-t", TRAINED, (128, 2), ("FAB-T", peers.OUR_FAB_T), peers.FAB_T_PEER),
     _one("square", TRAINED, (128, 2), ("Square", peers.OUR_SQUARE), peers.SQUARE_PEER),
     _whole("standard-robust-feedforward", TRAINED, "feedforward", 128, 2),
-    _whole("standard-robust-recurrent", TRAINED, "recurrent", 64, 1),
+    _whole("standard-robust-recurrent", TRAINED, "recurrent", 32, 1),
 )
 """The short ones first."""
 

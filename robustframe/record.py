@@ -87,6 +87,8 @@ class Result(Section):
     clean_correct: int
     robust_correct: int
     """Correct on the clean image and on every stored adversarial one."""
+    certified_correct: int | None = None
+    """Examples that no attack can break, by a certificate: the lower bound beside ``robust_correct``, the upper one."""
     attacks: list[AttackEntry]
     diagnosis: Diagnosis | None = None
     """Whether the number is to be believed; unknown in old records, and where nobody asked."""

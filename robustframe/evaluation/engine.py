@@ -16,6 +16,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
+from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.diagnosis import Shelf
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
@@ -173,9 +174,11 @@ def run(
     results, verdicts = [], []
     for classifier in task.classifiers:
         clean = work.clean(classifier)
+        radii = certified_radii(classifier, task.data, device)
         for threat in task.threats:
             result, rows = work.attack(classifier, threat, clean)
-            results.append(result)
+            certified = certified_correct(radii, threat, task.data.images[0].numel())
+            results.append(result.model_copy(update={"certified_correct": certified}))
             verdicts.append(rows)
     if task.diagnose:
         results = work.diagnose(results, verdicts)

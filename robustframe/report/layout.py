@@ -45,6 +45,8 @@ class Row:
     p_clean: float | None = None
     p_robust: float | None = None
     note: str = ""
+    certified: float | None = None
+    """Fraction that no attack can break, the lower bound beside ``robust``; `None` where no certificate is known."""
     verdict: str = ""
     """Whether the number is to be believed: sound, suspicious or incomplete; empty where nobody asked."""
 

@@ -62,6 +62,7 @@ def _caption(record: Record, tests: int) -> str:
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
         f"{resolution_sentence(record.data.count)}.",
+        *_bounds(record),
         *_coherence(record),
         f"Attacks: {cited}. Coherence: mutual coherence of the frame. Run {record.name}-{record.hash[:8]}.",
     ]
@@ -81,6 +82,13 @@ def _adjusted(rows: list[Row]) -> tuple[list[Row], int]:
         for row in rows
     ]
     return changed, len(tests)
+
+
+def _bounds(record: Record) -> list[str]:
+    """Say what the certified column is, where there is one."""
+    if all(result.certified_correct is None for result in record.results or []):
+        return []
+    return ["Certified: what no attack can break (Lipschitz bound), and the gap to what these attacks did not."]
 
 
 def _coherence(record: Record) -> list[str]:
@@ -116,6 +124,7 @@ def _row(entry: ClassifierEntry, result: Result) -> Row:
         robust=_cell(result.robust_correct, result.examples),
         p_clean=None,
         p_robust=None,
+        certified=None if result.certified_correct is None else result.certified_correct / result.examples,
         **_trust(result),
     )
 

@@ -66,9 +66,17 @@ def _columns(table: Table) -> tuple[bool, bool]:
     return any(row.coherence is not None for row in table.rows), any(row.twin != PLAIN for row in table.rows)
 
 
-def _verdicts(table: Table, *head: str) -> tuple[str, ...]:
-    """The last cell of the heading, or of a row, where any row has a verdict."""
-    return head if any(row.verdict for row in table.rows) else ()
+def _trailing(table: Table, certified: str, verdict: str) -> tuple[str, ...]:
+    """The cells after the numbers, of the heading or a row: a column is there where any row has something in it."""
+    cells = (certified,) if any(row.certified is not None for row in table.rows) else ()
+    return (*cells, verdict) if any(row.verdict for row in table.rows) else cells
+
+
+def _certified(row: Row) -> str:
+    """The lower bound in percent, and how far below the upper one it lies."""
+    if row.certified is None or row.robust.value is None:
+        return "" if row.twin == "difference" else UNKNOWN
+    return f"{100 * row.certified:.1f} (gap {100 * (row.robust.value - row.certified):.1f})"
 
 
 def _leading(
@@ -90,15 +98,15 @@ def _leading(
 def _markdown(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
     head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
-    head += ["Clean accuracy (%)", "Robust accuracy (%)", *_verdicts(table, "Verdict")]
-    rule = [":--", *["--:"] * has_coherence, *[":--"] * has_twin, ":--", ":--", ":--", *_verdicts(table, ":--")]
+    head += ["Clean accuracy (%)", "Robust accuracy (%)", *_trailing(table, "Certified (%)", "Verdict")]
+    rule = [":--", *["--:"] * has_coherence, *[":--"] * has_twin, ":--", ":--", ":--", *_trailing(table, ":--", ":--")]
     lines = [f"**{markdown_escaped(table.title)}**", ""] if one_line(table.title) else []
     lines += ["| " + " | ".join(cells) + " |" for cells in (head, rule)]
     for group in grouped(table):
         for at, row in enumerate(group.rows):
             cells = _leading(table, group, at, markdown_escaped, _superscript)
             cells += [", ".join(filter(None, [_join(c.value, c.interval), c.p])) for c in _written(row)]
-            cells += _verdicts(table, row.verdict)
+            cells += _trailing(table, _certified(row), row.verdict)
             lines.append("| " + " | ".join(cells) + " |")
     if caption := markdown_escaped(table.caption):
         lines += ["", caption]
@@ -119,10 +127,10 @@ def markdown_escaped(text: str) -> str:
 def _latex(table: Table) -> str:
     has_coherence, has_twin = _columns(table)
     # A number is two columns, so that the decimal points stand below each other.
-    spec = "l" + "r" * has_coherence + "l" * has_twin + "l" + "r@{~}l" * 2 + "".join(_verdicts(table, "l"))
+    spec = "l" + "r" * has_coherence + "l" * has_twin + "l" + "r@{~}l" * 2 + "".join(_trailing(table, "l", "l"))
     head = ["Model", *["Coherence"] * has_coherence, *[table.column] * has_twin, "Threat"]
     head += [r"\multicolumn{2}{l}{Clean accuracy (\%)}", r"\multicolumn{2}{l}{Robust accuracy (\%)}"]
-    head += _verdicts(table, "Verdict")
+    head += _trailing(table, r"Certified (\%)", "Verdict")
     lines = [r"\begin{table}[t]", r"\centering"]
     title = _tex(table.title)
     caption = _join(rf"\textbf{{{title.rstrip('.')}.}}" if title else "", _tex(table.caption))
@@ -138,7 +146,7 @@ def _latex(table: Table) -> str:
             for c in _written(row):
                 rest = [f"${part}$" for part in (c.interval, c.p) if part]
                 cells += ["--" if c.value == UNKNOWN else f"${c.value}$", ", ".join(rest)]
-            cells += _verdicts(table, row.verdict)
+            cells += _trailing(table, _certified(row), row.verdict)
             lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\smallskip{{\footnotesize $^{{{n}}}$ {_tex(text)}}}" for text, n in notes(table).items()]
@@ -171,18 +179,37 @@ def _csv(table: Table) -> str:
     writer = csv.writer(out)
     numbers = [f"{name}{end}" for name in ("clean", "robust") for end in ("", "_low", "_high")]
     writer.writerow(
-        ["model", "coherence", "twin", "threat", *numbers, "p_clean", "p_robust", "note", *_verdicts(table, "verdict")]
+        [
+            "model",
+            "coherence",
+            "twin",
+            "threat",
+            *numbers,
+            "p_clean",
+            "p_robust",
+            "note",
+            *_trailing(table, "certified", "verdict"),
+        ]
     )
     for group in grouped(table):
         for row in group.rows:
             cells = [number for c in (row.clean, row.robust) for number in (c.value, c.low, c.high)]
             lead = [row.model, group.coherence, "" if row.twin == PLAIN else row.twin, row.threat]
-            writer.writerow([*lead, *cells, row.p_clean, row.p_robust, row.note, *_verdicts(table, row.verdict)])
+            writer.writerow(
+                [
+                    *lead,
+                    *cells,
+                    row.p_clean,
+                    row.p_robust,
+                    row.note,
+                    *_trailing(table, "" if row.certified is None else str(row.certified), row.verdict),
+                ]
+            )
     return out.getvalue()
 
 
 def _terminal(table: Table) -> str:
-    head = ("Model", "Threat", "Clean %", "", "", "Robust %", "", "", *_verdicts(table, "Verdict"))
+    head = ("Model", "Threat", "Clean %", "", "", "Robust %", "", "", *_trailing(table, "Certified %", "Verdict"))
     lines: list[str | tuple[str, ...]] = [head]
     for group in grouped(table):
         name, alone = one_line(group.model), group.coherence is None and len(group.rows) == 1
@@ -194,7 +221,7 @@ def _terminal(table: Table) -> str:
             first = name if inline else f"  {row.twin}"
             first += _superscript(notes(table)[row.note]) if row.note else ""
             parts = [part for c in _written(row) for part in (c.value, c.interval, c.p)]
-            lines.append((first, one_line(threat), *parts, *_verdicts(table, row.verdict)))
+            lines.append((first, one_line(threat), *parts, *_trailing(table, _certified(row), row.verdict)))
     body = _aligned(lines)
     rule = "─" * max(text_width(line) for line in body)
     text = [one_line(table.title)] if one_line(table.title) else []

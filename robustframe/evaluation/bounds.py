@@ -1,0 +1,50 @@
+"""The other side of a robust accuracy: how many examples no attack whatever can break."""
+
+import torch
+
+from robustframe.certify import lipschitz_radius
+from robustframe.data import Dataset
+from robustframe.evaluation.models import Classifier
+from robustframe.pairs import Twin
+from robustframe.solvers import DeepPursuit
+from robustframe.threat import ThreatModel
+from robustframe.types import PerExample
+
+_AT_ONCE = 1000
+"""Images certified together."""
+
+
+def certified_radii(classifier: Classifier, data: Dataset, device: torch.device) -> PerExample | None:
+    """Prove an l2 radius for each example in which the classifier cannot change its mind.
+
+    Args:
+        classifier: a twin of a pair; of nothing else is a certificate known.
+        data: the examples.
+        device: where the classifier is.
+
+    Returns:
+        Radii in input units, float64, shape (n,), 0 where the image is misclassified or nothing could be proved;
+        ``None`` where there is no certificate for this classifier.
+    """
+    module = classifier.module
+    if not isinstance(module, Twin) or not isinstance(module.solver, DeepPursuit):
+        return None
+    parts = zip(data.images.split(_AT_ONCE), data.labels.split(_AT_ONCE))
+    return torch.cat([lipschitz_radius(module, x.to(device), y.to(device)).radius for x, y in parts])
+
+
+def certified_correct(radii: PerExample | None, threat: ThreatModel, numbers: int) -> int | None:
+    """Count the examples whose radius holds the whole ball of a threat.
+
+    Args:
+        radii: see `certified_radii`.
+        threat: a ball; those in l1 and l2 lie in the l2 ball of the same radius, one in linf in sqrt(numbers) times it.
+        numbers: pixels of one image, channels counted apart.
+
+    Returns:
+        The count, a lower bound on robust examples; ``None`` where there is no certificate, as in l0.
+    """
+    if radii is None or threat.norm == "l0":
+        return None
+    reach = threat.eps * (numbers**0.5 if threat.norm == "linf" else 1.0)
+    return int((radii > reach).sum())
