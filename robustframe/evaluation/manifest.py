@@ -21,11 +21,11 @@ def bound_files(folder: Path) -> list[str]:
 def manifest(folder: Path) -> bytes:
     """Write the hashes of a run's files down, the same bytes for the same files.
 
-        Args:
-                folder: the run's folder; the verdicts and every table, image and diagnosis file below ``units/`` count.
-    
-        Returns:
-            The content of ``evidence.sha256``; its own SHA-256 stands in the record.
+    Args:
+        folder: the run's folder; the verdicts and every table, image and diagnosis file below ``units/`` count.
+
+    Returns:
+        The content of ``evidence.sha256``; its own SHA-256 stands in the record.
     """
     return "".join(f"{sha256(folder / name)}  {name}\n" for name in bound_files(folder)).encode()
 
