@@ -29,8 +29,9 @@ def certified_radii(classifier: Classifier, data: Dataset, device: torch.device)
     module = classifier.module
     if not isinstance(module, Twin) or not isinstance(module.solver, DeepPursuit):
         return None
-    parts = zip(data.images.split(_AT_ONCE), data.labels.split(_AT_ONCE))
-    return torch.cat([lipschitz_radius(module, x.to(device), y.to(device)).radius for x, y in parts])
+    parts = [slice(at, at + _AT_ONCE) for at in range(0, len(data), _AT_ONCE)]
+    images, labels = data.images.to(device), data.labels.to(device)
+    return torch.cat([lipschitz_radius(module, images[part], labels[part]).radius for part in parts])
 
 
 def certified_correct(radii: PerExample | None, threat: ThreatModel, numbers: int) -> int | None:

@@ -22,7 +22,7 @@ def manifest(folder: Path) -> bytes:
     """Write the hashes of a run's files down, the same bytes for the same files.
 
     Args:
-            folder: the run's folder; the verdicts and every table, image and diagnosis file below ``units/`` count.
+        folder: the run's folder; the verdicts and every table, image and diagnosis file below ``units/`` count.
 
     Returns:
         The content of ``evidence.sha256``; its own SHA-256 stands in the record.

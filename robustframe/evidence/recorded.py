@@ -5,6 +5,7 @@ from typing import Any
 
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
+from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.engine import run_hash
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
@@ -123,6 +124,25 @@ def check_models(run: Run, sources: Sources) -> Check:
             for text in _differences(here.model_dump(), entry)
         ]
     return check("models", f"{len(entries)} classifiers with their weights' SHA-256", findings)
+
+
+def check_bounds(run: Run, sources: Sources) -> Check:
+    """Prove the certified counts of the record again; a record of an earlier version has none."""
+    results = {(result.classifier, result.threat): result for result in run.record.results or []}
+    findings = []
+    for classifier in sources.classifiers:
+        radii = certified_radii(classifier, sources.data, sources.device)
+        for threat in run.threats:
+            result = results.get((classifier.entry.name, threat.label))
+            now = certified_correct(radii, threat, sources.data.images[0].numel())
+            if (
+                result is not None
+                and "certified_correct" in result.model_fields_set
+                and result.certified_correct != now
+            ):
+                sentence = f"certified_correct is {result.certified_correct}, the certificates prove {now}"
+                findings.append(Finding(RECORD, None, f"{result.classifier}, {result.threat}: {sentence}"))
+    return check("bounds", "certified counts, proved again", findings)
 
 
 def _differences(now: dict[str, Any], entry: Section) -> Iterator[str]:

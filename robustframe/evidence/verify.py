@@ -13,7 +13,7 @@ from robustframe.evaluation.api import pick_device
 from robustframe.evaluation.models import Classifier, check_model
 from robustframe.evidence.diagnoses import check_diagnoses
 from robustframe.evidence.findings import Check, Finding, Verification, check, left_out
-from robustframe.evidence.recorded import check_batteries, check_data, check_models, check_record
+from robustframe.evidence.recorded import check_batteries, check_bounds, check_data, check_models, check_record
 from robustframe.evidence.replay import Replayer
 from robustframe.evidence.run import Run, read_run
 from robustframe.evidence.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources, made_in_python
@@ -78,9 +78,9 @@ def verify(
     sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
     checks = [check_record(read), check_batteries(read)]
     if sources is None:
-        checks += [left_out("data", MADE_IN_PYTHON), left_out("models", MADE_IN_PYTHON)]
+        checks += [left_out(name, MADE_IN_PYTHON) for name in ("data", "models", "bounds")]
     else:
-        checks += [check_data(read, sources), check_models(read, sources)]
+        checks += [check_data(read, sources), check_models(read, sources), check_bounds(read, sources)]
     replayer = None if sources is None else Replayer(read, sources, batch_size)
     if read.stored:
         stored = read_units(read, sources)

@@ -178,33 +178,20 @@ def _csv(table: Table) -> str:
     # The module's own line ends are those of RFC 4180; with others it leaves a lone \r in a name unquoted.
     writer = csv.writer(out)
     numbers = [f"{name}{end}" for name in ("clean", "robust") for end in ("", "_low", "_high")]
-    writer.writerow(
-        [
-            "model",
-            "coherence",
-            "twin",
-            "threat",
-            *numbers,
-            "p_clean",
-            "p_robust",
-            "note",
-            *_trailing(table, "certified", "verdict"),
-        ]
-    )
+    lead = ["model", "coherence", "twin", "threat"]
+    writer.writerow([*lead, *numbers, "p_clean", "p_robust", "note", *_trailing(table, "certified", "verdict")])
     for group in grouped(table):
         for row in group.rows:
             cells = [number for c in (row.clean, row.robust) for number in (c.value, c.low, c.high)]
-            lead = [row.model, group.coherence, "" if row.twin == PLAIN else row.twin, row.threat]
-            writer.writerow(
-                [
-                    *lead,
-                    *cells,
-                    row.p_clean,
-                    row.p_robust,
-                    row.note,
-                    *_trailing(table, "" if row.certified is None else str(row.certified), row.verdict),
-                ]
-            )
+            lead = [
+                row.model,
+                "" if group.coherence is None else str(group.coherence),
+                "" if row.twin == PLAIN else row.twin,
+                row.threat,
+            ]
+            bound = "" if row.certified is None else str(row.certified)
+            tail = _trailing(table, bound, row.verdict)
+            writer.writerow([*lead, *cells, row.p_clean, row.p_robust, row.note, *tail])
     return out.getvalue()
 
 

@@ -202,6 +202,7 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("attack: a broken example met the next attack",
      table(f"{APGD}/00000.parquet", lambda rows: rows.with_columns(index=rows["index"].replace(rows["index"][0], 89))),
      f"{APGD}/00000.parquet", "but not one of survivors"),
+    ("bounds: certified count", record(put("results.0.certified_correct", 90)), R, "the certificates prove"),
     ("attack: deleted unit", drop(T0), T0, "this unit is missing"),
     ("diagnosis: verdict", record(put("results.0.diagnosis.verdict", another_verdict)), R, "its checks make it"),
     ("diagnosis: figure", record(put("results.0.diagnosis.checks.0.figure", 0.123)), DIAGNOSIS, "is another one"),
