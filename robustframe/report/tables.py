@@ -178,8 +178,8 @@ def _csv(table: Table) -> str:
     # The module's own line ends are those of RFC 4180; with others it leaves a lone \r in a name unquoted.
     writer = csv.writer(out)
     numbers = [f"{name}{end}" for name in ("clean", "robust") for end in ("", "_low", "_high")]
-    lead = ["model", "coherence", "twin", "threat"]
-    writer.writerow([*lead, *numbers, "p_clean", "p_robust", "note", *_trailing(table, "certified", "verdict")])
+    first = ["model", "coherence", "twin", "threat"]
+    writer.writerow([*first, *numbers, "p_clean", "p_robust", "note", *_trailing(table, "certified", "verdict")])
     for group in grouped(table):
         for row in group.rows:
             cells = [number for c in (row.clean, row.robust) for number in (c.value, c.low, c.high)]
