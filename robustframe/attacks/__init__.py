@@ -2,7 +2,7 @@
 
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
-from robustframe.attacks.base import Attack, AttackResult
+from robustframe.attacks.base import Attack, AttackResult, GradientAttack
 from robustframe.attacks.cw import CW
 from robustframe.attacks.ddn import DDN
 from robustframe.attacks.deepfool import DeepFool
@@ -32,6 +32,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "DeepFool",
+    "GradientAttack",
     "HopSkipJump",
     "RandomSearch",
     "SigmaZero",

@@ -246,13 +246,18 @@ def list_attacks() -> None:
     """Attacks a battery can use."""
     import dataclasses
 
-    from robustframe.attacks import ATTACKS
+    from robustframe.attacks import ATTACKS, GradientAttack
 
+    shared = {field.name for field in dataclasses.fields(GradientAttack)}
     for name, attack in ATTACKS.items():
-        settings = ", ".join(f"{field.name} = {field.default!r}" for field in dataclasses.fields(attack))
+        own = [field for field in dataclasses.fields(attack) if field.name not in shared]
+        settings = ", ".join(f"{field.name} = {field.default!r}" for field in own)
+        if issubclass(attack, GradientAttack):
+            settings += " +"
         typer.echo(
-            f"{name:10} {'/'.join(attack.norms):12} {(attack.__doc__ or '').splitlines()[0]}\n{'':23} {settings}"
+            f"{name:13} {'/'.join(attack.norms):15} {(attack.__doc__ or '').splitlines()[0]}\n{'':29} {settings}"
         )
+    typer.echo(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}")
     typer.echo("torchattacks:CLASS       a linf, l1 or l2 attack of torchattacks (the extra of that name)")
     typer.echo("file:PATH.py:CLASS       your own subclass of robustframe.attacks.Attack")
 
@@ -263,7 +268,8 @@ def list_batteries() -> None:
     from robustframe.recipe import batteries
 
     for each in batteries():
-        attacks = ", ".join(spec.use for spec in each.attack)
+        # A name that stands for several norms is one attack to a reader.
+        attacks = ", ".join(dict.fromkeys(spec.name or spec.use for spec in each.attack))
         typer.echo(f"{each.cited:18} {each.about}\n{'':18} {attacks}")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Any
 import polars as pl
 import torch
 
-from robustframe.attacks.registry import settings_of
 from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
 from robustframe.data import Dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.diagnosis import Shelf
+from robustframe.evaluation.entries import attack_entry, distrust, doubts
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.models import Classifier, check_model
@@ -38,7 +38,6 @@ from robustframe.record import (
     EVIDENCE,
     RECORD,
     VERDICTS,
-    AttackEntry,
     DataEntry,
     Record,
     Result,
@@ -357,46 +356,6 @@ class _Work:
         self.done += 1
         share = survivors / len(self.task.data)
         self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
-
-
-def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
-    """Sentences on what makes an attack's outcome doubtful."""
-    what = f"{result.classifier}, {result.threat}: {entry.name or entry.use}"
-    if entry.unverified:
-        yield f"{what} claimed {entry.unverified} successes that did not stand up to verification"
-    if entry.blind:
-        yield (
-            f"{what} met no gradient but zero on {entry.blind} of {entry.entered} examples, where it searched blindly; "
-            "look for saturated or detached steps, and trust the attacks without gradients more"
-        )
-    if entry.nonfinite:
-        yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
-
-
-def distrust(result: Result) -> Iterator[str]:
-    """Sentences on the checks that a row failed."""
-    if result.diagnosis is not None and result.diagnosis.verdict == "suspicious":
-        for check in result.diagnosis.reasons:
-            yield f"{result.classifier}, {result.threat}: suspicious ({check.name}): {check.sentence}"
-
-
-def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
-    """Count what an attack did, from its rows."""
-    return AttackEntry(
-        battery=stage.battery.cited,
-        position=stage.position,
-        use=stage.spec.use,
-        name=stage.spec.name,
-        settings=settings_of(stage.attack),
-        skipped=skipped,
-        entered=len(rows),
-        broken=int(rows["success"].sum()),
-        unverified=int((rows["claimed"] & ~rows["success"]).sum()),
-        forwards=int(rows["forwards"].sum()),
-        backwards=int(rows["backwards"].sum()),
-        blind=int(((rows["backwards"] > 0) & (rows["zero_gradients"] >= rows["backwards"])).sum()),
-        nonfinite=int((rows["nonfinite_gradients"] > 0).sum()),
-    )
 
 
 def _data_entry(data: Dataset) -> DataEntry:

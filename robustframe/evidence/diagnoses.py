@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
 from robustframe.evaluation.diagnosis import DIAGNOSIS
-from robustframe.evaluation.engine import distrust
+from robustframe.evaluation.entries import distrust
 from robustframe.evaluation.units import slug
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run

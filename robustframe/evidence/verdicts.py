@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from robustframe.evaluation.engine import attack_entry, doubts
+from robustframe.evaluation.entries import attack_entry, doubts
 from robustframe.evaluation.units import ATTACK_SCHEMA
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.evidence.findings import Check, Finding, check

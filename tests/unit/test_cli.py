@@ -161,7 +161,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("attacks", "apgd-t"), ("batteries", "quick@1"), ("data", "fashion-mnist"), ("recipes", "default")],
+    [
+        ("attacks", "apgd-t"),
+        ("attacks", "queries = 5000, p_init = 0.8"),
+        ("batteries", "apgd-ce, apgd-t, fab-t, square"),
+        ("data", "fashion-mnist"),
+        ("recipes", "default"),
+    ],
 )
 def test_lists_name_what_recipes_can_use(kind: str, word: str, here: Path) -> None:
     run = robustframe("list", kind, cwd=here)

@@ -1,0 +1,49 @@
+"""What the record says of an attack, from its rows, and the sentences on what makes a number doubtful."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from robustframe.attacks.registry import settings_of
+from robustframe.evaluation.stages import Stage
+from robustframe.record import AttackEntry, Result
+
+
+def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
+    """Sentences on what makes an attack's outcome doubtful."""
+    what = f"{result.classifier}, {result.threat}: {entry.name or entry.use}"
+    if entry.unverified:
+        yield f"{what} claimed {entry.unverified} successes that did not stand up to verification"
+    if entry.blind:
+        yield (
+            f"{what} met no gradient but zero on {entry.blind} of {entry.entered} examples, where it searched blindly; "
+            "look for saturated or detached steps, and trust the attacks without gradients more"
+        )
+    if entry.nonfinite:
+        yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
+
+
+def distrust(result: Result) -> Iterator[str]:
+    """Sentences on the checks that a row failed."""
+    if result.diagnosis is not None and result.diagnosis.verdict == "suspicious":
+        for check in result.diagnosis.reasons:
+            yield f"{result.classifier}, {result.threat}: suspicious ({check.name}): {check.sentence}"
+
+
+def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
+    """Count what an attack did, from its rows."""
+    return AttackEntry(
+        battery=stage.battery.cited,
+        position=stage.position,
+        use=stage.spec.use,
+        name=stage.spec.name,
+        settings=settings_of(stage.attack),
+        skipped=skipped,
+        entered=len(rows),
+        broken=int(rows["success"].sum()),
+        unverified=int((rows["claimed"] & ~rows["success"]).sum()),
+        forwards=int(rows["forwards"].sum()),
+        backwards=int(rows["backwards"].sum()),
+        blind=int(((rows["backwards"] > 0) & (rows["zero_gradients"] >= rows["backwards"])).sum()),
+        nonfinite=int((rows["nonfinite_gradients"] > 0).sum()),
+    )
