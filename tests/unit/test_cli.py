@@ -164,6 +164,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         ("attacks", "apgd-t"),
         ("attacks", "queries = 5000, p_init = 0.8"),
+        ("batteries", "quick@1"),
         ("batteries", "apgd-ce, apgd-t, fab-t, square"),
         ("data", "fashion-mnist"),
         ("recipes", "default"),
