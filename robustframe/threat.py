@@ -162,7 +162,8 @@ class ThreatModel:
         In l0 that is a uniform choice of ``eps`` components with values uniform in the box.
         """
         shape = tuple(x.shape[1:])
-        self.check_shape(shape)
+        if self.norm == "l0":
+            self.check_shape(shape)
         dims = math.prod(shape)
         if self.norm == "l0":
             values = self.low + (self.high - self.low) * draws.uniform(*shape).to(x.dtype)
