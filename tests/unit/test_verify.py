@@ -313,7 +313,7 @@ def test_a_run_from_python_is_verified_with_its_model_and_images(tmp_path: Path)
     without = robustframe.verify(tmp_path)
     assert without.ok
     left = [each.name for each in without.checks if each.state == "left out"]
-    assert left == ["data", "models", "clean", "images"]
+    assert left == ["data", "models", "bounds", "clean", "images"]
     other = robustframe.verify(tmp_path, Linear(seed=2), x, y)
     assert "these are other weights" in str(other)
     assert "data.sha256" in str(robustframe.verify(tmp_path, model, x.flip(0), y))
