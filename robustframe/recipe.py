@@ -35,10 +35,10 @@ class DataSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """One model: a zoo pair, a pair by its card, or a function of the user's that builds a classifier."""
+    """One model: a pair of the zoo, of a card or of the hub, or a function of the user's that builds a classifier."""
 
     use: str
-    """``zoo:NAME``, ``card:PATH.json`` or ``file:PATH.py:FUNCTION``."""
+    """``zoo:NAME``, ``card:PATH.json``, ``hf:OWNER/REPO[@REVISION][:NAME]`` or ``file:PATH.py:FUNCTION``."""
     name: str | None = None
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
