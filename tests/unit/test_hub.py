@@ -1,4 +1,4 @@
-"""Pairs of the hub, through its own client, from a server on this machine: offline by default, nothing parsed unhashed."""
+"""Pairs of the hub, through its own client, from a server on this machine; offline unless a download is asked for."""
 
 import json
 import os

@@ -191,7 +191,7 @@ def test_code_in_a_pickle_does_not_run(
     weights.write_bytes(content)
     if signed:
         resign(tiny_copy)
-    with pytest.raises(IntegrityError, match="pickle.*could run code and is never opened"):
+    with pytest.raises(IntegrityError, match=r"pickle.*could run code and is never opened"):
         load_card(tiny_copy)
     assert not mark.exists()
     # The bomb is a real one.
