@@ -49,9 +49,11 @@ def read_plain(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
             raise IntegrityError(f"{path} leads out of {inside}, to {real}; copy that file in place of the link")
         # A pipe would wait for a writer when it is opened.
         with os.fdopen(os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise IntegrityError(f"{path} cannot be read: it is no plain file")
-            content = file.read(limit + 1)
+            # Memory is taken for as much as is asked for.
+            content = file.read(min(limit, found.st_size) + 1)
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise

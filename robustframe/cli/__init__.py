@@ -119,17 +119,17 @@ def table(
 @app.command()
 def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
-    import polars as pl
-
     from robustframe.curve import security_curves
-    from robustframe.record import VERDICTS, find_run, read_record
+    from robustframe.evaluation.tables import read_verdicts
+    from robustframe.record import VERDICTS, check_usable, find_run, read_record
     from robustframe.report.curves import curves_json, curves_text
 
     folder = find_run(run)
     record = read_record(run)
     if not (folder / VERDICTS).is_file():
         raise InputError(f"{folder} has no verdicts yet; run the same evaluate command again to continue it")
-    curves = security_curves(record, pl.read_parquet(folder / VERDICTS))
+    check_usable(record, folder)
+    curves = security_curves(record, read_verdicts(folder / VERDICTS))
     typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)

@@ -12,6 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.errors import IntegrityError
+from robustframe.evaluation.tables import read_table
 from robustframe.record import write_aside
 
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
@@ -67,10 +69,8 @@ class Unit:
         if not self.table.is_file():
             return None
         try:
-            rows = pl.read_parquet(io.BytesIO(self.table.read_bytes()))
-        except (pl.exceptions.PolarsError, OSError):
-            return None
-        if dict(rows.schema) != dict(schema):
+            rows = read_table(self.table, schema)
+        except IntegrityError:
             return None
         # Images are written before rows, so successes without images were damaged afterwards.
         broken = "success" in rows.columns and bool(rows["success"].any())

@@ -1,11 +1,12 @@
 """Do verdicts follow from the units, and the record's counts from both."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 
+from robustframe.errors import IntegrityError
 from robustframe.evaluation.entries import attack_entry, doubts
+from robustframe.evaluation.tables import VERDICT_ROWS, read_table, verdict_schema
 from robustframe.evaluation.units import ATTACK_SCHEMA
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.evidence.findings import Check, Finding, check
@@ -39,23 +40,10 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        verdicts = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        findings.append(Finding(VERDICTS, None, "it cannot be read: truncated, or no Parquet file"))
+        return read_table(path, verdict_schema(), rows=VERDICT_ROWS)
+    except IntegrityError as error:
+        findings.append(Finding(VERDICTS, None, str(error).removeprefix(f"{path}").lstrip(": ")))
         return None
-    schema = verdict_schema()
-    if dict(verdicts.schema) != schema:
-        text = f"its columns are {', '.join(verdicts.columns)}, not {', '.join(schema)}"
-        findings.append(Finding(VERDICTS, None, text))
-        return None
-    return verdicts
-
-
-def verdict_schema() -> dict[str, Any]:
-    """Return the columns of ``verdicts.parquet``."""
-    clean = pl.DataFrame(schema={name: pl.Int64 for name in ("index", "label", "prediction", "forwards")})
-    names = {"classifier": pl.String(), "threat": pl.String()}
-    return {**names, **fresh_verdicts(clean).schema}
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
