@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, shown, unknown
 from robustframe.files import CARD_BYTES, read_plain
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
@@ -94,7 +94,7 @@ class Battery(Strict):
 
     format: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=_NAME)
-    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)
     about: str = ""
     votes: int = Field(default=1, ge=1)
     """Fresh evaluations of every image whose majority decides; above 1 for models that draw random numbers."""
@@ -251,12 +251,7 @@ def _sentence(path: Path, problem: Any, model: type[BaseModel]) -> str:
         return str(unknown("key", place[-1], _known_keys(model, problem["loc"][:-1]), where=f"{path}: {key}"))
     if problem["type"] == "missing":
         return f"{path}: {key} is missing"
-    try:
-        found = repr(problem["input"])
-    except (ValueError, RecursionError):
-        # A whole number with more digits than Python writes.
-        found = "what is there"
-    return f"{path}: {key} = {found if len(found) < 60 else found[:57] + '...'}: {problem['msg']}"
+    return f"{path}: {key} = {shown(problem['input'])}: {problem['msg']}"
 
 
 def _known_keys(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from robustframe.files import RECORD_BYTES, check_sealed, read_plain
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
-EXAMPLES = 10**8
+EXAMPLES = 10**7
 """Most examples of a run."""
 
 

@@ -52,6 +52,12 @@ def verdict_schema() -> dict[str, Any]:
     return {**names, **fresh_verdicts(clean).schema}
 
 
+def empty_cells(verdicts: pl.DataFrame) -> list[str]:
+    """Return the columns of verdicts that have empty cells and must not; an example that is robust has no break."""
+    of_a_break = ("broken_by", "adversarial_prediction", "distance")
+    return [name for name in verdicts.columns if name not in of_a_break and verdicts[name].null_count()]
+
+
 def read_verdicts(path: Path) -> pl.DataFrame:
     """Read the verdicts of a run, every example once a classifier and threat.
 
@@ -62,8 +68,7 @@ def read_verdicts(path: Path) -> pl.DataFrame:
         IntegrityError: as `read_table`, and for empty cells where there must be none, or an example that stands twice.
     """
     table = read_table(path, verdict_schema(), rows=VERDICT_ROWS)
-    may_be_empty = ("broken_by", "adversarial_prediction", "distance")
-    if holes := [name for name in table.columns if name not in may_be_empty and table[name].null_count()]:
+    if holes := empty_cells(table):
         raise IntegrityError(f"{path}: there are empty cells in {', '.join(holes)}")
     if table.select("classifier", "threat", "index").is_duplicated().any():
         raise IntegrityError(f"{path}: an example stands there more than once")

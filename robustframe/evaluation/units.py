@@ -38,7 +38,8 @@ def slug(text: str) -> str:
     >>> slug("a/b: c")
     'a_b__c'
     """
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "_"
+    # File systems take 255 characters; what names an attack or a threat has fewer.
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:240] or "_"
 
 
 def classifier_folder(position: int, name: str) -> Path:

@@ -17,7 +17,7 @@ from robustframe.recipe import Battery, parse_threats, recipes
 from robustframe.record import EVIDENCE, EXAMPLES, RECORD, Record, find_run, read_record
 from robustframe.threat import ThreatModel
 
-_CHUNKS = 10**6
+_CHUNKS = 10**5
 """Most chunks of a run."""
 
 
@@ -88,6 +88,8 @@ def read_run(given: str | Path, recipe_folder: Path | None = None, code: Sequenc
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
     if record.data.count / chunk > _CHUNKS:
         raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
+    if not record.classifiers or not record.batteries:
+        raise InputError(f"{folder / RECORD} lists no classifiers or no batteries, so that there is nothing to check")
     batteries = [_battery(content, folder) for content in record.batteries]
     if recipe_folder is None:
         shipped = recipes().get(record.name)

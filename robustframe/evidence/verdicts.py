@@ -6,7 +6,7 @@ import polars as pl
 
 from robustframe.errors import IntegrityError
 from robustframe.evaluation.entries import attack_entry, doubts
-from robustframe.evaluation.tables import VERDICT_ROWS, read_table, verdict_schema
+from robustframe.evaluation.tables import VERDICT_ROWS, empty_cells, read_table, verdict_schema
 from robustframe.evaluation.units import ATTACK_SCHEMA
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.evidence.findings import Check, Finding, check
@@ -40,16 +40,24 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        return read_table(path, verdict_schema(), rows=VERDICT_ROWS)
+        verdicts = read_table(path, verdict_schema(), rows=VERDICT_ROWS)
     except IntegrityError as error:
         findings.append(Finding(VERDICTS, None, str(error).removeprefix(f"{path}").lstrip(": ")))
         return None
+    if holes := empty_cells(verdicts):
+        findings.append(Finding(VERDICTS, None, f"there are empty cells in {', '.join(holes)}"))
+        return None
+    return verdicts
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
     """Verdicts of examples, classifiers or threats that there are none of, or more than one, or no verdict at all."""
     for row in verdicts.filter(verdicts.select(_KEY).is_duplicated()).unique(_KEY).sort(_KEY).iter_rows(named=True):
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: it stands there more than once")
+    count = len(run.record.classifiers) * len(run.threats) * run.record.data.count
+    if count > 4 * len(verdicts) + 10**6:
+        yield Finding(VERDICTS, None, f"it holds {len(verdicts):,} verdicts, the record asks for {count:,}")
+        return
     asked = pl.DataFrame(
         {"classifier": [entry.name for entry in run.record.classifiers]}, schema={"classifier": pl.String}
     )
