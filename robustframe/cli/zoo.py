@@ -15,21 +15,21 @@ Pair = Annotated[str, typer.Argument(help="A name of the zoo, card:PATH.json, or
 @app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
     """List the shipped pairs."""
+    from robustframe.report.cards import cards_table
     from robustframe.report.grid import render_grid
-    from robustframe.report.zoo import zoo_table
     from robustframe.zoo import ZOO, names, read_card
 
     cards = [read_card(ZOO / f"{name}.json") for name in names()]
     if as_json:
         typer.echo(json.dumps([card.model_dump(by_alias=True) for card in cards], indent=2))
     else:
-        typer.echo(render_grid(zoo_table(cards), "terminal"), nl=False)
+        typer.echo(render_grid(cards_table(cards), "terminal"), nl=False)
 
 
 @app.command("show")
 def zoo_show(name: Pair, download: Download = False, as_json: AsJson = False) -> None:
     """Show the card of a pair, after checking its weights."""
-    from robustframe.report.zoo import card_text
+    from robustframe.report.cards import card_text
     from robustframe.zoo import load_named
 
     card = load_named(name if ":" in name else f"zoo:{name}", download=download)[1]

@@ -30,12 +30,12 @@ from robustframe.evaluation.tables import read_verdicts
 from robustframe.evaluation.units import ATTACK_SCHEMA, Unit
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.record import check_usable, read_record
+from robustframe.report.cards import card_text, cards_table
 from robustframe.report.compare import compare_runs
 from robustframe.report.compare_text import render_comparison
 from robustframe.report.curves import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
-from robustframe.report.zoo import card_text, zoo_table
 from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
 from robustframe.zoo import load_card, read_card
 
@@ -58,7 +58,7 @@ RECIPE: dict[str, Any] = {
     "schema": 1,
     "name": "small",
     "seed": 3,
-    "chunk": 8,
+    "chunk": 12,
     "threats": ["linf:0.3", "l2:1.5"],
     "battery": ["small.toml"],
     "diagnose": False,
@@ -151,7 +151,7 @@ def card(place: Path, content: bytes) -> None:
     """A card beside weights that are what it says, if it says where they are."""
     _put(place / "small.json", content)
     read = read_card(place / "small.json")
-    zoo_table([read])
+    cards_table([read])
     card_text(read).encode()
     load_card(place / "small.json")
 

@@ -1,4 +1,4 @@
-"""The zoo as text: its pairs in a table, and one card to read."""
+"""Cards as text: pairs in a table, and one card to read."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from robustframe.zoo import Card
 _HEAD = ("pair", "data", "structure", "layers", "parameters", "sweeps", "clean (%)", "coherence")
 
 
-def zoo_table(cards: Sequence[Card]) -> Grid:
+def cards_table(cards: Sequence[Card]) -> Grid:
     """Put pairs into a table, one row each, in the order given."""
     return Grid(
         title=f"{len(cards)} pairs",
