@@ -28,13 +28,14 @@ def is_plain_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
-def read_plain(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
+def read_plain(path: Path, *, limit: int, inside: Path | None = None, what: str = "the file") -> bytes:
     """Read a whole file that somebody else may have made.
 
     Args:
         path: the file.
         limit: bytes it may hold.
         inside: the folder it must lie in after every symbolic link is followed; anywhere when ``None``.
+        what: what it is, for the sentence.
 
     Returns:
         Its content.
@@ -51,14 +52,14 @@ def read_plain(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
         with os.fdopen(os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise IntegrityError(f"{path} cannot be read: it is no plain file")
+                raise IntegrityError(f"{what} {path} cannot be read: it is no plain file")
             # Memory is taken for as much as is asked for.
             content = file.read(min(limit, found.st_size) + 1)
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise IntegrityError(f"{str(path)!r} cannot be read: {reason}") from error
+        raise IntegrityError(f"{what} {path} cannot be read: {reason}") from error
     if len(content) > limit:
         raise IntegrityError(f"{path} is larger than {limit:,} bytes, which no such file is")
     return content

@@ -93,7 +93,7 @@ def read_card(path: Path) -> Card:
     Raises:
         IntegrityError: when it is missing or is no card.
     """
-    content = read_plain(path, limit=CARD_BYTES)
+    content = read_plain(path, limit=CARD_BYTES, what="the card")
     try:
         return Card.model_validate_json(content)
     except ValidationError as error:
@@ -120,7 +120,9 @@ def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair, Card]
     if not is_plain_name(card.weights):
         raise IntegrityError(f"{path}: weights {card.weights!r} must be a file name in the card's folder")
     file = path.parent / card.weights
-    content = read_plain(file, limit=WEIGHTS_BYTES, inside=path.parent if inside is _BESIDE else inside)
+    content = read_plain(
+        file, limit=WEIGHTS_BYTES, inside=path.parent if inside is _BESIDE else inside, what="the weights"
+    )
     found = hashlib.sha256(content).hexdigest()
     expected = _expected(card, path)
     if found != card.sha256:

@@ -112,13 +112,13 @@ def test_a_battery_file_that_a_record_names_is_read_and_not_run(place: Path) -> 
 def calls(tree: ast.AST) -> Iterator[str]:
     """What a file could run data with: modules that unpickle, and calls by name."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle" and node.attr != "UnpicklingError":
+            yield "pickle"
         if isinstance(node, ast.Import):
             # The name of an exception of pickle's is no harm.
             yield from (name for alias in node.names if (name := alias.name.split(".")[0]) != "pickle")
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module.split(".")[0]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr != "UnpicklingError":
-            yield node.value.id
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield f"{node.func.id}()"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
