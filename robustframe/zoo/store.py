@@ -12,7 +12,7 @@ from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.frames.build import assemble
-from robustframe.pairs import Pair
+from robustframe.pairs import Pair, Untied
 from robustframe.zoo.card import Card
 
 ZOO = Path(__file__).parent / "pairs"
@@ -24,7 +24,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in ZOO.glob("*.json"))
 
 
-def load(name: str) -> tuple[Pair, Card]:
+def load(name: str) -> tuple[Pair | Untied, Card]:
     """Load a shipped pair.
 
     Args:
@@ -58,7 +58,7 @@ def read_card(path: Path) -> Card:
         raise IntegrityError(f"{path} is not a card of this version: {key}: {first['msg']}") from None
 
 
-def load_card(path: Path) -> tuple[Pair, Card]:
+def load_card(path: Path) -> tuple[Pair | Untied, Card]:
     """Load a pair by the path of its card; the weights lie beside it.
 
     Raises:
@@ -85,7 +85,7 @@ def load_card(path: Path) -> tuple[Pair, Card]:
     return _fill(card, tensors, file), card
 
 
-def save(pair: Pair, folder: Path, card: Card) -> Path:
+def save(pair: Pair | Untied, folder: Path, card: Card) -> Path:
     """Write weights and card of a pair, the card last; return the card's path.
 
     Args:
@@ -106,12 +106,11 @@ def save(pair: Pair, folder: Path, card: Card) -> Path:
     return folder / f"{card.name}.json"
 
 
-def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
+def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair | Untied:
     try:
         # The weights come from the file: no step sizes to find here, and nothing to draw from the user's random state.
         with torch.random.fork_rng(devices=[]):
-            frame = assemble(card.in_shape, card.layers, card.structure)
-            pair = Pair(frame, classes=card.classes, sweeps=card.sweeps)
+            pair = _empty(card)
     except (InputError, TypeError) as error:
         raise IntegrityError(f"the card of {card.name} describes no pair: {error}") from error
     expected = pair.state_dict()
@@ -129,7 +128,15 @@ def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
         raise IntegrityError(f"{file} holds a tensor {extra[0]} that the card does not know")
     pair.load_state_dict(tensors, strict=True)
     try:
-        pair.frame.check()
+        for frame in pair.frames:
+            frame.check()
     except InputError as error:
         raise IntegrityError(f"{file}: {error}") from error
     return pair.eval()
+
+
+def _empty(card: Card) -> Pair | Untied:
+    frames = [assemble(card.in_shape, card.layers, card.structure) for _ in range(card.sweeps if card.untied else 1)]
+    if card.untied:
+        return Untied(frames, classes=card.classes)
+    return Pair(frames[0], classes=card.classes, sweeps=card.sweeps, pursuit=card.pursuit)
