@@ -1,6 +1,6 @@
 """The model zoo: pairs by name, each with a card and a hash."""
 
-from robustframe.zoo.card import Accuracy, Card, LearningCurve, TrainingData
+from robustframe.zoo.card import Accuracy, Card, LearningCurve, LeastPotential, TrainingData
 from robustframe.zoo.store import ZOO, load, load_card, names, read_card, save
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Accuracy",
     "Card",
     "LearningCurve",
+    "LeastPotential",
     "TrainingData",
     "load",
     "load_card",

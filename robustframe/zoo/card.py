@@ -33,6 +33,16 @@ class Accuracy(Section):
     """``"1"`` is the feed-forward twin."""
 
 
+class LeastPotential(Section):
+    """The least deep frame potential F of the pair's architecture, over all parameters with unit atoms."""
+
+    value: float
+    """A root mean square, in [0, 1]; exact or the best found."""
+    method: Literal["closed form", "optimised"]
+    gradient: float
+    """Relative gradient where the optimisation ended; 0 for a closed form."""
+
+
 class LearningCurve(Section):
     """How a training went, epoch by epoch."""
 
@@ -64,6 +74,7 @@ class Card(Section):
     """Of an untied net the largest of its frames'; likewise the potential."""
     potential: float | None = None
     """Deep frame potential F of the weights, a root mean square in [0, 1]."""
+    least_potential: LeastPotential | None = None
     clean_accuracy: Accuracy
     training_accuracy: Accuracy | None = None
     """The same on the beginning of the training split: the difference is the generalisation error."""
