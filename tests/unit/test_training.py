@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cifar_files import put_cifar
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
@@ -27,7 +28,7 @@ from robustframe.train import (
     train,
     training_recipes,
 )
-from robustframe.zoo import ZOO, load_card, read_card
+from robustframe.zoo import ZOO, load_card, names, read_card
 from robustframe.zoo import load as load_zoo
 
 
@@ -288,7 +289,7 @@ def test_bfloat16_learns_too_and_leaves_parameters_in_float32() -> None:
 
 @pytest.mark.slow
 def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again(tmp_path: Path) -> None:
-    name = min(training_recipes(), key=lambda each: read_card(ZOO / f"{each}.json").parameters)
+    name = min(names(), key=lambda each: read_card(ZOO / f"{each}.json").parameters)
     path = train(read_training_recipe(find_training_recipe(name)), tmp_path, device=torch.device("cpu"))
     made, shipped = read_card(path), read_card(ZOO / f"{name}.json")
     for sweeps, accuracy in shipped.clean_accuracy.by_sweeps.items():
@@ -297,8 +298,8 @@ def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again(tmp_p
 
 
 def test_every_shipped_pair_was_trained_by_the_recipe_that_ships() -> None:
-    for name, path in training_recipes().items():
-        stated = read_training_recipe(path)
+    for name in names():
+        stated = read_training_recipe(training_recipes()[name])
         card = read_card(ZOO / f"{name}.json")
         # A card older than a key of recipes lacks it, which then has its default.
         assert type(stated).model_validate(card.recipe) == stated
@@ -311,3 +312,24 @@ def test_an_untied_recipe_with_another_pursuit_is_refused() -> None:
     spec = recipe.pair.model_copy(update={"untied": True, "pursuit": "layered"})
     with pytest.raises(InputError, match="an untied net makes sweeps of deep pursuit"):
         new_pair(recipe.model_copy(update={"pair": spec}), load("digits"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10-resnet20", "cifar10-densenet40"])
+def test_the_recipes_for_data_that_does_not_ship_run_on_files_of_its_format(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_cifar(tmp_path / "data", "CIFAR10", monkeypatch)
+    recipe = read_training_recipe(find_training_recipe(name))
+    # Two sweeps and epochs in place of four and sixty: every layer and every step is there.
+    recipe = recipe.model_copy(
+        update={
+            "pair": recipe.pair.model_copy(update={"sweeps": 2}),
+            "schedule": recipe.schedule.model_copy(update={"epochs": 2, "batch": 5}),
+        }
+    )
+    card = read_card(train(recipe, tmp_path, device=torch.device("cpu"), root=tmp_path / "data"))
+    assert card.in_shape == [3, 32, 32]
+    assert len(card.layers) == {"cifar10-resnet20": 19, "cifar10-densenet40": 39}[name]
+    assert card.least_potential is None
+    assert card.trained_on.count == 10
