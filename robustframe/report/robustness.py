@@ -34,7 +34,7 @@ def robustness_table(record: Record, folder: Path) -> Table:
     """
     if record.status != "complete" or record.results is None:
         raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
-    verdicts = _read_verdicts(folder)
+    verdicts = read_verdicts(folder)
     entries = {entry.name: entry for entry in record.classifiers}
     rows = []
     for result in record.results:
@@ -167,7 +167,7 @@ def _cell(right: int, examples: int) -> Cell:
     return Cell(share.value, interval.low, interval.high)
 
 
-def _read_verdicts(folder: Path) -> pl.DataFrame:
+def read_verdicts(folder: Path) -> pl.DataFrame:
     path = folder / VERDICTS
     try:
         return pl.read_parquet(path)
