@@ -1,5 +1,6 @@
 """One figure of a model against another, such as coherence against robustness, with what a line and ranks say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import TWINS, Figure, titled, twin_scales, values
+from robustframe.report.figures.style import TWINS, Figure, headed, titled, twin_channels, values
 from robustframe.report.layout import one_line
 from robustframe.statistics import least_squares, spearman
 
 _LEAST = 5
 """Of fewer, no order of ranks is significant at 5 %, and a line says nothing."""
+_FEW = 12
+"""Models whose names still find room."""
 _LINE_STEPS = 40
 
 
@@ -33,7 +36,12 @@ class Point:
 
 
 def association_figure(
-    points: Sequence[Point], *, x: str, y: str, title: str = "", names: bool | None = None
+    points: Sequence[Point],
+    *,
+    x: str = "Mutual coherence of the frame",
+    y: str = "Robust accuracy (%)",
+    title: str = "Coherence and robustness",
+    names: bool | None = None,
 ) -> Figure:
     """Draw one number of classifiers against another, with a regression line of each kind of twin and Spearman's rho.
 
@@ -42,7 +50,7 @@ def association_figure(
         x: title of the horizontal axis, with its unit.
         y: title of the vertical axis, with its unit; the numbers are drawn as they are.
         title: what stands above.
-        names: write the models beside their points; where there are at most 12 when ``None``.
+        names: write the models beside their points; where there are few when ``None``.
 
     Returns:
         The chart; the band is the 95 % interval of the line, the whiskers that of a point.
@@ -51,11 +59,14 @@ def association_figure(
         InputError: without points, or for numbers that are not finite.
     """
     if not points:
-        raise InputError("there are no points to draw")
+        raise InputError("there are no classifiers with both numbers to draw")
+    if not all(math.isfinite(number) for point in points for number in (point.x, point.y)):
+        raise InputError("a figure needs finite numbers; leave out what is unknown")
     panels = list(dict.fromkeys(point.panel for point in points))
     parts = [_panel([point for point in points if point.panel == panel], panel, x, y, names) for panel in panels]
     return alt.vconcat(*parts, spacing=24).properties(
-        title=titled(title or f"{y} against {x}"), description=f"{title or f'{y} against {x}'}: {len(points)} points"
+        title=titled(title, "Lines: least squares with the 95 % interval of the line; whiskers: 95 % of a point."),
+        description=f"{title}: {len(points)} classifiers",
     )
 
 
@@ -70,22 +81,38 @@ def _panel(points: list[Point], panel: str, x: str, y: str, names: bool | None) 
         own = [point for point in points if point.twin == twin]
         notes.append(_ranks(twin, own))
         lines += _line(twin, own)
-    scales = twin_scales(twins)
-    scatter = alt.Chart(values(rows)).encode(
-        x=alt.X("x:Q", title=x).scale(zero=False, nice=True), color=scales["color"]
+    channels = twin_channels(twins)
+    base = alt.Chart(values(rows)).encode(
+        x=alt.X("x:Q", title=x).scale(zero=False, nice=False, padding=18).axis(tickCount=8), color=channels["color"]
     )
-    dots = scatter.mark_point(filled=True, size=46, opacity=0.9).encode(
-        y=alt.Y("y:Q", title=y).scale(zero=False), shape=scales["shape"]
-    )
-    whiskers = scatter.transform_filter("isValid(datum.low)").mark_rule(opacity=0.5)
+    axis = alt.Y("y:Q", title=y).scale(zero=False, nice=False, padding=14)
+    whiskers = base.transform_filter("isValid(datum.low)").mark_rule(opacity=0.45)
+    dots = base.mark_point(filled=True, size=42, opacity=0.9).encode(y=axis, shape=channels["shape"])
     layers: list[alt.Chart] = [whiskers.encode(y=alt.Y("low:Q", title=y), y2="high:Q"), dots]
     if lines:
-        drawn = alt.Chart(values(lines)).encode(x="x:Q", color=scales["color"])
-        layers.insert(0, drawn.mark_line(strokeWidth=1.5).encode(y="y:Q", strokeDash=scales["strokeDash"]))
-        layers.insert(0, drawn.mark_area(opacity=0.15).encode(y="low:Q", y2="high:Q"))
-    if names if names is not None else len({p.model for p in points}) <= 12:
-        layers.append(scatter.mark_text(align="left", dx=7, dy=-6, fontSize=10).encode(y="y:Q", text="model:N"))
-    return alt.layer(*layers).properties(width=460, height=300, title=titled(panel, *notes))
+        fitted = alt.Chart(values(lines)).encode(x="x:Q", color=channels["color"])
+        layers.insert(0, fitted.mark_line(strokeWidth=1.6).encode(y="y:Q", strokeDash=channels["strokeDash"]))
+        layers.insert(0, fitted.mark_area(opacity=0.16).encode(y="low:Q", y2="high:Q"))
+    if names if names is not None else len({point.model for point in points}) <= _FEW:
+        layers += _names(points, axis)
+    return alt.layer(*layers).properties(width=480, height=300, title=headed(panel, *notes))
+
+
+def _names(points: list[Point], axis: alt.Y) -> list[alt.Chart]:
+    """Write each model once, above its highest point, on the side that has room."""
+    highest: dict[str, Point] = {}
+    for point in points:
+        if point.model not in highest or point.y > highest[point.model].y:
+            highest[point.model] = point
+    middle = (min(point.x for point in points) + max(point.x for point in points)) / 2
+    layers = []
+    for left in (True, False):
+        rows = [{"model": one_line(p.model), "x": p.x, "y": p.y} for p in highest.values() if (p.x <= middle) == left]
+        text = alt.Chart(values(rows)).mark_text(
+            align="left" if left else "right", dx=7 if left else -7, dy=-7, fontSize=10, limit=220
+        )
+        layers.append(text.encode(x="x:Q", y=axis, text="model:N"))
+    return layers
 
 
 def _ranks(twin: str, points: list[Point]) -> str:
@@ -96,7 +123,8 @@ def _ranks(twin: str, points: list[Point]) -> str:
     if found is None:
         return f"{who}all equal in one of the two, so there are no ranks"
     ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
-    return f"{who}Spearman's ρ {found.value:+.2f} {ends}, p = {found.p_value:.2g}, {found.n} models"
+    rho = f"{found.value:+.2f} {ends}".replace("-", "−")
+    return f"{who}Spearman's ρ {rho}, p = {found.p_value:.2g}, {found.n} models"
 
 
 def _line(twin: str, points: list[Point]) -> list[dict[str, Any]]:
@@ -110,5 +138,5 @@ def _line(twin: str, points: list[Point]) -> list[dict[str, Any]]:
     for step in range(_LINE_STEPS + 1):
         at = first + (last - first) * step / _LINE_STEPS
         interval = fit.interval(at)
-        rows.append({"twin": twin, "x": at, "y": fit.at(at), "low": interval.low, "high": interval.high})
+        rows.append({"twin": twin, "dash": twin, "x": at, "y": fit.at(at), "low": interval.low, "high": interval.high})
     return rows

@@ -1,23 +1,20 @@
 """Adversarial examples as a grid: the clean image, the adversarial one, and what lies between them, magnified."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import torch
-from PIL import Image
 from torch import Tensor
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import Figure, titled, values
+from robustframe.report.figures.pixels import embedded
+from robustframe.report.figures.style import Figure, headed, titled, values
 from robustframe.report.layout import one_line
 
-_SIDE = 92
-_GAP = 12
-_LINE = 13
+_SIDE, _GAP, _LINE, _LEFT = 84, 12, 13, 78
+_STEP = _SIDE + _LINE + 8
+_NOTE = "Clean, adversarial, and their difference around grey, magnified by the factor below it; labels as classified."
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,13 @@ class Example:
     """What the classifier says of the adversarial image."""
     attack: str
     threat: str
+    classifier: str
     distance: float | None = None
     """In the norm of the threat, in input units."""
 
 
 def example_figure(examples: Sequence[Example], *, title: str = "Adversarial examples") -> Figure:
-    """Draw broken examples, a column an example: clean, adversarial, difference.
+    """Draw broken examples, a column an example: clean, adversarial, difference; a block a classifier and threat.
 
     Args:
         examples: at least one.
@@ -53,33 +51,49 @@ def example_figure(examples: Sequence[Example], *, title: str = "Adversarial exa
     """
     if not examples:
         raise InputError("there are no adversarial examples to draw")
+    blocks: dict[tuple[str, str], list[Example]] = {}
+    for example in examples:
+        blocks.setdefault((example.classifier, example.threat), []).append(example)
+    parts = [_block(found, f"{classifier}, {threat}") for (classifier, threat), found in blocks.items()]
+    return alt.vconcat(*parts, spacing=20).properties(
+        title=titled(title, _NOTE), description=f"{title}, {len(examples)} images"
+    )
+
+
+def _block(examples: list[Example], head: str) -> Figure:
     images: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     for column, example in enumerate(examples):
-        x = column * (_SIDE + _GAP)
+        x = _LEFT + column * (_SIDE + _GAP)
         gain, difference = magnified(example.clean, example.adversarial)
         stacked = (
             (example.clean, example.label),
-            (example.adversarial, example.predicted),
+            (example.adversarial, f"→ {example.predicted}"),
             (difference, f"× {gain:.3g}"),
         )
         for row, (image, text) in enumerate(stacked):
-            y = row * (_SIDE + _LINE + _GAP)
-            images.append({"x": x, "y": y, "url": _embedded(image)})
-            texts.append({"x": x, "y": y + _SIDE + 4, "text": one_line(text)})
-        below = 3 * (_SIDE + _LINE + _GAP) - _GAP + 6
-        found = f"{example.threat.partition(':')[0]} {example.distance:.3g}" if example.distance is not None else ""
-        texts += [{"x": x, "y": below, "text": one_line(example.attack)}, {"x": x, "y": below + _LINE, "text": found}]
-    width, height = len(examples) * (_SIDE + _GAP), 3 * (_SIDE + _LINE + _GAP) + 2 * _LINE
+            images.append({"x": x, "y": row * _STEP, "url": embedded(image, 2 * _SIDE)})
+            texts.append({"x": x, "y": row * _STEP + _SIDE + 3, "text": one_line(text)})
+        below = [one_line(example.attack), "" if example.distance is None else f"distance {example.distance:.3g}"]
+        texts += [{"x": x, "y": 3 * _STEP + at * _LINE, "text": text} for at, text in enumerate(below)]
+    names = ("clean", "adversarial", "difference", "attack")
+    heads = [
+        {"x": 0, "y": at * _STEP + (0 if name == "attack" else _SIDE / 2 - 5), "text": name}
+        for at, name in enumerate(names)
+    ]
+    width, height = _LEFT + len(examples) * (_SIDE + _GAP), 3 * _STEP + 2 * _LINE
     place = {
         "x": alt.X("x:Q", axis=None).scale(domain=[0, width], nice=False),
         "y": alt.Y("y:Q", axis=None).scale(domain=[0, height], reverse=True, nice=False),
     }
     pictures = alt.Chart(values(images)).mark_image(width=_SIDE, height=_SIDE, align="left", baseline="top")
-    words = alt.Chart(values(texts)).mark_text(align="left", baseline="top", fontSize=10, limit=_SIDE + 4)
-    return alt.layer(pictures.encode(url="url:N", **place), words.encode(text="text:N", **place)).properties(
-        width=width, height=height, title=titled(title), description=f"{title}: {len(examples)} images"
-    )
+    words = alt.Chart(values(texts)).mark_text(align="left", baseline="top", fontSize=10, limit=_SIDE + 6)
+    left = alt.Chart(values(heads)).mark_text(align="left", baseline="top", fontSize=11, opacity=0.75)
+    return alt.layer(
+        pictures.encode(url="url:N", **place),
+        words.encode(text="text:N", **place),
+        left.encode(text="text:N", **place),
+    ).properties(width=width, height=height, title=headed(head))
 
 
 def magnified(clean: Tensor, adversarial: Tensor) -> tuple[float, Tensor]:
@@ -91,15 +105,3 @@ def magnified(clean: Tensor, adversarial: Tensor) -> tuple[float, Tensor]:
     largest = float(change.abs().max())
     gain = 1.0 if largest == 0 else 1 / largest
     return gain, 0.5 + 0.5 * gain * change
-
-
-def _embedded(image: Tensor) -> str:
-    """Return an image as a PNG inside a URL."""
-    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
-    times = max(1, round(2 * _SIDE / max(array.shape[:2])))
-    picture = Image.fromarray(array)
-    picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,13 +1,19 @@
 """Which attack broke what: how the examples of each classifier ended."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import Figure, titled, values
+from robustframe.report.figures.style import Figure, headed, titled, values
 from robustframe.report.layout import one_line
+
+WRONG, ROBUST = "wrong without attack", "robust"
+_COLOURS = {WRONG: "#8c959f", "": "#d55e00", ROBUST: "#0f7fc0"}
+"""The empty kind is that of attacks."""
+_PLACE = re.compile(r"^.*/\d\d-(?:torchattacks:)?")
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,14 @@ def outcome_figure(outcomes: Sequence[Outcome], *, title: str = "What broke the 
     threats = list(dict.fromkeys(outcome.threat for outcome in outcomes))
     parts = [_threat([outcome for outcome in outcomes if outcome.threat == threat], threat) for threat in threats]
     return alt.vconcat(*parts, spacing=24).properties(
-        title=titled(title, "Examples in %, by the first attack that broke them; a row adds up to 100."),
+        title=titled(title, "Examples in %, by the attack that broke them; a row adds up to 100."),
         description=title,
     )
 
 
 def _threat(outcomes: list[Outcome], threat: str) -> Figure:
+    columns = list(dict.fromkeys(outcome.outcome for outcome in outcomes))
+    heads = _heads(columns)
     rows = []
     for outcome in outcomes:
         share = None if outcome.count is None else 100 * outcome.count / outcome.examples
@@ -57,21 +65,34 @@ def _threat(outcomes: list[Outcome], threat: str) -> Figure:
         rows.append(
             {
                 "classifier": f"{one_line(outcome.model)}{twin}",
-                "outcome": one_line(outcome.outcome),
-                "share": share,
-                "text": "–" if share is None else f"{share:.1f}",
+                "outcome": heads[outcome.outcome],
+                "kind": outcome.outcome if outcome.outcome in _COLOURS else "",
+                "share": share or 0,
+                "text": "not run" if share is None else "0" if share == 0 else f"{share:.1f}",
+                "faint": not share,
             }
         )
     names = list(dict.fromkeys(str(row["classifier"]) for row in rows))
-    columns = list(dict.fromkeys(str(row["outcome"]) for row in rows))
     base = alt.Chart(values(rows)).encode(
-        x=alt.X("outcome:N", sort=columns, title=None).axis(orient="top", labelAngle=-40),
-        y=alt.Y("classifier:N", sort=names, title=None),
+        x=alt.X("outcome:N", sort=list(heads.values()), title=None).axis(
+            orient="top", labelAngle=-35, labelLimit=180, domain=False, ticks=False
+        ),
+        y=alt.Y("classifier:N", sort=names, title=None).axis(domain=False, ticks=False),
     )
+    # The ground shines through a small share, so that the same cells are right on paper and in the dark.
     cells = base.mark_rect().encode(
-        color=alt.Color("share:Q", title="Examples (%)").scale(scheme="blues", domain=[0, 100])
+        color=alt.Color("kind:N", legend=None).scale(domain=list(_COLOURS), range=list(_COLOURS.values())),
+        opacity=alt.Opacity("share:Q", legend=None).scale(domain=[0, 100], range=[0.03, 0.75]),
     )
     texts = base.mark_text(fontSize=10).encode(
-        text="text:N", color=alt.condition("datum.share > 50", alt.value("white"), alt.value("#1b1f24"))
+        text="text:N", opacity=alt.condition("datum.faint", alt.value(0.5), alt.value(1))
     )
-    return alt.layer(cells, texts).properties(width=alt.Step(58), height=alt.Step(18), title=titled(threat))
+    return alt.layer(cells, texts).properties(width=alt.Step(56), height=alt.Step(19), title=headed(threat))
+
+
+def _heads(columns: Sequence[str]) -> dict[str, str]:
+    """Name attacks without their battery and place in it, where that is enough to tell them apart."""
+    short = {column: one_line(_PLACE.sub("", column)) for column in columns}
+    return {
+        column: name if list(short.values()).count(name) == 1 else one_line(column) for column, name in short.items()
+    }

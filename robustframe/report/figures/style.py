@@ -32,8 +32,8 @@ TWIN_SHAPES = ("square", "circle", "triangle-up")
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _SUFFIXES = (".svg", ".pdf", ".png")
 _PIXELS_PER_INCH = 192
-_PDF_NAMES = re.compile(rb"(?<=<<\n)(?: +/[a-z]+\d+ \d+ 0 R\n)+(?= +>>)")
-"""The names of fonts and patterns in a page, which the converter writes in an order of chance."""
+# The converter lists the resources of a page in an order of chance; sorted in place, no offset in the file changes.
+_RESOURCES = re.compile(rb"(?<=<<\n)(?: +/[a-z]+\d+ \d+ 0 R\n)+(?= +>>)")
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,30 @@ def twin_name(twin: str | None) -> str:
     return {"feedforward": TWINS[0], "recurrent": TWINS[1], None: TWINS[2]}[twin]
 
 
-def twin_scales(present: Iterable[str], *, title: str | None = None) -> dict[str, Any]:
-    """Return colour, dash and shape channels that mean the same twin in every figure."""
+def legend_of_marks() -> alt.Legend:
+    """Return a legend of full marks, whatever the marks of a figure look like."""
+    return alt.Legend(title=None, symbolOpacity=1, symbolSize=90, symbolStrokeWidth=0)
+
+
+def twin_channels(present: Iterable[str]) -> dict[str, Any]:
+    """Return colour, shape and dash channels, so that a twin looks the same in every figure.
+
+    Args:
+        present: the twins of the figure; its data has them as ``twin``, and again as ``dash``, since channels of one
+            field share a legend and a mark with a dashed edge is hard to read.
+    """
     shown = [twin for twin in TWINS if twin in set(present)]
     at = [TWINS.index(twin) for twin in shown]
-    legend = None if len(shown) < 2 and shown != [TWINS[0]] else alt.Legend(title=title)
+    # A figure of classifiers without twins has nothing to tell apart.
+    legend = None if shown == ["single"] else legend_of_marks()
+    kinds: dict[str, tuple[Any, str, Sequence[Any], Any]] = {
+        "color": (alt.Color, "twin:N", TWIN_COLOURS, legend),
+        "shape": (alt.Shape, "twin:N", TWIN_SHAPES, legend),
+        "strokeDash": (alt.StrokeDash, "dash:N", TWIN_DASHES, None),
+    }
     return {
-        "color": alt.Color("twin:N", scale=alt.Scale(domain=shown, range=[TWIN_COLOURS[i] for i in at]), legend=legend),
-        "strokeDash": alt.StrokeDash(
-            "twin:N", scale=alt.Scale(domain=shown, range=[TWIN_DASHES[i] for i in at]), legend=legend
-        ),
-        "shape": alt.Shape("twin:N", scale=alt.Scale(domain=shown, range=[TWIN_SHAPES[i] for i in at]), legend=legend),
+        name: channel(field, scale=alt.Scale(domain=shown, range=[looks[i] for i in at]), legend=own)
+        for name, (channel, field, looks, own) in kinds.items()
     }
 
 
@@ -78,8 +91,15 @@ def values(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def titled(title: str, *notes: str) -> alt.TitleParams:
-    """Return a title with notes below it, a line each."""
+    """Return the title of a figure with notes below it, a line each."""
     return alt.TitleParams(one_line(title), subtitle=[one_line(note) for note in notes if note])
+
+
+def headed(title: str, *notes: str) -> alt.TitleParams:
+    """Return the smaller title of a part."""
+    return alt.TitleParams(
+        one_line(title), subtitle=[one_line(note) for note in notes if note], fontSize=12, subtitlePadding=3, offset=8
+    )
 
 
 def svg(chart: Figure, theme: ThemeName = "light") -> str:
@@ -123,7 +143,7 @@ def write(chart: Figure, path: Path, theme: ThemeName = "light") -> None:
         case ".svg":
             content = svg(chart, theme).encode()
         case ".pdf":
-            content = _PDF_NAMES.sub(_in_order, vl_convert.vegalite_to_pdf(spec))
+            content = _RESOURCES.sub(_in_order, vl_convert.vegalite_to_pdf(spec))
         case _:
             content = vl_convert.vegalite_to_png(spec, ppi=_PIXELS_PER_INCH)
     try:
@@ -162,22 +182,26 @@ def _spec(chart: Figure, theme: str) -> dict[str, Any]:
 
 
 def _config(theme: Theme) -> dict[str, Any]:
-    text = {"font": _FONT, "color": theme.ink}
+    # One weight of one font: with two, the converter writes them into a PDF in an order of chance.
+    text = {"labelColor": theme.ink, "titleColor": theme.ink, "labelFontSize": 12, "titleFontSize": 12}
+    plain = {"titleFontWeight": "normal"}
     return {
         "background": theme.background,
         "font": _FONT,
-        "padding": 8,
-        "view": {"stroke": None},
-        "title": {**text, "subtitleFont": _FONT, "subtitleColor": theme.faint, "anchor": "start", "fontSize": 14,
-                  "subtitleFontSize": 11, "fontWeight": "bold", "subtitlePadding": 4, "offset": 10},
-        "axis": {"labelColor": theme.faint, "titleColor": theme.ink, "domainColor": theme.faint, "tickColor":
-                 theme.faint, "gridColor": theme.grid, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight":
-                 "normal", "labelLimit": 220, "titlePadding": 8},
-        "legend": {"labelColor": theme.ink, "titleColor": theme.ink, "labelFontSize": 12, "orient": "top",
-                   "symbolStrokeWidth": 2, "titleFontWeight": "normal"},
-        "header": {"labelColor": theme.ink, "titleColor": theme.ink, "labelFontSize": 12, "labelFontWeight": "bold",
-                   "labelLimit": 260, "labelAnchor": "start", "title": None},
-        "text": {"color": theme.ink, "font": _FONT},
-        "rule": {"color": theme.faint},
+        "padding": 10,
         "aria": False,
+        "view": {"stroke": None},
+        "title": {
+            "color": theme.ink, "fontSize": 16, "fontWeight": "normal", "anchor": "start", "offset": 12,
+            "subtitleColor": theme.faint, "subtitleFontSize": 11, "subtitlePadding": 5,
+        },
+        "axis": {
+            **text, **plain, "labelColor": theme.faint, "labelFontSize": 11, "labelLimit": 240, "labelFlush": False,
+            "domainColor": theme.faint, "tickColor": theme.faint, "gridColor": theme.grid, "titlePadding": 8,
+        },
+        "legend": {**text, **plain, "orient": "top", "labelLimit": 240},
+        "header": {**text, "labelFontSize": 12, "labelLimit": 240, "labelAnchor": "start", "labelPadding": 6},
+        "facet": {"spacing": 26},
+        "text": {"color": theme.ink},
+        "rule": {"color": theme.faint},
     }  # fmt: skip

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import Figure, titled, values
+from robustframe.report.figures.style import Figure, legend_of_marks, titled, values
 from robustframe.report.layout import one_line
 from robustframe.statistics import Proportion
 
 # Of an accuracy, not of a twin: a line here runs from one twin to the other.
-_COLOURS = ("#cc79a7", "#0f7fc0", "#d98200", "#009e73", "#9467bd", "#56b4e9")
+_COLOURS = ("#7f8790", "#cc79a7", "#b58900", "#8f63c9", "#2a9d8f")
+_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,19 @@ def sweeps_figure(points: Sequence[SweepPoint], *, title: str = "Accuracy over s
     x = alt.X("sweeps:Q", title="Sweeps of the solver (1 = feed-forward)")
     x = x.scale(type="log", base=2, nice=False).axis(values=ticks, format="d")
     y = alt.Y("accuracy:Q", title="Accuracy (%)").scale(zero=False)
-    colour = alt.Color("measure:N", scale=alt.Scale(domain=measures, range=list(_COLOURS)), title=None)
+    legend = legend_of_marks()
+    colour = alt.Color("measure:N", scale=alt.Scale(domain=measures, range=list(_COLOURS)), legend=legend)
+    shape = alt.Shape("measure:N", scale=alt.Scale(domain=measures, range=list(_SHAPES)), legend=legend)
     base = alt.Chart(values(rows)).encode(x=x, color=colour)
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title="Accuracy (%)"), y2="high:Q")
-    line = base.mark_line(strokeWidth=1.8, point=True).encode(y=y)
+    line = base.mark_line(strokeWidth=1.8).encode(y=y)
+    marks = base.mark_point(filled=True, size=36, opacity=1).encode(y=y, shape=shape)
     size = (360, 240) if len(models) == 1 else (200, 140)
     return (
-        alt.layer(band, line)
+        alt.layer(band, line, marks)
         .properties(width=size[0], height=size[1])
         .facet(alt.Facet("model:N", sort=models, title=None), columns=1 if len(models) == 1 else 4)
-        .properties(title=titled(title, "Bands: 95 % intervals (Wilson)."), description=f"{title} of {len(models)}")
+        .properties(
+            title=titled(title, "Bands: 95 % intervals (Wilson)."), description=f"{title}, {len(models)} models"
+        )
     )
