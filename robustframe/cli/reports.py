@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import DataRoot
+from robustframe.cli.shared import DataRoot, say
 from robustframe.errors import unknown
 
 KINDS = {
@@ -21,16 +21,31 @@ FIGURE_HELP = "Draw a figure of complete runs into an SVG, PDF or PNG file.\n\n\
 
 
 def table(
-    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs.")],
-    format: Annotated[str, typer.Option(help="terminal, md, tex or csv.")] = "terminal",
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
+    columns: Annotated[
+        str | None, typer.Option(help="Of coherence,clean,robust,certified,verdict; with commas between.")
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="model, threat or twin.")] = "model",
+    sort: Annotated[str, typer.Option(help="robust, clean, coherence or name; descending with a minus: -robust.")] = "",
+    pairs: Annotated[bool, typer.Option("--pairs", help="One line a pair: twins and difference side by side.")] = False,
 ) -> None:
-    """Print the robustness table of runs."""
+    """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
     from robustframe.record import find_run, read_record
-    from robustframe.report.robustness import robustness_table
+    from robustframe.report.arrange import Look
+    from robustframe.report.robustness import robustness_tables
     from robustframe.report.tables import render
 
-    tables = [render(robustness_table(read_record(run), find_run(run)), format) for run in runs]
-    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in tables), nl=False)
+    chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
+    look = Look(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
+    sources = [(read_record(run), find_run(run)) for run in runs]
+    texts = [render(table, format, look) for table in robustness_tables(sources)]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+    unfinished = [folder for record, folder in sources if record.status != "complete"]
+    for folder in unfinished:
+        say(f"{folder} is not complete; run the same evaluate command again to continue it")
+    if unfinished:
+        raise typer.Exit(1)
 
 
 def figure(

@@ -18,7 +18,7 @@ from robustframe.report.figures.outcomes import ROBUST, WRONG, Outcome
 from robustframe.report.figures.stored import StoredImages
 from robustframe.report.figures.style import twin_name
 from robustframe.report.figures.sweeps import SweepPoint
-from robustframe.report.robustness import read_verdicts
+from robustframe.report.robustness import model_names, read_verdicts
 from robustframe.statistics import Proportion
 from robustframe.zoo import ZOO, names, read_card
 
@@ -200,11 +200,8 @@ def gather_examples(
 
 
 def _classifiers(runs: Sequence[Loaded]) -> Iterator[tuple[Loaded, ClassifierEntry, str]]:
-    """Every classifier with what its model is called: with the run where several runs have a model of that name."""
-    having = Counter(name for run in runs for name in {entry.model for entry in run.record.classifiers})
-    for run in runs:
+    """Every classifier that is drawn, with what its model is called."""
+    for run, called in zip(runs, model_names([run.record for run in runs]), strict=True):
         for entry in run.record.classifiers:
-            if run.only and not run.only & {entry.model, entry.name}:
-                continue
-            alone = having[entry.model] == 1
-            yield run, entry, entry.model if alone else f"{entry.model} ({run.record.name}-{run.record.hash[:8]})"
+            if not run.only or run.only & {entry.model, entry.name}:
+                yield run, entry, called[entry.model]
