@@ -4,10 +4,12 @@ from robustframe.statistics.association import Association, bootstrap_difference
 from robustframe.statistics.crossed import Mean, crossed_mean, mean_of_few
 from robustframe.statistics.many import Ranked, holm, shared_ranks
 from robustframe.statistics.proportions import Interval, PairedDifference, Proportion, resolution, resolution_sentence
+from robustframe.statistics.regression import Line, least_squares
 
 __all__ = [
     "Association",
     "Interval",
+    "Line",
     "Mean",
     "PairedDifference",
     "Proportion",
@@ -15,6 +17,7 @@ __all__ = [
     "bootstrap_difference",
     "crossed_mean",
     "holm",
+    "least_squares",
     "mean_of_few",
     "resolution",
     "resolution_sentence",
