@@ -105,6 +105,8 @@ def find_frame(name: str) -> tuple[Frame, Pair | None, Card | None]:
             known = [*architectures(), *(f"zoo:{pair}" for pair in names()), "card:PATH", "hf:OWNER/REPO"]
             raise unknown("model or architecture", name, known) from error
     pair, card = load_named(name if colon else f"zoo:{name}")
+    if not isinstance(pair, Pair):
+        raise InputError(f"{card.name} has a frame of its own in every sweep, so there is no one frame to report on")
     return pair.frame, pair, card
 
 
@@ -206,6 +208,8 @@ def _bound(layer: Layer) -> float:
 
 def _solver(pair: Pair, card: Card, images: int) -> tuple[str | None, tuple[SweepReport, ...]]:
     use = card.trained_on.use
+    if card.pursuit != "deep":
+        return None, ()
     try:
         data = load_data(use, "test")
     except InputError:
