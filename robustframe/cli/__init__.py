@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustframe.cli.board import report
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.errors import InputError, Interrupted
@@ -147,6 +148,7 @@ def publish(
 
 app.command()(verify)
 app.command()(compare)
+app.command()(report)
 
 
 @app.command()
