@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.report.site.board import Group, Model, Place, grouped, models
 from robustframe.report.site.entries import Entry, read_runs
 from robustframe.report.site.facts import facts
 from robustframe.report.site.folder import check_out, put_in_place
+from robustframe.report.site.markup import Environment
 from robustframe.report.site.names import page_names
 from robustframe.report.site.pages import (
     TWINS,
@@ -30,9 +31,6 @@ from robustframe.report.site.pages import (
 )
 from robustframe.report.site.pictures import MOST, Gallery
 from robustframe.report.site.robustbench import model_info
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 LIMIT = 3_000_000
 """Bytes of a whole site."""
@@ -138,7 +136,7 @@ class _Renderer:
     """The pages of a site; what does not depend on how much is shown is made once."""
 
     def __init__(
-        self, environment: "Environment", entries: Sequence[Entry], groups: Sequence[Group], pages: Sequence[Page]
+        self, environment: Environment, entries: Sequence[Entry], groups: Sequence[Group], pages: Sequence[Page]
     ) -> None:
         self.environment, self.entries, self.groups, self.pages = environment, entries, groups, pages
         runs = len({id(entry.run) for entry in entries})

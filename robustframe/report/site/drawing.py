@@ -49,7 +49,7 @@ class _Axes:
 
 def _frame(axes: _Axes, xlabel: str, ylabel: str, ticks: Sequence[float]) -> str:
     lines, texts = [], []
-    for part in (0, 0.25, 0.5, 0.75, 1):
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = axes.y(part)
         lines.append(f"M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}")
         texts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{100 * part:.0f}</text>')
@@ -174,8 +174,8 @@ def _point(axes: _Axes, point: Point) -> str:
     cell, x = point.robust, axes.x(point.coherence)
     robust = f"{_percent(cell.value)} [{_percent(cell.low)}, {_percent(cell.high)}]"
     said = Markup.escape(f"{point.name}: {robust}, coherence {point.coherence:.3f}")
-    whisker = f'<path class="whisker" d="M{x:.1f} {axes.y(cell.low or 0):.1f}V{axes.y(cell.high or 0):.1f}"/>'
-    dot = _mark(point.kind, x, axes.y(cell.value or 0), 4.5)
+    whisker = f'<path class="whisker" d="M{x:.1f} {axes.y(cell.low or 0.0):.1f}V{axes.y(cell.high or 0.0):.1f}"/>'
+    dot = _mark(point.kind, x, axes.y(cell.value or 0.0), 4.5)
     # Out of the way of the keyboard: the table holds the same links.
     link = f'<a class="{point.kind}" href="{Markup.escape(point.href)}" tabindex="-1" aria-label="{said}">'
     return f"{link}<title>{said}</title>{whisker}{dot}</a>"

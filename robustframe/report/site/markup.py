@@ -8,25 +8,25 @@ from robustframe.errors import InputError
 MISSING = "the site needs the extra `report`: pip install 'robustframe[report]'"
 
 try:
-    import jinja2
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 except ImportError as error:
     raise InputError(MISSING) from error
 
-__all__ = ["MISSING", "Markup", "environment"]
+__all__ = ["MISSING", "Environment", "Markup", "environment"]
 
 
-def environment(filters: Mapping[str, Callable[..., Any]], names: Mapping[str, Any]) -> jinja2.Environment:
+def environment(filters: Mapping[str, Callable[..., Any]], names: Mapping[str, Any]) -> Environment:
     """Return the templates; everything that goes into them is escaped and free of control characters.
 
     Args:
         filters: by what the templates call them; a text they return is escaped unless it is `Markup`.
         names: what every template knows.
     """
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("robustframe.report.site"),
+    found = Environment(
+        loader=PackageLoader("robustframe.report.site"),
         autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: _visible(value) if type(value) is str else value,

@@ -1,21 +1,18 @@
 """From entries and facts to pages: what each template is given, and the environment that escapes it all."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustframe.report.layout import Cell, coherence_text, one_line, written
 from robustframe.report.site.board import Group, Model, Place
 from robustframe.report.site.drawing import Point, curve_picture, interval_bar, scatter_picture
 from robustframe.report.site.entries import Entry, Run
 from robustframe.report.site.facts import Facts
-from robustframe.report.site.markup import Markup, environment
+from robustframe.report.site.markup import Environment, Markup, environment
 from robustframe.report.site.pictures import Example, data_uri
 from robustframe.statistics import resolution_sentence, spearman
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "single"}
 KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
@@ -51,9 +48,9 @@ class Shown:
     examples: tuple[Example, ...]
 
 
-def templates() -> "Environment":
+def templates() -> Environment:
     """Return the templates with everything that they use."""
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         "cell": cell_text, "share": share, "coherence": coherence_text, "bar": interval_bar, "data_uri": data_uri,
         "lines": lines,
     }  # fmt: skip
@@ -212,7 +209,7 @@ def _curves(run: Run, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
         same = [curve for curve in own if curve.norm == norm]
         drawn = [(KINDS[twins[curve.classifier]], curve) for curve in same]
         label = "; ".join(
-            f"{TWINS[twins[curve.classifier]]}: {100 * curve.at(0).value:.1f} % at 0, "
+            f"{TWINS[twins[curve.classifier]]}: {100 * curve.at(0.0).value:.1f} % at 0, "
             f"{100 * curve.at(curve.reach).value:.1f} % at {curve.reach:g}"
             for curve in same
         )
