@@ -26,7 +26,8 @@ from robustframe.report.site.provenance import provenance, recipe_toml
 
 EVIL = [
     "../../up", "..", "a/b", "a\\b", "/etc/passwd", "C:\\x", "nul", "COM1.txt", "con", "x" * 400, "Résnet", "模型", "",
-    ".hidden", "trail.", "a b", "A-net", "a-net", "\0", "a\0b", "<script>alert(1)</script>", "%2e%2e%2f", "-", "e\u202ex",
+    ".hidden", "trail.", "a b", "A-net", "a-net", "\0", "a\0b", "<script>alert(1)</script>", "%2e%2e%2f", "-",
+    "e\u202ex",
 ]  # fmt: skip
 Disguise = Callable[..., Path]
 
@@ -299,10 +300,9 @@ def test_only_autoattack_stands_under_its_name(shown_run: Path, tmp_path: Path, 
     assert {path.name for path in (site / "model_info" / "digits").iterdir()} == {"Linf", "L2"}
     record = read_record(shown_run)
     for stem, info in files.items():
-        result = next(
-            each for each in record.results or []
-            if ("recurrent" in stem) == each.classifier.endswith("recurrent") and each.threat.endswith(f":{info['eps']}")
-        )  # fmt: skip
+        twin, end = "recurrent" if "recurrent" in stem else "feedforward", f":{info['eps']}"
+        found = [each for each in record.results or [] if each.classifier.endswith(twin) and each.threat.endswith(end)]
+        (result,) = found
         key, other = ("autoattack_acc", "external") if stem.startswith("std") else ("external", "autoattack_acc")
         assert float(info[key]) == pytest.approx(100 * result.robust_correct / 90, abs=0.005)
         assert float(info["clean_acc"]) == pytest.approx(100 * result.clean_correct / 90, abs=0.005)
