@@ -32,8 +32,8 @@ from robustframe.report.site.pages import (
 from robustframe.report.site.pictures import MOST, Gallery
 from robustframe.report.site.robustbench import model_info
 
-LIMIT = 3_000_000
-"""Bytes of a whole site."""
+LIMIT = 2_950_000
+"""Bytes of a site's pages and data: below 3 MB with the list of its files."""
 _LEVELS = [(MOST, True), (4, True), (3, True), (2, True), (2, False), (1, False), (0, False)]
 """How many examples are shown of a classifier under a threat, and whether also checks that passed say their sentence:
 as much as fits."""
@@ -108,7 +108,7 @@ def _fixed_files(pages: Sequence[Page], groups: Sequence[Group]) -> dict[str, by
         files |= model_info(page.model.entries, page.name, page.facts)
     named = {(page.model.name, page.model.sha256): page.name for page in pages}
     rows = [_row(group, place, named) for group in groups for place in group.places]
-    files["leaderboard.json"] = (json.dumps(rows, indent=1) + "\n").encode()
+    files["leaderboard.json"] = ("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n").encode()
     return files
 
 
@@ -151,9 +151,7 @@ class _Renderer:
         named = {(page.model.name, page.model.sha256): page for page in self.pages}
         board = self._render(
             "index.html.j2", root="", here="board", pages=named, exported=any(self.exported),
-            groups=[group_context(group, named) for group in self.groups], choices=_choices(self.entries, named),
-            datas={data_title(entry) for entry in self.entries},
-            threats={threat_title(entry) for entry in self.entries},
+            groups=[group_context(group, named) for group in self.groups], choices=_choices(self.groups, named),
         )  # fmt: skip
         return {
             "index.html": board,
@@ -180,13 +178,14 @@ class _Renderer:
 
 
 def _choices(
-    entries: Sequence[Entry], pages: dict[tuple[str, str], Page]
+    groups: Sequence[Group], pages: dict[tuple[str, str], Page]
 ) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """What each filter offers: values and their names, in order."""
+    entries = [place.entry for group in groups for place in group.places]
     known = [pages[entry.classifier.model, entry.classifier.sha256].facts for entry in entries]
     plain: dict[str, tuple[str, set[str]]] = {
-        "data": ("Data", {data_title(entry) for entry in entries}),
-        "threat": ("Threat", {threat_title(entry) for entry in entries}),
+        "data": ("Data", {data_title(group.first) for group in groups}),
+        "threat": ("Threat", {threat_title(group.first) for group in groups}),
         "structure": ("Structure", {each.structure for each in known}),
         "training": ("Training", {each.trained for each in known}),
         "twin": ("Twin", {TWINS[entry.classifier.twin] for entry in entries}),

@@ -25,8 +25,8 @@ def interval_bar(cell: Cell) -> Markup:
         return Markup("")
     low, high = 100 * cell.low, 100 * cell.high
     parts = (
-        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><path class="track" '
-        f'd="M0 4h100"/><path class="fill" d="M0 4h{100 * cell.value:.1f}"/>'
+        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="fill" d="M0 4h{100 * cell.value:.1f}"/>'
         f'<path class="ends" d="M{low:.1f} 4h{max(high - low, 0.6):.1f}"/></svg>'
     )
     return Markup(parts)

@@ -126,7 +126,7 @@ def _read(given: str, folder: Path, record: Record, runs: Path, place: str) -> l
     broken = verdicts.filter(pl.col("clean_correct") & ~pl.col("robust")).sort("index")
     few = broken.group_by("classifier", "threat", maintain_order=True).head(_CANDIDATES)
     curves = tuple(security_curves(record, verdicts))
-    run = Run(folder, record, key, place, stated, few, curves, _images(folder, record, runs / key))
+    run = Run(folder, record, key, place, stated, few, curves, _images(folder, record, runs / slug(key)))
     robust = {
         (str(name), str(threat)): part.sort("index")["robust"].to_numpy()
         for (name, threat), part in verdicts.select("classifier", "threat", "index", "robust").group_by(

@@ -51,8 +51,7 @@ class Shown:
 def templates() -> Environment:
     """Return the templates with everything that they use."""
     filters: dict[str, Callable[..., Any]] = {
-        "cell": cell_text, "share": share, "coherence": coherence_text, "bar": interval_bar, "data_uri": data_uri,
-        "lines": lines,
+        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "data_uri": data_uri, "lines": lines,
     }  # fmt: skip
     return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORMS})
 
@@ -69,11 +68,6 @@ def cell_text(cell: Cell, p: float | None = None, signed: bool = False) -> Marku
 def lines(text: str) -> Markup:
     """Escape a text and keep its lines and spaces, for a drawing in letters."""
     return Markup("\n").join(text.splitlines())
-
-
-def share(count: int, of: int) -> str:
-    """Write a share in percent."""
-    return f"{100 * count / of:.1f}" if of else "–"
 
 
 def group_context(group: Group, pages: dict[tuple[str, str], Page]) -> dict[str, Any]:
@@ -179,7 +173,7 @@ def run_contexts(page: Page, ranks: dict[int, tuple[Place, int]]) -> list[dict[s
                     {
                         "title": threat_title(own[0]),
                         "entries": [(entry, *ranks[id(entry)]) for entry in own],
-                        "checks": _checks(own),
+                        **_beside(own),
                         "examples": [
                             (each.entry, each.examples) for each in shown if any(each.entry is entry for entry in own)
                         ],
@@ -192,14 +186,18 @@ def run_contexts(page: Page, ranks: dict[int, tuple[Place, int]]) -> list[dict[s
     return contexts
 
 
-def _checks(entries: Sequence[Entry]) -> list[tuple[str, list[Any]]]:
-    """The checks of the classifiers beside each other: for each name what every entry says, `None` where nothing."""
-    found: dict[str, list[Any]] = {}
+def _beside(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Any]]]]:
+    """Checks and attacks of the classifiers beside each other: by name what each says, `None` where nothing."""
+    checks: dict[str, list[Any]] = {}
+    attacks: dict[str, list[Any]] = {}
     for at, entry in enumerate(entries):
-        diagnosis = entry.result.diagnosis if entry.result is not None else None
-        for check in diagnosis.checks if diagnosis is not None else []:
-            found.setdefault(check.name, [None] * len(entries))[at] = check
-    return list(found.items())
+        if entry.result is None:
+            continue
+        for check in entry.result.diagnosis.checks if entry.result.diagnosis is not None else []:
+            checks.setdefault(check.name, [None] * len(entries))[at] = check
+        for attack in entry.result.attacks:
+            attacks.setdefault(attack.label, [None] * len(entries))[at] = attack
+    return {"checks": list(checks.items()), "attacks": list(attacks.items())}
 
 
 def _curves(run: Run, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:

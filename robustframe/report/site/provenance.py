@@ -24,6 +24,8 @@ class Provenance:
     evaluate: str
     """A shell command, or a Python call for a run that was made from Python."""
     verify: str
+    python: bool
+    """Whether these are calls in Python."""
     recipe: str | None
     """The recipe's TOML, where ``evaluate`` names a file that does not ship."""
 
@@ -43,14 +45,14 @@ def provenance(record: Record, given: str, file: str) -> Provenance:
     if "model" not in record.recipe:
         # Evaluated from Python, whose record names nothing that could be loaded.
         call, folder = _python(record), json.dumps(place)
-        return Provenance(call, f"robustframe.verify({folder}, model=model, x=x, y=y)", None)
+        return Provenance(call, f"robustframe.verify({folder}, model=model, x=x, y=y)", True, None)
     verify = f"robustframe verify {shlex.quote(place)}"
     if _shipped(record):
-        return Provenance(f"robustframe evaluate {shlex.quote(record.name)}", verify, None)
+        return Provenance(f"robustframe evaluate {shlex.quote(record.name)}", verify, False, None)
     flags = _flags(record.recipe) if record.name == _FROM_COMMAND_LINE else None
     if flags is not None:
-        return Provenance(f"robustframe evaluate {flags}", verify, None)
-    return Provenance(f"robustframe evaluate {shlex.quote(Path(file).name)}", verify, recipe_toml(record.recipe))
+        return Provenance(f"robustframe evaluate {flags}", verify, False, None)
+    return Provenance(f"robustframe evaluate {shlex.quote(Path(file).name)}", verify, False, recipe_toml(record.recipe))
 
 
 def _shipped(record: Record) -> bool:

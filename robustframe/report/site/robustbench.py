@@ -37,7 +37,7 @@ def model_info(entries: Sequence[Entry], page: str, known: Facts) -> dict[str, b
         eps = entry.threat.label.partition(":")[2].replace("/", "-")
         place = f"model_info/{_plain(entry.run.record.data.use)}/{norm}"
         name = f"{place}/{page}{twin}_{_plain(eps)}_{entry.run.place}.json"
-        files[name] = (json.dumps(_fields(entry, known), indent=2) + "\n").encode()
+        files[name] = (json.dumps(_fields(entry, known), indent=1) + "\n").encode()
     return files
 
 

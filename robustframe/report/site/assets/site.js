@@ -100,7 +100,8 @@
       for (const each of selects) if (each.value) parts.set(each.dataset.key, each.value);
       if (order.key !== "robust" || !order.down) parts.set("sort", (order.down ? "-" : "") + order.key);
       const hash = parts.toString();
-      if (hash || location.hash.includes("=")) location.replace(`#${hash}`);
+      // Not an empty one, which would lead to the top of the page.
+      if (hash || location.hash.includes("=")) location.replace(`#${hash || "all"}`);
     };
     const recall = () => {
       if (!location.hash.includes("=")) return;
