@@ -20,7 +20,7 @@ def report(
     from robustframe.report.site import LIMIT, MOST, build_site
 
     site = build_site(runs, out, run_folders=run_folders, data_root=data_root)
-    say(f"{site.models} models, {site.rows} rows, {site.size / 1e6:.1f} MB")
+    say(f"{site.models} model{'s' if site.models != 1 else ''}, {site.rows} rows, {site.size / 1e6:.1f} MB")
     if site.examples < MOST:
         say(f"at most {site.examples} adversarial examples a row are shown, to keep the site small")
     if site.size > LIMIT:

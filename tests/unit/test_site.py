@@ -12,9 +12,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from made_up import make_run
+from typer.testing import CliRunner
 
 pytest.importorskip("jinja2")
 
+from robustframe.cli import app
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe
 from robustframe.record import read_record
@@ -308,3 +310,13 @@ def test_only_autoattack_stands_under_its_name(shown_run: Path, tmp_path: Path, 
         assert float(info["clean_acc"]) == pytest.approx(100 * result.clean_correct / 90, abs=0.005)
         assert other not in info
         assert info["dataset"] == "digits"
+
+
+def test_the_command_says_where_the_site_is(shown_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    done = CliRunner().invoke(app, ["report", str(shown_run), "--out", str(out)])
+    assert done.exit_code == 0
+    assert done.stdout == f"{out / 'index.html'}\n"
+    assert "1 model, 4 rows" in done.stderr
+    refused = CliRunner().invoke(app, ["report", str(shown_run), "--out", str(shown_run)])
+    assert isinstance(refused.exception, InputError)
