@@ -58,22 +58,6 @@ def plot_gram(frame: Frame, path: Path, title: str) -> None:
         path.write_text(_svg(pixels, labels, title), encoding="utf-8")
 
 
-def gram_pixels(frame: Frame, side: int) -> tuple[Image.Image, list[float]]:
-    """Draw |G| with one pixel for each pair of filters, without labels.
-
-    Args:
-        frame: the frame.
-        side: pixels at most; what is shrunk keeps its largest entries.
-
-    Returns:
-        The picture, and where the layers begin and end as shares of its side, from 0 to 1.
-    """
-    matrix, starts = _assemble(frame)
-    if len(matrix) > side:
-        matrix = F.adaptive_max_pool2d(matrix[None, None], side)[0, 0]
-    return _colour(matrix), [start / starts[-1] for start in starts]
-
-
 def _assemble(frame: Frame) -> tuple[Tensor, list[int]]:
     filters = [shape[0] for shape in frame.code_shapes]
     starts = [sum(filters[:number]) for number in range(len(filters) + 1)]

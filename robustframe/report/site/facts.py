@@ -5,17 +5,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.recipe import recipes
 from robustframe.report.frame import FrameReport, find_frame, measure_frame
 from robustframe.report.frame_text import block_picture
-from robustframe.report.gram_plot import gram_pixels
 from robustframe.report.site.board import Model
-from robustframe.zoo import Card
+from robustframe.report.site.gram import gram_picture
+from robustframe.zoo import ZOO, Card, names, read_card
 
 UNKNOWN = "unknown"
-_GRAM_SIDE = 112
-_GRAM_COLOURS = 48
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Facts:
     layers: tuple[float, ...]
     """Where layers begin and end in the picture of the Gram, as shares of its side."""
     missing: str
-    """Why there is no card."""
+    """Why there is no card, or none but a card."""
 
     @property
     def structure(self) -> str:
@@ -68,15 +66,29 @@ def facts(model: Model) -> Facts:
         shipped = recipes().get(entry.run.record.name)
         use = f"card:{(Path() if shipped is None else shipped.parent) / place}"
     try:
-        frame, pair, card = find_frame(use)
+        card = read_card(_path(use, place))
     except InputError:
-        return _unknown("Its card or weights are not to be had where this page was made.")
-    if card is None or card.sha256 != model.sha256:
+        return _unknown("Its card is not to be had where this page was made.")
+    if card.sha256 != model.sha256:
         return _unknown("The weights of this name are others now than those that were evaluated.")
-    picture, layers = gram_pixels(frame, _GRAM_SIDE)
-    picture = picture.quantize(_GRAM_COLOURS, dither=Image.Dither.NONE)
-    report = measure_frame(card.name, frame, pair, card, images=0)
-    return Facts(card, report, block_picture(frame), picture, tuple(layers), "")
+    try:
+        frame, pair, _ = find_frame(use)
+        picture, layers = gram_picture(frame)
+        report = measure_frame(card.name, frame, pair, card, images=0)
+    except IntegrityError:
+        return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
+    except InputError as error:
+        return Facts(card, None, "", None, (), f"{error}.")
+    return Facts(card, report, block_picture(frame), picture, layers, "")
+
+
+def _path(use: str, place: str) -> Path:
+    """Return where a card lies; a zoo name is a file name and nothing else."""
+    if use.startswith("card:"):
+        return Path(use.removeprefix("card:"))
+    if place not in names():
+        raise unknown("zoo pair", place, names())
+    return ZOO / f"{place}.json"
 
 
 def _unknown(missing: str) -> Facts:
