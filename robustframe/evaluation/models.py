@@ -16,7 +16,7 @@ from robustframe.pairs import Pair, Twin
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
 from robustframe.userfile import load_user_file
-from robustframe.zoo import load, load_card
+from robustframe.zoo import load_named
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,16 @@ class Classifier:
     module: nn.Module
 
 
-def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.device) -> list[Classifier]:
+def load_models(
+    specs: Sequence[ModelSpec], *, folder: Path, device: torch.device, download: bool = False
+) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
     Args:
         specs: the models as the recipe names them.
         folder: what relative paths are relative to.
         device: where the models go.
+        download: whether a model of the hub may be fetched.
 
     Returns:
         One classifier for a model, two for a pair.
@@ -48,15 +51,10 @@ def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.devic
             module, code = _build(place, folder)
             module = module.to(device)
             classifiers += classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
-        elif colon and kind in ("zoo", "card"):
-            pair, card = load(place) if kind == "zoo" else load_card(folder / place)
+        else:
+            pair, card = load_named(spec.use, folder=folder, download=download)
             name = spec.name or card.name
             classifiers += classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
-        else:
-            raise InputError(
-                f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
-                "`robustframe zoo list` shows the zoo"
-            )
     names = [classifier.entry.name for classifier in classifiers]
     for name in names:
         if names.count(name) > 1:
