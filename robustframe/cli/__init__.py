@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustframe.cli.board import report
 from robustframe.cli.reports import FIGURE_HELP, figure, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
@@ -138,6 +139,7 @@ def publish(
 
 app.command()(verify)
 app.command()(compare)
+app.command()(report)
 
 
 @app.command()
