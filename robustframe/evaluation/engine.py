@@ -17,7 +17,7 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.diagnosis import Shelf
-from robustframe.evaluation.entries import attack_entry, distrust, doubts
+from robustframe.evaluation.entries import attack_entry, distrust, doubts, guessing
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.models import Classifier, check_model
@@ -173,6 +173,8 @@ def run(
     results, verdicts = [], []
     for classifier in task.classifiers:
         clean = work.clean(classifier)
+        right = sum(int(correct(rows).sum()) for rows in clean)
+        flags += guessing(classifier.entry.name, task.data.labels.tolist(), right)
         radii = certified_radii(classifier, task.data, device)
         for threat in task.threats:
             result, rows = work.attack(classifier, threat, clean)

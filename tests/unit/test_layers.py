@@ -31,6 +31,7 @@ ROOMS = [
     ["curve"],
     ["report"],
     ["doctor"],
+    ["templates"],
     ["cli"],
     ["__main__"],
 ]
