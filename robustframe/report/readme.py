@@ -11,6 +11,7 @@ from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 
 _TABLE = re.compile(r"(<!-- table: (?P<run>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_BESIDE = re.compile(r"\]\(([\w.-]+\.md)\)")
 _PAGE = re.compile(r"(<!-- page: (?P<file>\S+) -->\n).*?(<!-- end of page -->)", re.DOTALL)
 
 
@@ -37,7 +38,9 @@ def fill(text: str, root: Path) -> str:
         file = root / match["file"]
         if not file.is_file():
             raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
-        title, _, body = file.read_text(encoding="utf-8").partition("\n")
+        # Links of the page are relative to where it lies; the pages that show it lie in docs/.
+        text = _BESIDE.sub(rf"](../{Path(match['file']).parent.as_posix()}/\1)", file.read_text(encoding="utf-8"))
+        title, _, body = text.partition("\n")
         return f"{match[1]}{body.strip() if title.startswith('# ') else title + body}\n{match[3]}"
 
     return _PAGE.sub(page, _TABLE.sub(table, text))
