@@ -46,7 +46,9 @@ class Picture:
             f"{html.escape(text)}</text>"
         )
 
-    def line(self, points: Iterable[tuple[float, float]], *, stroke: str = FAINT, width: float = 1, tip: bool = False):
+    def line(
+        self, points: Iterable[tuple[float, float]], *, stroke: str = FAINT, width: float = 1, tip: bool = False
+    ) -> None:
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         arrow = ' marker-end="url(#tip)"' if tip else ""
         self.parts.append(f'<path d="M{path}" fill="none" stroke="{stroke}" stroke-width="{width}"{arrow}/>')

@@ -6,19 +6,21 @@ import typer
 
 from robustframe.cli.shared import say
 
-new_app = typer.Typer(help="A folder to start from.", no_args_is_help=True, rich_markup_mode=None)
+new_app = typer.Typer(
+    help="Write a folder to start from, which runs as it is.", no_args_is_help=True, rich_markup_mode=None
+)
 Name = Annotated[str, typer.Argument(help="Of the folder, which must not be there yet.")]
 
 
 @new_app.command("defence")
 def new_defence(name: Name) -> None:
-    """Write a defence with its weights, a recipe that sets it beside the zoo, and a README; it runs as it is."""
+    """Write a defence to start from, with weights, training and recipe."""
     _write("defence", name)
 
 
 @new_app.command("attack")
 def new_attack(name: Name) -> None:
-    """Write an attack with its test, a battery and a recipe that use it, and a README; it runs as it is."""
+    """Write an attack to start from, with a test, a battery and a recipe."""
     _write("attack", name)
 
 

@@ -174,7 +174,10 @@ def run(
     for classifier in task.classifiers:
         clean = work.clean(classifier)
         right = sum(int(correct(rows).sum()) for rows in clean)
-        flags += guessing(classifier.entry.name, task.data.labels.tolist(), right)
+        for sentence in guessing(classifier.entry.name, task.data.labels.tolist(), right):
+            # Said at once: nobody wants to wait for the attacks to hear it.
+            log.warning("%s", sentence)
+            flags.append(sentence)
         radii = certified_radii(classifier, task.data, device)
         for threat in task.threats:
             result, rows = work.attack(classifier, threat, clean)
