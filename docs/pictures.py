@@ -200,12 +200,7 @@ def draw_number() -> Picture:
         for x in (x0, x1):
             picture.line([(x, y + 10), (x, y + 22)], stroke=INK, width=2)
     y = 64 + 58 * len(rows)
-    legend = (
-        ("wrong anyway", "#eeeeee"),
-        ("broken", "#f3d9c9"),
-        ("not broken by these attacks", PALE),
-        ("proven", BLUE),
-    )
+    legend = {"wrong anyway": "#eeeeee", "broken": "#f3d9c9", "not broken by these attacks": PALE, "proven": BLUE}
     x = 24.0
     for text, colour in legend.items():
         picture.box(x, y, 14, 14, colour, FAINT)
