@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustframe.cli.board import report
+from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
@@ -34,6 +35,7 @@ app = typer.Typer(
 list_app = typer.Typer(help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(list_app, name="list")
+app.add_typer(new_app, name="new")
 
 
 def main() -> None:
@@ -61,9 +63,13 @@ def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, hf:OWNER/REPO, file:PATH.py:FUNCTION."),
+        typer.Option(help="Instead of a recipe: zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see the docs."),
     ] = None,
-    data: Annotated[str, typer.Option(help="With --model: the data set.")] = "fashion-mnist",
+    weights: Annotated[str | None, typer.Option(help="With --model: a file of its weights, or pretrained.")] = None,
+    classes: Annotated[int | None, typer.Option(help="With --model by name: how many it has.")] = None,
+    data: Annotated[
+        str, typer.Option(help="With --model: the data set, file:PATH.npz or folder:PATH.")
+    ] = "fashion-mnist",
     split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
     count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
     threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
@@ -86,13 +92,15 @@ def evaluate(
     if (recipe is None) == (not model):
         raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
     if recipe is not None:
-        _refuse_with_recipe(threat=threat, battery=battery, count=count)
+        _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
         task = load_task(find_recipe(recipe), device=where, root=data_root, download=download)
     else:
+        if weights and len(model or []) > 1:
+            raise InputError("--weights belongs to one model; a recipe gives each its own")
         content = {
             "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
             "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
-            "model": [{"use": use} for use in model or []],
+            "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
         }  # fmt: skip
         place = Path("command line")
         task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
@@ -232,6 +240,8 @@ def list_data() -> None:
 
     for name, about in available().items():
         typer.echo(f"{name:16} {about}")
+    typer.echo("file:PATH        your own arrays images and labels, .npz or .safetensors")
+    typer.echo("folder:PATH      your own images, a folder for each class")
 
 
 @list_app.command("recipes")

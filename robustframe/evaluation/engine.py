@@ -17,7 +17,7 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.diagnosis import Shelf
-from robustframe.evaluation.entries import attack_entry, distrust, doubts
+from robustframe.evaluation.entries import attack_entry, distrust, doubts, guessing
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.models import Classifier, check_model
@@ -174,6 +174,11 @@ def run(
     results, verdicts = [], []
     for classifier in task.classifiers:
         clean = work.clean(classifier)
+        right = sum(int(correct(rows).sum()) for rows in clean)
+        for sentence in guessing(classifier.entry.name, task.data.labels.tolist(), right):
+            # Said at once: nobody wants to wait for the attacks to hear it.
+            log.warning("%s", sentence)
+            flags.append(sentence)
         radii = certified_radii(classifier, task.data, device)
         for threat in task.threats:
             result, rows = work.attack(classifier, threat, clean)
