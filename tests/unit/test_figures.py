@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import pytest
 import torch
@@ -42,7 +43,7 @@ from robustframe.report.figures import (
 from robustframe.report.figures.curves import thinned
 from robustframe.report.figures.examples import magnified
 from robustframe.report.figures.gram import gram_pixels
-from robustframe.report.figures.style import TWIN_COLOURS
+from robustframe.report.figures.style import TWIN_COLOURS, values
 from robustframe.statistics import least_squares
 
 HOSTILE = "<script>x</script>&\n\x1b[31m\"'四角"
@@ -86,10 +87,11 @@ def test_figures_repeat_byte_for_byte_and_do_not_share_ids(tmp_path: Path) -> No
         for file in files:
             write(chart, file)
         assert files[0].read_bytes() == files[1].read_bytes()
-    ids = [set(re.findall(r'\bid="([^"]+)"', svg(chart, theme))) for theme in ("light", "dark")]
+    clipped = alt.Chart(values([{"x": 1}])).mark_point(clip=True).encode(x="x:Q")
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg(alt.layer(clipped), theme))) for theme in ("light", "dark")]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert set(re.findall(r"url\(#([^)]+)\)", svg(chart))) <= ids[0]
+    assert set(re.findall(r"url\(#([^)]+)\)", svg(alt.layer(clipped)))) <= ids[0]
 
 
 def test_a_theme_changes_ground_and_ink_only() -> None:

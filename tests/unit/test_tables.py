@@ -344,7 +344,11 @@ def test_rows_are_grouped_by_threat_or_twin() -> None:
 def test_a_pair_is_one_line_with_its_difference() -> None:
     look = Look(pairs=True, columns=("robust",))
     first, *_ = csv.DictReader(io.StringIO(render(TWO, "csv", look), newline=""))
-    assert (first["robust_feedforward"], first["robust_recurrent"], first["robust_difference"]) == ("0.041", "0.5", "0.459")
+    assert (first["robust_feedforward"], first["robust_recurrent"], first["robust_difference"]) == (
+        "0.041",
+        "0.5",
+        "0.459",
+    )
     assert first["p_robust_difference"] == "1e-09"
     assert "p_robust_recurrent" not in first
     lines = [line for line in render(TWO, "md", look).splitlines() if line.startswith("|")]
@@ -413,7 +417,10 @@ def test_the_latex_compiles_as_it_is(tmp_path: Path) -> None:
     packages = bodies[0].splitlines()[0].removeprefix("% ")
     document = [r"\documentclass{article}", packages, r"\begin{document}", *bodies, r"\end{document}"]
     (tmp_path / "all.tex").write_text("\n\n".join(document).replace(r"\begin{table}[t]", r"\clearpage\begin{table}[t]"))
-    words = [str(LATEX_ENGINE), *([] if "tectonic" in str(LATEX_ENGINE) else ["-interaction=batchmode", "-halt-on-error"])]
+    words = [
+        str(LATEX_ENGINE),
+        *([] if "tectonic" in str(LATEX_ENGINE) else ["-interaction=batchmode", "-halt-on-error"]),
+    ]
     done = subprocess.run([*words, "all.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     log = tmp_path / "all.log"
     assert done.returncode == 0, done.stdout + (log.read_text(errors="replace")[-2000:] if log.is_file() else "")

@@ -176,9 +176,18 @@ def _described(chart: Figure) -> str:
 def _spec(chart: Figure, theme: str) -> dict[str, Any]:
     if theme not in THEMES:
         raise unknown("theme", theme, THEMES)
-    spec: dict[str, Any] = chart.to_dict()
+    spec: dict[str, Any] = _printable(chart.to_dict())
     spec["config"] = _config(THEMES[theme])
     return spec
+
+
+def _printable(part: Any) -> Any:
+    """Take control characters out of every text of a chart: they would end the process inside the converter."""
+    if isinstance(part, dict):
+        return {key: _printable(each) for key, each in part.items()}
+    if isinstance(part, list):
+        return [_printable(each) for each in part]
+    return one_line(part) if isinstance(part, str) and not part.isprintable() else part
 
 
 def _config(theme: Theme) -> dict[str, Any]:
