@@ -56,7 +56,7 @@ def curve(distances: tuple[float, ...] = (0.0, 0.03, 0.05, math.inf), asked: tup
 
 def points(count: int, model: str = "m") -> list[Point]:
     return [
-        Point(f"{model}{at}", twin, 0.3 + at / 100, 50 - at + shift, 40 - at, 60 - at, "linf:0.1")
+        Point(f"{model}{at}", twin, 0.3 + at / 100, 50.0 - at + shift, 40.0 - at, 60.0 - at, "linf:0.1")
         for at in range(count)
         for twin, shift in (("feed-forward", 0), ("recurrent", 3))
     ]
@@ -102,11 +102,11 @@ def test_a_theme_changes_ground_and_ink_only() -> None:
     assert THEMES["dark"].ink in dark
     assert THEMES["dark"].background not in light
     with pytest.raises(InputError, match="unknown theme 'bark'; did you mean 'dark'"):
-        svg(chart, "bark")  # type: ignore[arg-type]
+        svg(chart, "bark")
 
 
 def test_a_thinned_curve_keeps_every_asked_radius_and_never_rises() -> None:
-    distances = tuple(sorted(RNG.uniform(0, 0.1, 5000)))
+    distances = tuple(sorted(RNG.uniform(0, 0.1, 5000).tolist()))
     long = curve(distances, (0.0333, 0.1))
     kept = thinned(long)
     assert len(kept) < 140

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from robustframe.errors import InputError, unknown
 from robustframe.record import write_aside
@@ -20,7 +20,6 @@ try:
 except ImportError as error:
     raise InputError(MISSING) from error
 
-ThemeName = Literal["light", "dark"]
 Figure = alt.LayerChart | alt.FacetChart | alt.VConcatChart
 TWINS = ("feed-forward", "recurrent", "single")
 """Every classifier is one of these; "single" has no twin."""
@@ -102,7 +101,7 @@ def headed(title: str, *notes: str) -> alt.TitleParams:
     )
 
 
-def svg(chart: Figure, theme: ThemeName = "light") -> str:
+def svg(chart: Figure, theme: str = "light") -> str:
     """Draw a chart as SVG; the same chart gives the same bytes.
 
     Args:
@@ -126,7 +125,7 @@ def svg(chart: Figure, theme: ThemeName = "light") -> str:
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{described}" ', 1)
 
 
-def write(chart: Figure, path: Path, theme: ThemeName = "light") -> None:
+def write(chart: Figure, path: Path, theme: str = "light") -> None:
     """Write a chart into a file, whole or not at all.
 
     Args:
