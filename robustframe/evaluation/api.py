@@ -47,7 +47,7 @@ def load_task(path: Path, *, device: torch.device, root: Path | None = None, dow
         path: the recipe's TOML file; paths in it are relative to its folder.
         device: where the models go.
         root: where data that does not ship lies.
-        download: allow data to be downloaded.
+        download: allow data and models of the hub to be downloaded.
 
     Raises:
         InputError: for anything in it that is unknown or does not fit, before anything runs.
@@ -70,7 +70,7 @@ def make_task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),
         data=data,
-        classifiers=load_models(recipe.model, folder=folder, device=device),
+        classifiers=load_models(recipe.model, folder=folder, device=device, download=download),
         threats=threats,
         batteries=batteries,
         seed=recipe.seed,
@@ -105,7 +105,7 @@ def evaluate_recipe(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         batch_size: rows of one model call at most; it changes no verdict.
         root: where data that does not ship lies.
-        download: allow data to be downloaded.
+        download: allow data and models of the hub to be downloaded.
         report: called after every unit of work.
 
     Returns:

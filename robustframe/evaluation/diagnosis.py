@@ -1,5 +1,6 @@
 """The checks of one row of a run: what they are given comes from the run's files, what they say goes into one."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
 from robustframe.diagnose.case import Found, Met, Replays
 from robustframe.diagnose.run import diagnose, rank
+from robustframe.errors import InputError
 from robustframe.evaluation.models import Classifier
 from robustframe.evaluation.stages import Stage
 from robustframe.evaluation.units import Unit, slug
+from robustframe.files import RECORD_BYTES, read_plain
 from robustframe.record import Result, write_aside
 from robustframe.threat import ThreatModel
 
@@ -129,6 +132,9 @@ def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
 def _load(path: Path) -> Diagnosis | None:
     """Return a finished diagnosis; ``None`` when there is none or its file is damaged."""
     try:
-        return Diagnosis.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        found = Diagnosis.model_validate_json(read_plain(path, limit=RECORD_BYTES))
+    except (InputError, ValidationError):
         return None
+    # A record could not be written with NaN in it.
+    figures = [number for check in found.checks for number in (check.figure, check.threshold) if number is not None]
+    return found if all(map(math.isfinite, figures)) else None

@@ -33,6 +33,7 @@ from robustframe.evaluation.units import (
     slug,
 )
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
+from robustframe.files import check_sealed
 from robustframe.recipe import Battery, digest, user_files
 from robustframe.record import (
     EVIDENCE,
@@ -211,17 +212,33 @@ def _open(folder: Path, record: Record) -> Record | None:
     """Begin or take up a run; return its record when it is complete already."""
     if not (folder / RECORD).exists():
         folder.mkdir(parents=True, exist_ok=True)
+        check_sealed(folder)
         write_aside(folder / RECORD, record.to_json().encode())
         return None
     found = read_record(folder)
     if found.hash != record.hash:
         raise InputError(
             f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
-            f"{record.name}-{record.hash[:8]}); choose another folder or delete it"
+            f"{record.name}-{record.hash[:8]}): {other_parts(found, record)}; choose another folder or delete it"
         )
     if found.environment != record.environment:
         log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
     return found if found.status == "complete" else None
+
+
+def other_parts(found: Record, record: Record) -> str:
+    """Say in what a run in a folder differs from the one that is asked for, so that it cannot be continued."""
+    then, now = found.environment.robustframe, record.environment.robustframe
+    if then != now:
+        # Nobody knows whether two versions draw the same numbers; two halves of a run must.
+        return f"robustframe {then} began it, this is {now}, whose results may be others"
+    parts = {
+        "recipe": found.recipe != record.recipe,
+        "batteries": found.batteries != record.batteries,
+        "examples": found.data.sha256 != record.data.sha256,
+        "models": found.classifiers != record.classifiers,
+    }
+    return f"other {' and '.join(name for name, other in parts.items() if other) or 'code of the user'}"
 
 
 class _Work:

@@ -12,11 +12,11 @@ from robustframe.calls import borrowed, call_in_batches
 from robustframe.data import Dataset
 from robustframe.errors import InputError, unknown
 from robustframe.frames import mutual_coherence
-from robustframe.pairs import Pair, Twin
+from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
 from robustframe.userfile import load_user_file
-from robustframe.zoo import load, load_card
+from robustframe.zoo import load_named
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,16 @@ class Classifier:
     module: nn.Module
 
 
-def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.device) -> list[Classifier]:
+def load_models(
+    specs: Sequence[ModelSpec], *, folder: Path, device: torch.device, download: bool = False
+) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
     Args:
         specs: the models as the recipe names them.
         folder: what relative paths are relative to.
         device: where the models go.
+        download: whether a model of the hub may be fetched.
 
     Returns:
         One classifier for a model, two for a pair.
@@ -48,15 +51,10 @@ def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.devic
             module, code = _build(place, folder)
             module = module.to(device)
             classifiers += classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
-        elif colon and kind in ("zoo", "card"):
-            pair, card = load(place) if kind == "zoo" else load_card(folder / place)
+        else:
+            pair, card = load_named(spec.use, folder=folder, download=download)
             name = spec.name or card.name
             classifiers += classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
-        else:
-            raise InputError(
-                f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
-                "`robustframe zoo list` shows the zoo"
-            )
     names = [classifier.entry.name for classifier in classifiers]
     for name in names:
         if names.count(name) > 1:
@@ -86,14 +84,19 @@ def classify(
     sha256 = sha256 or _fingerprint(module, extra)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if not isinstance(module, Pair):
-        sweeps = module.solver.sweeps if isinstance(module, Twin) else None
+        sweeps = (
+            module.solver.sweeps if isinstance(module, Twin) else module.sweeps if isinstance(module, Untied) else None
+        )
+        if spec.sweeps is not None:
+            raise InputError(f"{name} is no pair; leave out sweeps = {spec.sweeps}")
         entry = ClassifierEntry(
             name=name, model=name, twin=None, use=spec.use, sha256=sha256,
-            parameters=parameters, sweeps=sweeps, mutual_coherence=None,
+            parameters=parameters, sweeps=sweeps, mutual_coherence=coherence,
         )  # fmt: skip
         return [Classifier(entry, module)]
     coherence = mutual_coherence(module.frame) if coherence is None else coherence
-    twins: dict[str, Twin] = {"feedforward": module.feedforward, "recurrent": module.recurrent}
+    recurrent = module.recurrent if spec.sweeps is None else Twin(module, spec.sweeps)
+    twins: dict[str, Twin] = {"feedforward": module.feedforward, "recurrent": recurrent}
     return [
         Classifier(
             ClassifierEntry(

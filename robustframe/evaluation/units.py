@@ -12,6 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.errors import IntegrityError
+from robustframe.evaluation.tables import read_table
 from robustframe.record import write_aside
 
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
@@ -36,7 +38,8 @@ def slug(text: str) -> str:
     >>> slug("a/b: c")
     'a_b__c'
     """
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "_"
+    # File systems take 255 characters; what names an attack or a threat has fewer.
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:240] or "_"
 
 
 def classifier_folder(position: int, name: str) -> Path:
@@ -67,10 +70,8 @@ class Unit:
         if not self.table.is_file():
             return None
         try:
-            rows = pl.read_parquet(io.BytesIO(self.table.read_bytes()))
-        except (pl.exceptions.PolarsError, OSError):
-            return None
-        if dict(rows.schema) != dict(schema):
+            rows = read_table(self.table, schema)
+        except IntegrityError:
             return None
         # Images are written before rows, so successes without images were damaged afterwards.
         broken = "success" in rows.columns and bool(rows["success"].any())

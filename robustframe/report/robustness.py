@@ -10,7 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.record import VERDICTS, ClassifierEntry, Record, Result
+from robustframe.evaluation import tables
+from robustframe.record import VERDICTS, ClassifierEntry, Record, Result, check_usable
 from robustframe.report.layout import UNKNOWN, Cell, Row, Table
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
@@ -38,8 +39,7 @@ def robustness_table(record: Record, folder: Path) -> Table:
     Raises:
         InputError: when the run is not complete or its verdicts are missing.
     """
-    if not _complete(record):
-        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
+    check_usable(record, folder)
     return _table([(record, folder)])
 
 
@@ -277,11 +277,10 @@ def read_verdicts(folder: Path) -> pl.DataFrame:
     Raises:
         InputError: when they are missing or damaged.
     """
-    path = folder / VERDICTS
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read; run the same evaluate command again") from error
+        return tables.read_verdicts(folder / VERDICTS)
+    except InputError as error:
+        raise InputError(f"{error}; run the same evaluate command again") from error
 
 
 def _verdicts(verdicts: pl.DataFrame, classifier: str, threat: str, column: str) -> NDArray[np.bool_]:

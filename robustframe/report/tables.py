@@ -20,8 +20,8 @@ def render(table: Table, format: str, look: Look | None = None) -> str:
     Args:
         table: its rows, in fractions.
         format: ``"md"``, ``"tex"`` (its first line names the packages it needs), ``"csv"`` (raw fractions, one
-            column a number, empty where unknown, RFC 4180 with its line ends), ``"html"`` (needs the extra ``report``)
-            or ``"terminal"``.
+            column a number, empty where unknown, RFC 4180 with its line ends), ``"html"`` (needs the extra
+            ``report``) or ``"terminal"``.
         look: columns, grouping and order; every column with something in it, by model, when ``None``.
 
     Returns:
