@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
+
 from robustframe.data import load as load_data
 from robustframe.frames import Frame, objective
 from robustframe.frames.build import build_frame
