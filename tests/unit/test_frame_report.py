@@ -15,7 +15,7 @@ from robustframe.frames.architectures import architecture, architectures
 from robustframe.frames.coherence import coherence
 from robustframe.report.frame import find_frame, frame_report
 from robustframe.report.frame_text import block_picture, render_frame
-from robustframe.zoo import ZOO, load_card, names, read_card
+from robustframe.zoo import ZOO, load_card, read_card
 
 SMALL = [name for name in architectures() if name.endswith("-8")]
 
@@ -70,8 +70,17 @@ def test_every_architecture_by_name(name: str) -> None:
     assert render_frame(frame_report(name), frame).startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_zoo_pair(name: str) -> None:
+def test_an_untied_net_has_no_one_frame() -> None:
+    with pytest.raises(InputError, match="a frame of its own in every sweep"):
+        frame_report("zoo:fmnist-chain3-16-untied")
+
+
+# Every structure, pursuit and size; `zoo check` looks at all of them.
+SOME = ["digits-fc2-8", "fmnist-chain3-linf", "fmnist-residual5-16", "fmnist-dense7-6", "fmnist-chain3-16-layered"]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_zoo_pairs(name: str) -> None:
     report = frame_report(f"zoo:{name}", images=2)
     assert report.coherence.mutual == pytest.approx(read_card(ZOO / f"{name}.json").mutual_coherence, abs=1e-5)
 

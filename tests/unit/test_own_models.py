@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,9 +247,12 @@ def test_a_run_with_weights_verifies_and_names_other_weights(here: Path) -> None
     )
     record, folder = evaluate_recipe(here / "recipe.toml", runs=here / "runs", device="cpu")
     assert any("about as often as by chance" in flag for flag in record.flags)
-    found = verify(folder, folder=here, device="cpu")
+    with pytest.raises(InputError, match="code of a run is not run unasked"):
+        verify(folder, folder=here, device="cpu")
+    verified = partial(verify, folder, folder=here, device="cpu", code=[here / "mine.py"])
+    found = verified()
     assert found.ok, str(found)
     write_state(here / "weights.pt", **{"1.bias": torch.ones(10)})
-    found = verify(folder, folder=here, device="cpu")
+    found = verified()
     assert not found.ok
     assert "weights_sha256 is" in str(found)
