@@ -7,6 +7,8 @@ from pathlib import Path
 from robustframe.errors import InputError
 from robustframe.record import EVIDENCE, VERDICTS
 
+DIAGNOSIS = "diagnosis.json"
+"""The checks of one row, in the row's folder."""
 _KINDS = (".parquet", ".safetensors", ".json")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 

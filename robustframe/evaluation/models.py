@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call_in_batches
+from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
 from robustframe.errors import InputError, unknown
 from robustframe.frames import mutual_coherence
@@ -19,21 +18,79 @@ from robustframe.userfile import load_user_file
 from robustframe.zoo import load, load_card
 
 
-@dataclass(frozen=True)
+class Source:
+    """The model that one entry of a recipe names: loaded when it is needed, and let go when it is not.
+
+    Args:
+        spec: the model as the recipe names it.
+        folder: what relative paths are relative to.
+        device: where the model goes.
+    """
+
+    def __init__(self, spec: ModelSpec, folder: Path, device: torch.device) -> None:
+        self.spec, self.folder, self.device = spec, folder, device
+        self._loaded: list[Classifier] | None = None
+
+    def classifiers(self) -> "list[Classifier]":
+        """Return its classifiers, loaded.
+
+        Raises:
+            InputError: for an unknown name, a damaged file, or code that does not build a module.
+        """
+        if self._loaded is None:
+            self._loaded = _load(self.spec, self.folder, self.device)
+        return self._loaded
+
+    def release(self) -> None:
+        """Let the model go; the next one who needs it loads it again."""
+        self._loaded = None
+
+
 class Classifier:
-    """One classifier to evaluate, and what the record says about it."""
+    """One classifier to evaluate, and what the record says about it.
 
-    entry: ClassifierEntry
-    module: nn.Module
+    Args:
+        entry: what the record says.
+        module: the classifier itself; ``None`` where a source loads it when it is needed.
+        source: where it comes from.
+        place: which of the source's classifiers it is.
+    """
+
+    def __init__(
+        self, entry: ClassifierEntry, module: nn.Module | None = None, source: Source | None = None, place: int = 0
+    ) -> None:
+        self.entry, self.source, self.place = entry, source, place
+        self._module = module
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier itself.
+
+        Raises:
+            InputError: when it has to be loaded, and is not what it was.
+        """
+        if self._module is not None:
+            return self._module
+        classifiers = [] if self.source is None else self.source.classifiers()
+        now = classifiers[self.place] if self.place < len(classifiers) else None
+        if now is None or now.entry != self.entry:
+            raise InputError(
+                f"{self.entry.name} is another model each time it is loaded; seed what it draws, and leave its files "
+                "alone"
+            )
+        return now.module
 
 
-def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.device) -> list[Classifier]:
+def load_models(
+    specs: Sequence[ModelSpec], *, folder: Path, device: torch.device, keep: bool = True
+) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
     Args:
         specs: the models as the recipe names them.
         folder: what relative paths are relative to.
         device: where the models go.
+        keep: hold every model in memory; otherwise each is let go, and loaded again when it is needed.
 
     Returns:
         One classifier for a model, two for a pair.
@@ -43,25 +100,32 @@ def load_models(specs: Sequence[ModelSpec], *, folder: Path, device: torch.devic
     """
     classifiers: list[Classifier] = []
     for spec in specs:
-        kind, colon, place = spec.use.partition(":")
-        if colon and kind == "file":
-            module, code = _build(place, folder)
-            module = module.to(device)
-            classifiers += classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
-        elif colon and kind in ("zoo", "card"):
-            pair, card = load(place) if kind == "zoo" else load_card(folder / place)
-            name = spec.name or card.name
-            classifiers += classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
-        else:
-            raise InputError(
-                f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
-                "`robustframe zoo list` shows the zoo"
-            )
+        source = Source(spec, folder, device)
+        found = source.classifiers()
+        classifiers += [Classifier(each.entry, None, source, place) for place, each in enumerate(found)]
+        if not keep:
+            source.release()
     names = [classifier.entry.name for classifier in classifiers]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two models are called {name}; give one of them another name = '...'")
     return classifiers
+
+
+def _load(spec: ModelSpec, folder: Path, device: torch.device) -> list[Classifier]:
+    kind, colon, place = spec.use.partition(":")
+    if colon and kind == "file":
+        module, code = _build(place, folder)
+        module = module.to(device)
+        return classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
+    if colon and kind in ("zoo", "card"):
+        pair, card = load(place) if kind == "zoo" else load_card(folder / place)
+        name = spec.name or card.name
+        return classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
+    raise InputError(
+        f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
+        "`robustframe zoo list` shows the zoo"
+    )
 
 
 def classify(
@@ -131,6 +195,8 @@ def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> 
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
     if not logits.isfinite().all():

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.evaluation.journal import Journal
 from robustframe.record import write_aside
 
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
@@ -62,19 +63,25 @@ class Unit:
         """The adversarial images of the unit's successes, where there are any."""
         return self.stage / f"{self.chunk:05d}.safetensors"
 
-    def load(self, schema: Mapping[str, object]) -> pl.DataFrame | None:
-        """Return the rows of a finished unit; ``None`` when it is not finished or its files are damaged."""
-        if not self.table.is_file():
+    @property
+    def files(self) -> list[Path]:
+        """The files that are there."""
+        return [path for path in (self.table, self.images) if path.is_file()]
+
+    def load(self, schema: Mapping[str, object], journal: Journal) -> pl.DataFrame | None:
+        """Return the rows of a finished unit; ``None`` when it is not finished, or its files are not what they were."""
+        content = journal.read(self.table)
+        if content is None:
             return None
         try:
-            rows = pl.read_parquet(io.BytesIO(self.table.read_bytes()))
-        except (pl.exceptions.PolarsError, OSError):
+            rows = pl.read_parquet(io.BytesIO(content))
+        except pl.exceptions.PolarsError:
             return None
         if dict(rows.schema) != dict(schema):
             return None
-        # Images are written before rows, so successes without images were damaged afterwards.
-        broken = "success" in rows.columns and bool(rows["success"].any())
-        return None if broken and not self.images.is_file() else rows
+        if "success" in rows.columns and bool(rows["success"].any()) and journal.read(self.images) is None:
+            return None
+        return rows
 
     def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
         """Write the clean pass of a chunk."""
@@ -95,13 +102,14 @@ class Unit:
         success = result.success.cpu()
         if success.any():
             tensors = {"adversarial": result.adversarial.cpu()[success].contiguous(), "index": index[success]}
-            self.stage.mkdir(parents=True, exist_ok=True)
             write_aside(self.images, save(tensors))
+        else:
+            # Of a unit whose files were damaged and that is made again.
+            self.images.unlink(missing_ok=True)
         columns = {name: getattr(result, name).cpu().numpy() for name in ATTACK_SCHEMA if name != "index"}
         return self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
 
     def _write(self, rows: pl.DataFrame) -> pl.DataFrame:
-        self.stage.mkdir(parents=True, exist_ok=True)
         write_aside(self.table, parquet(rows))
         return rows
 

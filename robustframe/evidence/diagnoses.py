@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
-from robustframe.evaluation.diagnosis import DIAGNOSIS
 from robustframe.evaluation.entries import distrust
+from robustframe.evaluation.manifest import DIAGNOSIS
 from robustframe.evaluation.units import slug
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run

@@ -6,7 +6,7 @@ from typing import Any
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
-from robustframe.evaluation.engine import run_hash
+from robustframe.evaluation.task import run_hash
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
 from robustframe.evidence.sources import Sources
