@@ -171,7 +171,7 @@ def write_aside(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise StoppedEarly(f"{path} cannot be written: {error.strerror or error}; mend that, then continue") from error
+        raise StoppedEarly(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def find_run(given: str | Path) -> Path:

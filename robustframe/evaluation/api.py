@@ -14,7 +14,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.jobs import NO_LIMITS, Limits
-from robustframe.evaluation.models import classify, load_models
+from robustframe.evaluation.models import Classifier, classify, load_models
 from robustframe.evaluation.schedule import Moment
 from robustframe.evaluation.stages import check_stages, make_stages
 from robustframe.evaluation.task import Origin, Task
@@ -70,9 +70,15 @@ def make_task(
     root: Path | None = None,
     download: bool = False,
     keep: bool = True,
+    classifiers: list[Classifier] | None = None,
 ) -> Task:
-    """Load everything a recipe names; ``path`` is where it is said to stand."""
+    """Load everything a recipe names; ``path`` is where it is said to stand.
+
+    A process that is told which classifiers these are passes them in, and loads a model when it needs it.
+    """
     folder = path.parent
+    if classifiers is None:
+        classifiers = load_models(recipe.model, folder=folder, device=device, keep=keep)
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
@@ -83,7 +89,7 @@ def make_task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),
         data=data,
-        classifiers=load_models(recipe.model, folder=folder, device=device, keep=keep),
+        classifiers=classifiers,
         threats=threats,
         batteries=batteries,
         seed=recipe.seed,

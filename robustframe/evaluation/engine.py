@@ -187,7 +187,7 @@ class _Work:
                 continue
             if isinstance(outcome, Failed):
                 name, threat = job.result.classifier, job.result.threat
-                log.warning("%s under %s cannot be checked: %s", name, threat, outcome.reason, exc_info=outcome.error)
+                log.warning("%s under %s cannot be checked: %s", name, threat, outcome.reason)
                 reason = f"its checks failed: {outcome.reason}"
                 failed.append(Incomplete(classifier=name, threat=threat, reason=reason))
                 self.workshop.diagnosis(job.classifier, job.threat).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -329,5 +330,9 @@ def _out_of_time(number: int, frame: FrameType | None) -> None:
 
 
 def _line(error: BaseException) -> str:
+    """Say what an error is and where it came up, in one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, InputError) or not frames:
+        return text
+    return f"{type(error).__name__}: {text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -48,7 +48,7 @@ class Journal:
                 whole = file.tell() == 0 or _ends_well(path)
                 file.write(("" if whole else "\n") + "".join(f"{sha}  {name}\n" for name, sha in files.items()))
         except OSError as error:
-            raise StoppedEarly(f"{path} cannot be written: {error.strerror}; mend that, then continue") from error
+            raise StoppedEarly(f"{path} cannot be written: {error.strerror}") from error
 
     def read(self, path: Path) -> bytes | None:
         """Return the content of a finished file; ``None`` when it is not finished, or not what was written."""

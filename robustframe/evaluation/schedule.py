@@ -121,7 +121,7 @@ class Schedule:
                 row.reason = failed.reason
                 self.units -= len(row.stages) * self.chunks - row.done + self.task.diagnose
                 name, label = self.task.classifiers[job.classifier].entry.name, self.task.threats[threat].label
-                log.warning("%s under %s cannot be finished: %s", name, label, failed.reason, exc_info=failed.error)
+                log.warning("%s under %s cannot be finished: %s", name, label, failed.reason)
                 row.alive.clear()
                 row.verdicts.clear()
                 row.tables.clear()

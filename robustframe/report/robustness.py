@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.record import VERDICTS, ClassifierEntry, Record, Result
+from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result
 from robustframe.report.layout import Cell, Row, Table
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
@@ -36,19 +36,27 @@ def robustness_table(record: Record, folder: Path) -> Table:
         raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
     verdicts = _read_verdicts(folder)
     entries = {entry.name: entry for entry in record.classifiers}
+    done = {(result.classifier, result.threat) for result in record.results}
     rows = []
     for result in record.results:
         entry = entries[result.classifier]
         rows.append(_row(entry, result))
         partner = f"{entry.model}/feedforward"
-        if entry.twin == "recurrent" and partner in entries:
+        if entry.twin == "recurrent" and (partner, result.threat) in done:
             rows.append(_difference(entry, result.threat, verdicts, partner))
+    # Where only the checks of a row failed, its numbers are there.
+    rows += [
+        _missing(entries[each.classifier], each)
+        for each in record.incomplete
+        if (each.classifier, each.threat) not in done
+    ]
     rows, tests = _adjusted(rows)
     return Table(title=_title(record), caption=_caption(record, tests), rows=tuple(rows))
 
 
 def _title(record: Record) -> str:
-    threats = ", ".join(dict.fromkeys(result.threat for result in record.results or []))
+    named = [*(row.threat for row in record.results or []), *(row.threat for row in record.incomplete)]
+    threats = ", ".join(dict.fromkeys(named))
     data = record.data
     return f"{record.name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
 
@@ -126,6 +134,20 @@ def _row(entry: ClassifierEntry, result: Result) -> Row:
         p_robust=None,
         certified=None if result.certified_correct is None else result.certified_correct / result.examples,
         **_trust(result),
+    )
+
+
+def _missing(entry: ClassifierEntry, row: Incomplete) -> Row:
+    """A row whose numbers are not known, with the reason."""
+    return Row(
+        model=entry.model,
+        coherence=entry.mutual_coherence,
+        twin=_TWINS[entry.twin],
+        threat=row.threat,
+        clean=Cell(),
+        robust=Cell(),
+        verdict="incomplete",
+        note=f"Not finished: {row.reason}.",
     )
 
 
