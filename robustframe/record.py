@@ -143,6 +143,12 @@ class Record(Section):
     incomplete: list[Incomplete] = Field(default_factory=list)
     """Rows that could not be finished; without results, unless it was their checks that failed."""
 
+    @property
+    def missing(self) -> frozenset[tuple[str, str]]:
+        """The rows without a result, by classifier and threat."""
+        there = {(result.classifier, result.threat) for result in self.results or []}
+        return frozenset((row.classifier, row.threat) for row in self.incomplete) - there
+
     @model_serializer(mode="wrap")
     def _as_written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Leave `incomplete` out where nothing is, as records from before there was such a key do."""

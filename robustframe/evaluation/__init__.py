@@ -9,7 +9,7 @@ from robustframe.evaluation.api import (
     run_folder,
 )
 from robustframe.evaluation.engine import run
-from robustframe.evaluation.jobs import Limits
+from robustframe.evaluation.limits import Limits
 from robustframe.evaluation.schedule import Moment
 from robustframe.evaluation.task import Task
 

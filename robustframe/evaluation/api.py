@@ -13,7 +13,7 @@ from robustframe.data import Dataset, from_arrays, load
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
-from robustframe.evaluation.jobs import NO_LIMITS, Limits
+from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.models import Classifier, classify, load_models
 from robustframe.evaluation.schedule import Moment
 from robustframe.evaluation.stages import check_stages, make_stages

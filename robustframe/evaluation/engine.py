@@ -17,13 +17,15 @@ from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct
 from robustframe.evaluation.entries import distrust, doubts
 from robustframe.evaluation.executors import Engine, Executor, InProcess
-from robustframe.evaluation.jobs import NO_LIMITS, Bound, Check, Checked, Diagnosed, Done, Failed, Job, Limits, Workshop
+from robustframe.evaluation.jobs import Bound, Check, Checked, Diagnosed, Done, Failed, Job, Workshop
 from robustframe.evaluation.journal import Journal, altered
+from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.lock import locked
 from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.schedule import Moment, Schedule
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.units import parquet
+from robustframe.evaluation.verdicts import no_verdicts
 from robustframe.record import (
     EVIDENCE,
     RECORD,
@@ -122,7 +124,7 @@ class _Work:
         flags = [flag for each in self.checked for flag in each.flags]
         flags += [sentence for result in rows for sentence in distrust(result)]
         flags += [sentence for result in rows for entry in result.attacks for sentence in doubts(result, entry)]
-        table = parquet(pl.concat(verdicts) if verdicts else pl.DataFrame())
+        table = parquet(pl.concat(verdicts) if verdicts else no_verdicts())
         write_aside(self.folder / VERDICTS, table)
         evidence = manifest(self.folder)
         write_aside(self.folder / EVIDENCE, evidence)

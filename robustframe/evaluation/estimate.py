@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from robustframe.attacks import GradientAttack
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.draws import Draws
-from robustframe.evaluation.jobs import Workshop, resident_memory
+from robustframe.evaluation.jobs import Workshop
 from robustframe.evaluation.journal import Journal
+from robustframe.evaluation.limits import resident_memory
 from robustframe.evaluation.models import Classifier
 from robustframe.evaluation.stages import Stage
 from robustframe.evaluation.task import Task

@@ -1,13 +1,18 @@
 """Who carries units of work out: an interface of five words, and the process itself as the simplest answer."""
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from robustframe.calls import out_of_memory
+from robustframe.errors import InputError, OutOfTime, StoppedEarly
 from robustframe.evaluation.environment import environment
-from robustframe.evaluation.jobs import Done, Failed, Job, Limits, Workshop, attempt
+from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
+from robustframe.evaluation.limits import Limits, memory_limited, resident_memory, time_limited
 from robustframe.evaluation.task import Task
 from robustframe.record import Environment
 
@@ -71,3 +76,39 @@ class InProcess(Executor):
 
     def close(self) -> None:
         self._job = None
+
+
+def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
+    """Carry a job out within its limits; what the model or the attack does wrong is an answer, not an exception.
+
+    A job that runs out of memory is done again with half the batch, and again, down to the least batch.
+
+    Raises:
+        StoppedEarly: when files cannot be written, which lies in no model.
+    """
+    while True:
+        try:
+            with time_limited(limits.seconds), memory_limited(limits.memory):
+                done = workshop.do(job)
+            return replace(done, resident=resident_memory())
+        except StoppedEarly:
+            raise
+        except OutOfTime:
+            return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
+        except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
+            failed = Failed(job, _line(error), error, memory=out_of_memory(error))
+        # Outside of the handler, where no traceback holds on to tensors any more.
+        if not failed.memory or not workshop.halve():
+            return failed
+        failed = replace(failed, error=None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _line(error: BaseException) -> str:
+    """Say what an error is and where it came up, in one line."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, InputError) or not frames:
+        return text
+    return f"{type(error).__name__}: {text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

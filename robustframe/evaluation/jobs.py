@@ -1,22 +1,16 @@
 """Units of work as what can be handed to a worker, and the workshop that carries them out."""
 
-import signal
-import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import polars as pl
 import torch
 
-from robustframe.calls import borrowed, call_in_batches, out_of_memory, padded, predict
+from robustframe.calls import borrowed, call_in_batches, padded, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
-from robustframe.errors import InputError, OutOfTime, StoppedEarly
+from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import Shelf
 from robustframe.evaluation.manifest import DIAGNOSIS, sha256
@@ -105,23 +99,6 @@ class Failed:
     error: BaseException | None = None
     memory: bool = False
     """It ran out of memory."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one unit of work may take."""
-
-    seconds: float | None = None
-    memory: float | None = None
-    """Of the process that works, in GiB (2**30 bytes); on Linux."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("time limit", self.seconds), ("memory limit", self.memory)):
-            if value is not None and not value > 0:
-                raise InputError(f"the {name} {value} must be above 0; leave it out for none")
-
-
-NO_LIMITS = Limits()
 
 
 class Workshop:
@@ -253,86 +230,3 @@ class Workshop:
 def diagnosis_text(diagnosis: Diagnosis) -> bytes:
     """Return a diagnosis as it stands in its file."""
     return (diagnosis.model_dump_json(indent=2) + "\n").encode()
-
-
-def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
-    """Carry a job out within its limits; what the model or the attack does wrong is an answer, not an exception.
-
-    A job that runs out of memory is done again with half the batch, and again, down to the least batch.
-
-    Raises:
-        StoppedEarly: when files cannot be written, which lies in no model.
-    """
-    while True:
-        try:
-            with time_limited(limits.seconds), memory_limited(limits.memory):
-                done = workshop.do(job)
-            return replace(done, resident=resident_memory())
-        except StoppedEarly:
-            raise
-        except OutOfTime:
-            return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
-        except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
-            failed = Failed(job, _line(error), error, memory=out_of_memory(error))
-        # Outside of the handler, where no traceback holds on to tensors any more.
-        if not failed.memory or not workshop.halve():
-            return failed
-        failed = replace(failed, error=None)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-@contextmanager
-def time_limited(seconds: float | None) -> Iterator[None]:
-    """Raise `OutOfTime` inside after some seconds, by the alarm of the process; in the main thread only."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _out_of_time)
-    try:
-        # Again every second, for a model that catches whatever it gets.
-        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def memory_limited(gib: float | None) -> Iterator[None]:
-    """Refuse the process more memory than some GiB inside; the refusal reaches the code that asked for it."""
-    if gib is None:
-        yield
-        return
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
-def resident_memory() -> int:
-    """Return the bytes of memory that this process takes; 0 where the system does not say."""
-    try:
-        fields = Path("/proc/self/statm").read_text().split()
-    except OSError:
-        return 0
-    import resource
-
-    return int(fields[1]) * resource.getpagesize()
-
-
-def _out_of_time(number: int, frame: FrameType | None) -> None:
-    raise OutOfTime
-
-
-def _line(error: BaseException) -> str:
-    """Say what an error is and where it came up, in one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, InputError) or not frames:
-        return text
-    return f"{type(error).__name__}: {text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -7,7 +7,7 @@ import polars as pl
 
 from robustframe.evaluation.entries import attack_entry, doubts
 from robustframe.evaluation.units import ATTACK_SCHEMA
-from robustframe.evaluation.verdicts import fresh_verdicts, judge
+from robustframe.evaluation.verdicts import fresh_verdicts, judge, no_verdicts
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
 from robustframe.evidence.units import Attacked, Stored, verdict_hash
@@ -53,9 +53,7 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
 
 def verdict_schema() -> dict[str, Any]:
     """Return the columns of ``verdicts.parquet``."""
-    clean = pl.DataFrame(schema={name: pl.Int64 for name in ("index", "label", "prediction", "forwards")})
-    names = {"classifier": pl.String(), "threat": pl.String()}
-    return {**names, **fresh_verdicts(clean).schema}
+    return dict(no_verdicts().schema)
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
@@ -70,6 +68,8 @@ def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
     for row in verdicts.join(asked, on=_KEY, how="anti").iter_rows(named=True):
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: a verdict on something that the record does not ask")
     for row in asked.join(verdicts, on=_KEY, how="anti").iter_rows(named=True):
+        if (row["classifier"], row["threat"]) in run.record.missing:
+            continue
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: its verdict is missing")
 
 

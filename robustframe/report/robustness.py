@@ -48,7 +48,7 @@ def robustness_table(record: Record, folder: Path) -> Table:
     rows += [
         _missing(entries[each.classifier], each)
         for each in record.incomplete
-        if (each.classifier, each.threat) not in done
+        if (each.classifier, each.threat) in record.missing
     ]
     rows, tests = _adjusted(rows)
     return Table(title=_title(record), caption=_caption(record, tests), rows=tuple(rows))
