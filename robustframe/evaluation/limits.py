@@ -15,8 +15,8 @@ from robustframe.errors import InputError, OutOfTime
 class Limits:
     """What one unit of work may take."""
 
-    seconds: float | None = None
-    memory: float | None = None
+    seconds: float | int | None = None
+    memory: float | int | None = None
     """Of the process that works, in GiB (2**30 bytes); on Linux."""
 
     def __post_init__(self) -> None:
@@ -29,7 +29,7 @@ NO_LIMITS = Limits()
 
 
 @contextmanager
-def time_limited(seconds: float | None) -> Iterator[None]:
+def time_limited(seconds: float | int | None) -> Iterator[None]:
     """Raise `OutOfTime` inside after some seconds, by the alarm of the process; in the main thread only."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -45,7 +45,7 @@ def time_limited(seconds: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def memory_limited(gib: float | None) -> Iterator[None]:
+def memory_limited(gib: float | int | None) -> Iterator[None]:
     """Refuse the process more memory than some GiB inside; the refusal reaches the code that asked for it."""
     if gib is None:
         yield

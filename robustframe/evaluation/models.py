@@ -14,7 +14,7 @@ from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
-from robustframe.userfile import load_user_file
+from robustframe.userfile import USER_MODULE, load_user_file
 from robustframe.zoo import load, load_card
 
 
@@ -242,7 +242,10 @@ def slope_of(module: nn.Module, images: Tensor) -> bool:
 
 def _fingerprint(module: nn.Module, extra: bytes) -> str:
     sha = hashlib.sha256(extra)
-    sha.update(f"{type(module).__module__}.{type(module).__qualname__}\n{module}".encode())
+    # Where the user's file lies is no part of what the model is.
+    home = type(module).__module__
+    home = "" if home.startswith(USER_MODULE) else home
+    sha.update(f"{home}.{type(module).__qualname__}\n{module}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
