@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast check bench museum zoo clean
+.PHONY: help install evaluate tables publish test test-fast test-slow check bench museum zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: $(READY) ## the whole test suite
 
 test-fast: $(READY) ## the test suite without the slow tests
 	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## only the slow tests, those of Ray among them
+	$(PYTEST) -m slow
 
 check: $(READY) ## ruff, mypy and the test of the layers
 	$(BIN)/ruff check robustframe tests benchmarks
