@@ -10,7 +10,6 @@ from typing import Any
 from robustframe.draws import derive_seed
 from robustframe.errors import InputError, unknown
 
-
 USER_MODULE = "_robustframe_user_"
 """How the names of modules begin that were loaded by path; what follows depends on where the file lies."""
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,11 +160,15 @@ class Cluster(Executor):
             options: dict[str, Any] = {"address": "local", "num_cpus": count * threads, "include_dashboard": False}
         else:
             options = {"address": address}
+        at_a_stop = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"no Ray cluster answers at {address or 'this machine'}: {reason}") from error
+        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+            where = address or "this machine"
+            raise InputError(f"no Ray cluster answers at {where}: {_first_line(error)}") from error
+        # Ray puts a handler of its own in this place, which would leave the run without a word.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_a_stop)
         if address is not None:
             there = self.ray.cluster_resources()
             room = int(there.get("GPU", 0)) if self.gpus else int(there.get("CPU", 0)) // threads
@@ -207,8 +213,8 @@ class Cluster(Executor):
             self._environment = said
         elif said != self._environment:
             log.warning("workers differ (%s; %s); bytes may depend on who did what", said, self._environment)
-        # One that was given a unit before it had started is busy already.
-        if all(hand is not busy for busy, _, _ in self._busy.values()):
+        # One that was given a unit before it had started is busy already, or has even finished it.
+        if not hand.used and all(hand is not busy for busy, _, _ in self._busy.values()):
             self._idle.append(hand)
 
     def _collect(self, ref: Any) -> list[Done | Failed]:

@@ -1,5 +1,6 @@
 """Units of work as what can be handed to a worker, and the workshop that carries them out."""
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from robustframe.calls import borrowed, call_in_batches, padded, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
-from robustframe.errors import InputError
+from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import Shelf
 from robustframe.evaluation.manifest import DIAGNOSIS, sha256
@@ -178,12 +179,21 @@ class Workshop:
         return classifier
 
     def _see_the_run(self) -> None:
-        """See to it that the folder is the one that everybody else works in."""
-        if not self._seen:
+        """See to it that the folder is the one that everybody else works in.
+
+        Raises:
+            StoppedEarly: when it is not, as on a machine that does not share it; this lies in no model.
+        """
+        if self._seen:
+            return
+        try:
             found = read_record(self.folder)
-            if found.hash != self.task.hash:
-                raise InputError(f"{self.folder} has become the folder of another evaluation")
-            self._seen = True
+        except InputError as error:
+            here = f"{platform.node()} does not see the run in {self.folder}"
+            raise StoppedEarly(f"{here}; every machine needs the folder at this path") from error
+        if found.hash != self.task.hash:
+            raise StoppedEarly(f"{self.folder} has become the folder of another evaluation")
+        self._seen = True
 
     def _clean(self, classifier: Classifier, unit: Unit, chunk: int) -> pl.DataFrame:
         index = self.chunks[chunk]

@@ -18,7 +18,9 @@ from troubled import contents, evaluate, lay_out, remount, run, small_disk, star
 import robustframe
 from robustframe.calls import out_of_memory
 from robustframe.errors import InputError, StoppedEarly
-from robustframe.evaluation import Limits
+from robustframe.evaluation import Limits, load_task
+from robustframe.evaluation.executors import attempt
+from robustframe.evaluation.jobs import Clean, Workshop
 from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.limits import memory_limited
 from robustframe.record import read_record, write_aside
@@ -317,6 +319,13 @@ def test_clocks_that_jump_change_nothing(
     next(folder.glob("units/01-*/clean/00001.parquet")).unlink()
     evaluate(recipe, limits=Limits(seconds=60))
     assert contents(folder) == undisturbed
+
+
+def test_a_machine_that_does_not_share_the_folder_stops_the_run_and_costs_no_row(recipe: Path) -> None:
+    task = load_task(recipe, device=torch.device("cpu"))
+    workshop = Workshop(task, recipe.parent / "run", torch.device("cpu"), 256)
+    with pytest.raises(StoppedEarly, match="does not see the run in .*; every machine needs the folder"):
+        attempt(workshop, Clean(0, 0), Limits())
 
 
 def test_limits_must_be_above_0() -> None:

@@ -153,7 +153,7 @@ def environment() -> dict[str, str]:
 def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Evaluate by the command line."""
     return subprocess.run(
-        command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=300
+        command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=900
     )
 
 
