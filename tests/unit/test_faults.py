@@ -324,7 +324,7 @@ def test_clocks_that_jump_change_nothing(
 def test_a_machine_that_does_not_share_the_folder_stops_the_run_and_costs_no_row(recipe: Path) -> None:
     task = load_task(recipe, device=torch.device("cpu"))
     workshop = Workshop(task, recipe.parent / "run", torch.device("cpu"), 256)
-    with pytest.raises(StoppedEarly, match="does not see the run in .*; every machine needs the folder"):
+    with pytest.raises(StoppedEarly, match=r"does not see the run in .*; every machine needs the folder"):
         attempt(workshop, Clean(0, 0), Limits())
 
 

@@ -3,6 +3,8 @@
 import importlib
 import itertools
 import json
+import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -10,12 +12,21 @@ import pytest
 import torch
 from torch import nn
 from troubled import evaluate, lay_out, run
+from typer.main import get_command
+from typer.testing import CliRunner
 
 import robustframe
+from robustframe.cli import app
 from robustframe.data import from_arrays
-from robustframe.evaluation import Limits, Moment, load_task
+from robustframe.errors import InputError
+from robustframe.evaluation import Moment, load_task
+from robustframe.evaluation import run as run_task
+from robustframe.evaluation.cluster import ray_engine
 from robustframe.evaluation.estimate import estimate
-from robustframe.evaluation.executors import InProcess
+from robustframe.evaluation.models import classify
+from robustframe.evaluation.schedule import Schedule
+from robustframe.evaluation.task import Task
+from robustframe.recipe import ModelSpec, load_battery, parse_threats
 
 FOLDER = Path(robustframe.__file__).parents[1] / "benchmarks"
 
@@ -38,8 +49,6 @@ def test_a_hundred_workers_wait_for_the_driver_less_than_a_twentieth_of_the_time
 
 
 def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustframe.evaluation.schedule import Schedule
-
     take = Schedule.take
 
     def slow(self: Schedule, outcome: object) -> None:
@@ -102,23 +111,62 @@ class Constant(nn.Module):
         return images.flatten(1)[:, :3] * 1e-3 + torch.tensor([9.0, 0.0, 0.0])
 
 
-@pytest.mark.parametrize("battery", ["quick", "swift", "minimal"])
-def test_a_dry_run_counts_the_passes_of_a_model_that_nothing_breaks(battery: str, tmp_path: Path) -> None:
-    from robustframe.evaluation.engine import run as run_task
-    from robustframe.evaluation.models import classify
-    from robustframe.evaluation.task import Task
-    from robustframe.recipe import ModelSpec, load_battery, parse_threats
-
+def stub(battery: str = "quick") -> Task:
+    """A task of that classifier, in hand."""
     data = from_arrays(torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.long))
-    task = Task(
+    return Task(
         name="x", recipe={"threats": ["linf:0.1"]}, data=data,
         classifiers=classify(Constant(), "m", ModelSpec(use="p")),
         threats=parse_threats(["linf:0.1"]), batteries=[load_battery(battery)], seed=0, chunk=4, diagnose=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("battery", ["quick", "minimal"])
+def test_a_dry_run_counts_the_passes_of_a_model_that_nothing_breaks(battery: str, tmp_path: Path) -> None:
+    task = stub(battery)
     device = torch.device("cpu")
     cost = estimate(task, tmp_path / "run", device, 256, 1)
-    record = run_task(task, tmp_path / "run", device=device, engine=InProcess, limits=Limits())
+    record = run_task(task, tmp_path / "run", device=device)
     (result,) = record.results or []
     assert result.robust_correct == 4
     assert cost.forwards == 4 + sum(entry.forwards for entry in result.attacks)
     assert cost.backwards == sum(entry.backwards for entry in result.attacks)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--engine", "spark"], "unknown engine 'spark'"),
+        (["--workers", "2"], "belong with --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "--workers 0 must be at least 1"),
+        (["--threads", "0"], "--threads 0 must be at least 1"),
+        (["--time-limit", "0"], "time limit 0.0 must be above 0"),
+        (["--memory-limit", "-2"], "memory limit -2.0 must be above 0"),
+    ],
+)
+def test_engines_and_limits_that_are_none_are_refused(words: list[str], sentence: str, tmp_path: Path) -> None:
+    recipe = lay_out(tmp_path / "here")
+    found = CliRunner().invoke(app, ["evaluate", str(recipe), "--out", str(tmp_path / "run"), *words])
+    assert isinstance(found.exception, InputError)
+    assert sentence in str(found.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_in_hand_are_not_sent_to_workers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="evaluated in this process; state them in a recipe to use Ray"):
+        run_task(stub(), tmp_path / "run", device=torch.device("cpu"), engine=ray_engine())
+
+
+def test_the_launchers_in_the_docs_are_what_they_look_like(tmp_path: Path) -> None:
+    page = (FOLDER.parent / "docs" / "scale.md").read_text()
+    slurm, kubernetes = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-n"], input=slurm, text=True, check=True)
+    job = pytest.importorskip("yaml").safe_load(kubernetes)
+    assert job["kind"] == "RayJob"
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["template"] == cluster["workerGroupSpecs"][0]["template"]
+    command = get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    ours = [line for line in (slurm + kubernetes).splitlines() if "robustframe evaluate" in line]
+    assert len(ours) == 2
+    assert {word for line in ours for word in line.split() if word.startswith("--")} <= known
