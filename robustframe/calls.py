@@ -89,8 +89,9 @@ def out_of_memory(error: BaseException) -> bool:
     """Say whether an error is that of memory that is not to be had, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The allocator of the host raises nothing of its own.
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    # The allocator of the host, and libraries below torch, raise nothing of their own.
+    said = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def pad(points: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct
 from robustframe.evaluation.entries import distrust, doubts
 from robustframe.evaluation.executors import Engine, Executor, InProcess
-from robustframe.evaluation.jobs import Bound, Check, Checked, Diagnosed, Done, Failed, Job, Workshop
+from robustframe.evaluation.jobs import Check, Checked, Diagnosed, Done, Failed, Job, Workshop
 from robustframe.evaluation.journal import Journal, altered
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.lock import locked
@@ -114,8 +114,10 @@ class _Work:
 
     def finish(self, record: Record) -> Record:
         """Carry out what is left, and write verdicts, manifest and record."""
-        radii = self._attack()
-        results = self._results(radii)
+        for outcome in carry_out(self.executor, self.schedule.next):
+            self._raise(outcome)
+            self.schedule.take(outcome)
+        results = self._results()
         verdicts = [self.schedule.verdicts(*row) for row in results]
         incomplete = self.schedule.incomplete()
         if self.task.diagnose:
@@ -142,28 +144,14 @@ class _Work:
         self.journal.close()
         return record
 
-    def _attack(self) -> dict[int, torch.Tensor | None]:
-        """Carry out every unit of the schedule; return the radii that are certified for each classifier."""
-        radii: dict[int, torch.Tensor | None] = {}
-        bounds: list[Job] = [Bound(at) for at in range(len(self.task.classifiers))]
-        for outcome in carry_out(self.executor, lambda: bounds.pop(0) if bounds else self.schedule.next()):
-            self._raise(outcome)
-            if not isinstance(outcome.job, Bound):
-                self.schedule.take(outcome)
-            elif isinstance(outcome, Failed):
-                self.schedule.give_up(outcome)
-            else:
-                radii[outcome.job.classifier] = outcome.content
-        return radii
-
-    def _results(self, radii: dict[int, torch.Tensor | None]) -> dict[tuple[int, int], Result]:
+    def _results(self) -> dict[tuple[int, int], Result]:
         """The counts of every finished row, by classifier and threat."""
         results = {}
         for classifier, threat in self.schedule.rows:
             result = self.schedule.result(classifier, threat)
             if result is not None:
                 pixels = self.task.data.images[0].numel()
-                certified = certified_correct(radii.get(classifier), self.task.threats[threat], pixels)
+                certified = certified_correct(self.schedule.radii.get(classifier), self.task.threats[threat], pixels)
                 results[classifier, threat] = result.model_copy(update={"certified_correct": certified})
         return results
 

@@ -96,7 +96,9 @@ def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
         except OutOfTime:
             return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
         except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
-            failed = Failed(job, _line(error), error, memory=out_of_memory(error))
+            memory = out_of_memory(error)
+            reason = f"a unit ran out of memory: {_line(error)}" if memory else _line(error)
+            failed = Failed(job, reason, error, memory=memory)
         # Outside of the handler, where no traceback holds on to tensors any more.
         if not failed.memory or not workshop.halve():
             return failed
@@ -107,8 +109,9 @@ def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
 
 def _line(error: BaseException) -> str:
     """Say what an error is and where it came up, in one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, InputError) or not frames:
+    text, kind = next(iter(str(error).strip().splitlines()), ""), type(error).__name__
+    if isinstance(error, InputError):
         return text
-    return f"{type(error).__name__}: {text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    said = f"{kind}: {text}" if text else kind
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustframe.evaluation.entries import attack_entry
-from robustframe.evaluation.jobs import Attacked, Clean, Done, Failed, Job, Workshop
+from robustframe.evaluation.jobs import Attacked, Bound, Clean, Done, Failed, Job, Workshop
 from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, correct
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
@@ -87,7 +87,10 @@ class Schedule:
         self.units = stages * self.chunks + self.task.diagnose * len(self.rows)
         self.done, self.passes = 0, 0
         self._heap: list[tuple[tuple[int, ...], Job]] = []
+        self.radii: dict[int, Tensor | None] = {}
+        """By classifier, the radii that are certified for its examples."""
         for classifier in range(len(self.task.classifiers)):
+            self._push(Bound(classifier))
             for chunk in range(self.chunks):
                 self._push(Clean(classifier, chunk))
 
@@ -106,13 +109,15 @@ class Schedule:
     def take(self, outcome: Done | Failed) -> None:
         """Enter what has become of a unit, and let those become due that waited for it."""
         if isinstance(outcome, Failed):
-            self.give_up(outcome)
+            self._give_up(outcome)
+        elif isinstance(outcome.job, Bound):
+            self.radii[outcome.job.classifier] = outcome.content
         else:
             self.journal.add(outcome.files)
             if not self._given_up(outcome.job):
                 self._take(outcome.job, outcome.content)
 
-    def give_up(self, failed: Failed) -> None:
+    def _give_up(self, failed: Failed) -> None:
         """Mark the row of a unit that failed, or all rows of its classifier, as not to be finished."""
         job = failed.job
         for threat in range(len(self.task.threats)):
@@ -174,9 +179,12 @@ class Schedule:
     def _asked(self, threat: int) -> list[int]:
         return [at for at, stage in enumerate(self.stages) if stage.runs_for(self.task.threats[threat])]
 
-    def _push(self, job: Clean | Attacked) -> None:
-        place = (0, 0) if isinstance(job, Clean) else (1 + job.threat, job.stage)
-        heapq.heappush(self._heap, ((job.classifier, *place, job.chunk), job))
+    def _push(self, job: Bound | Clean | Attacked) -> None:
+        if isinstance(job, Attacked):
+            place = (1 + job.threat, job.stage, job.chunk)
+        else:
+            place = (0, 0, job.chunk) if isinstance(job, Clean) else (0, 1, 0)
+        heapq.heappush(self._heap, ((job.classifier, *place), job))
 
     def _given_up(self, job: Job) -> bool:
         if isinstance(job, Attacked):

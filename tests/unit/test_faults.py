@@ -145,7 +145,7 @@ def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Pat
     assert done.returncode == 1, done.stderr
     record = read_record(recipe.parent / "run")
     assert {row.classifier for row in record.incomplete} == {"troubled"}
-    assert "allocate memory" in record.incomplete[0].reason
+    assert "ran out of memory: MemoryError (models.py, line" in record.incomplete[0].reason
     trouble(recipe, None)
     _, folder = evaluate(recipe)
     assert contents(folder) == undisturbed
