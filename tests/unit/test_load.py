@@ -42,9 +42,9 @@ def scale() -> ModuleType:
 def test_a_hundred_workers_wait_for_the_driver_less_than_a_twentieth_of_the_time(
     scale: ModuleType, tmp_path: Path
 ) -> None:
-    share, simulation = scale.overhead(scale.stub_task(3, 10_000), tmp_path)
+    share, simulation = scale.overhead(scale.stub_task(1, 10_000), tmp_path)
     # A unit for each attack, threat and chunk, the clean passes, a check and a certificate.
-    assert simulation.units == 3 * (3 * 3 * 40 + 40 + 2)
+    assert simulation.units == 3 * 3 * 40 + 40 + 2
     assert 0 <= share < 0.05
 
 
@@ -52,7 +52,7 @@ def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, mo
     take = Schedule.take
 
     def slow(self: Schedule, outcome: object) -> None:
-        sum(range(1_000_000))
+        sum(range(300_000))
         take(self, outcome)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Schedule, "take", slow)
@@ -101,7 +101,8 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(tmp_path: Path) ->
     assert cost["units"] == moments[0].units
     assert cost["finished"] == 0
     again = estimate(load_task(recipe, device=torch.device("cpu")), folder, torch.device("cpu"), 256, 1)
-    assert again.seconds == 0 or again.finished == again.units
+    assert again.finished == again.units
+    assert again.seconds == 0
 
 
 class Constant(nn.Module):
@@ -129,8 +130,9 @@ def test_a_dry_run_counts_the_passes_of_a_model_that_nothing_breaks(battery: str
     record = run_task(task, tmp_path / "run", device=device)
     (result,) = record.results or []
     assert result.robust_correct == 4
-    assert cost.forwards == 4 + sum(entry.forwards for entry in result.attacks)
-    assert cost.backwards == sum(entry.backwards for entry in result.attacks)
+    # Square's proposals depend on the image, and so do its passes by a little.
+    assert cost.forwards == pytest.approx(4 + sum(entry.forwards for entry in result.attacks), rel=0.2)
+    assert cost.backwards == pytest.approx(sum(entry.backwards for entry in result.attacks), rel=0.05)
 
 
 @pytest.mark.parametrize(
