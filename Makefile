@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast test-slow check bench museum zoo clean
+.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check bench museum zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test-fast: $(READY) ## the test suite without the slow tests
 
 test-slow: $(READY) ## only the slow tests, those of Ray among them
 	$(PYTEST) -m slow
+
+TIMES ?= 10
+fuzz: $(READY) ## TIMES=10 times as many hostile files as `make test` tries, drawn anew
+	FUZZ=$(TIMES) $(PYTEST) tests/fuzz
 
 check: $(READY) ## ruff, mypy and the test of the layers
 	$(BIN)/ruff check robustframe tests benchmarks

@@ -24,6 +24,16 @@ class Interrupted(BaseException):
     """The user or the machine asked for a stop; like `KeyboardInterrupt`, no handler of ordinary errors catches it."""
 
 
+def shown(value: object) -> str:
+    """Spell out a value for a sentence: at most some sixty characters, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A whole number with more digits than Python writes.
+        return "a value too long to write"
+    return text if len(text) < 60 else text[:57] + "..."
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:
     """Build the error for a name that is not known, with the nearest known one.
 

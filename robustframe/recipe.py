@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, shown, unknown
+from robustframe.files import CARD_BYTES, read_plain
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
 
 Twin = Literal["feedforward", "recurrent"]
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class Strict(BaseModel):
@@ -35,11 +36,11 @@ class DataSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """One model: a zoo pair, a pair by its card, or a function of the user's that builds a classifier."""
+    """One model: a pair of the zoo, of a card or of the hub, or a function of the user's that builds a classifier."""
 
     use: str
-    """``zoo:NAME``, ``card:PATH.json`` or ``file:PATH.py:FUNCTION``."""
-    name: str | None = None
+    """``zoo:NAME``, ``card:PATH.json``, ``hf:OWNER/REPO[@REVISION][:NAME]`` or ``file:PATH.py:FUNCTION``."""
+    name: str | None = Field(default=None, max_length=100)
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
     """Which classifiers of a pair to evaluate; of no meaning for anything else."""
@@ -51,8 +52,8 @@ class Recipe(Strict):
     format: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=_NAME)
     about: str = ""
-    seed: int = Field(ge=0)
-    chunk: int = Field(default=250, ge=1)
+    seed: int = Field(ge=0, lt=2**63)
+    chunk: int = Field(default=250, ge=1, lt=2**22)
     """Examples that share their random numbers and are attacked together; part of what is asked."""
     threats: list[str] = Field(min_length=1)
     battery: list[str] = Field(min_length=1)
@@ -93,7 +94,7 @@ class Battery(Strict):
 
     format: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=_NAME)
-    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)
     about: str = ""
     votes: int = Field(default=1, ge=1)
     """Fresh evaluations of every image whose majority decides; above 1 for models that draw random numbers."""
@@ -117,10 +118,11 @@ def read_toml(path: Path, model: type[Model]) -> Model:
         InputError: of one line a mistake, with file, key, what was found and the nearest known key.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_plain(path, limit=CARD_BYTES).decode())
+    except InputError:
+        raise
+    # Numbers too long to read, and brackets too deep to follow.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     try:
         return model.model_validate(content)
@@ -177,18 +179,22 @@ def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
     Raises:
         InputError: for an unknown battery, with the nearest name, or one that does not read.
     """
-    if given.endswith(".toml"):
-        battery = read_toml((folder or Path()) / given, Battery)
-    else:
-        known = list(batteries())
-        named = {battery.cited: battery for battery in known}
-        for battery in sorted(known, key=lambda each: _version(each.version)):
-            named[battery.name] = battery
-        if given not in named:
-            raise unknown("battery", given, {battery.cited for battery in known}, where=where)
-        battery = named[given]
+    battery = read_battery(given, folder=folder, where=where)
     make_attacks(battery, folder=folder)
     return battery
+
+
+def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
+    """Read a battery as `load_battery` does, without building its attacks: nothing that it names is run."""
+    if given.endswith(".toml"):
+        return read_toml((folder or Path()) / given, Battery)
+    known = list(batteries())
+    named = {battery.cited: battery for battery in known}
+    for battery in sorted(known, key=lambda each: _version(each.version)):
+        named[battery.name] = battery
+    if given not in named:
+        raise unknown("battery", given, {battery.cited for battery in known}, where=where)
+    return named[given]
 
 
 def make_attacks(battery: Battery, *, folder: Path | None = None) -> list[Attack]:
@@ -225,7 +231,7 @@ def user_files(batteries: Sequence[Battery], folder: Path) -> dict[str, str]:
     for battery in batteries:
         for spec in battery.attack:
             collect({"use": spec.use, **spec.settings})
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(named)}
+    return {name: hashlib.sha256(read_plain(folder / name, limit=CARD_BYTES)).hexdigest() for name in sorted(named)}
 
 
 def digest(content: object) -> str:
@@ -245,8 +251,7 @@ def _sentence(path: Path, problem: Any, model: type[BaseModel]) -> str:
         return str(unknown("key", place[-1], _known_keys(model, problem["loc"][:-1]), where=f"{path}: {key}"))
     if problem["type"] == "missing":
         return f"{path}: {key} is missing"
-    found = repr(problem["input"])
-    return f"{path}: {key} = {found if len(found) < 60 else found[:57] + '...'}: {problem['msg']}"
+    return f"{path}: {key} = {shown(problem['input'])}: {problem['msg']}"
 
 
 def _known_keys(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:

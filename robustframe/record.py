@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly
+from robustframe.files import RECORD_BYTES, check_sealed, read_plain
 
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
 PART = ".part"
 """How the name of a file ends while it is written."""
+EXAMPLES = 10**7
+"""Most examples of a run."""
 
 
 class Section(BaseModel):
@@ -197,12 +201,57 @@ def read_record(given: str | Path) -> Record:
     """Read the record of a run.
 
     Raises:
-        InputError: when there is none, or it is of another schema.
+        InputError: when there is none, it is of another schema, or its folder holds links.
     """
-    path = find_run(given) / RECORD
+    folder = find_run(given)
+    check_sealed(folder)
+    path = folder / RECORD
+    content = read_plain(path, limit=RECORD_BYTES)
     try:
-        return Record.model_validate_json(path.read_bytes())
+        record = Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path} is not a record of this version: {key}: {first['msg']}") from None
+        by = re.search(rb'"robustframe": "([0-9A-Za-z.+-]{1,40})"', content)
+        made = f" (robustframe {by[1].decode()} wrote it)" if by else ""
+        raise InputError(f"{path} is not a record of this version: {key}: {first['msg']}{made}") from None
+    try:
+        record.to_json().encode()
+    except ValueError as error:
+        raise InputError(f"{path} holds what no record does: {error}") from error
+    return record
+
+
+def check_usable(record: Record, folder: Path) -> None:
+    """Refuse a record that no table or curve can be made of, whoever wrote it.
+
+    Args:
+        record: as it was read.
+        folder: the run's folder, for the sentence.
+
+    Raises:
+        InputError: when it is not complete, or its counts contradict themselves.
+    """
+    if record.status != "complete" or record.results is None:
+        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
+    names = [entry.name for entry in record.classifiers]
+    rows = [(result.classifier, result.threat) for result in record.results]
+    problem = ""
+    if len(set(names)) < len(names) or len(set(rows)) < len(rows):
+        problem = "a classifier or a result stands there twice"
+    for result in record.results:
+        if result.classifier not in names:
+            problem = f"it has a result for {result.classifier!r}, which is none of its classifiers"
+        elif not 0 <= result.robust_correct <= result.clean_correct <= result.examples == record.data.count:
+            problem = f"{result.classifier}, {result.threat}: its counts are impossible"
+        elif not 0 <= (result.certified_correct or 0) <= result.examples:
+            problem = f"{result.classifier}, {result.threat}: its certified count is impossible"
+    for row in record.incomplete:
+        if row.classifier not in names:
+            problem = f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
+    if not 1 <= record.data.count <= EXAMPLES:
+        problem = f"it is of {record.data.count} examples"
+    if not all({"name", "version"} <= set(battery) for battery in record.batteries):
+        problem = "a battery of it has no name and version"
+    if problem:
+        raise InputError(f"{folder / RECORD} cannot be right: {problem}; `robustframe verify {folder}` says more")

@@ -1,6 +1,7 @@
 """What an attacker may change and by how much: a ball of one norm, cut by the box of valid images."""
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -30,9 +31,12 @@ def parse_eps(text: str | float) -> float:
     >>> parse_eps("8/255") == 8 / 255
     True
     """
+    # An exponent such as 1e999999999 would be written out before it is rounded.
+    if isinstance(text, str) and re.fullmatch(r"[^eE]{1,30}([eE][+-]?[0-9]{1,3})?", text) is None:
+        raise InputError(f"eps {text[:40]!r} is not a number; write 0.1 or '8/255'")
     try:
         value = float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise InputError(f"eps {text!r} is not a number; write 0.1 or '8/255'") from error
     if not math.isfinite(value) or value <= 0:
         raise InputError(f"eps {text!r} must be finite and above 0, in input units on [0, 1]")

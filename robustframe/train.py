@@ -17,7 +17,7 @@ from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, train_p
 from robustframe.recipe import Strict, read_toml
 from robustframe.solvers import check_step_sizes
 from robustframe.threat import ThreatModel
-from robustframe.zoo import ZOO, Accuracy, Card, TrainingData, save
+from robustframe.zoo import ZOO, Accuracy, Card, TrainingData, load_named, save
 
 
 class PairSpec(Strict):
@@ -189,12 +189,13 @@ def _card(recipe: TrainingRecipe, pair: Pair, data: Dataset, test: Dataset, devi
     )
 
 
-def check_pair(name: str, *, count: int = 1000) -> str:
-    """Load a shipped pair and measure its clean accuracies anew.
+def check_pair(name: str, *, count: int = 1000, download: bool = False) -> str:
+    """Load a pair and measure its clean accuracies anew.
 
     Args:
-        name: name of the pair.
+        name: name of a shipped pair, or what `robustframe.zoo.load_named` takes.
         count: test images to classify, from the beginning of the split its card names.
+        download: whether a pair of the hub may be fetched.
 
     Returns:
         A line with the accuracies of both twins.
@@ -203,14 +204,15 @@ def check_pair(name: str, *, count: int = 1000) -> str:
         InputError: when its files are damaged, its step sizes do not converge, or an accuracy differs from the card's
             by more than the number of images can explain (4 standard errors).
     """
-    from robustframe.zoo import load as load_pair
-
-    pair, card = load_pair(name)
+    pair, card = load_named(name if ":" in name else f"zoo:{name}", download=download)
     check_step_sizes(pair.frame)
     stated = card.clean_accuracy
-    data = load(stated.use, stated.split).first(count)
+    data = load(stated.use, stated.split)
+    data = data.first(min(count, len(data)))
     found = []
     for sweeps in (1, card.sweeps):
+        if str(sweeps) not in stated.by_sweeps:
+            raise InputError(f"its card says nothing of the clean accuracy at {sweeps} sweeps")
         expected = stated.by_sweeps[str(sweeps)]
         value = clean_accuracy(pair, data, sweeps)
         allowed = 4 * (expected * (1 - expected) / len(data)) ** 0.5 + 1 / len(data)

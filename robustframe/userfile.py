@@ -1,6 +1,7 @@
 """Code of the user's, named ``file:PATH.py:NAME`` in a recipe or battery and loaded by path."""
 
 import importlib.util
+import os.path
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,8 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
     if not colon or not text or not name:
         raise InputError(f"{kind} 'file:{place}' must read 'file:PATH.py:NAME'")
     path = folder / text
-    if not path.is_file():
+    # Unlike Path.is_file, it takes any text for a path.
+    if not os.path.isfile(path):
         raise InputError(f"{kind} file {path} does not exist")
     # A module name that cannot meet another module's.
     spec = importlib.util.spec_from_file_location(f"{USER_MODULE}{derive_seed(path.resolve())}", path)

@@ -25,7 +25,7 @@ from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, shown, unknown
 from robustframe.userfile import load_user_file, load_user_function
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -46,6 +46,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "hopskipjump": HopSkipJump,
 }
 """Our own attacks, by the name a battery gives them."""
+_LARGEST = 2**63
+"""No setting is a number as large as this."""
 
 
 def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", folder: Path | None = None) -> Attack:
@@ -113,7 +115,7 @@ def _configure(cls: type[Attack], settings: Mapping[str, object], folder: Path) 
             raise unknown(f"setting of {cls.__name__}", name, known)
         value = _with_functions(value, known[name], folder)
         if not _fits(value, known[name]):
-            raise InputError(f"{cls.__name__}: {name} = {value!r} must be {_words(known[name])}")
+            raise InputError(f"{cls.__name__}: {name} = {shown(value)} must be {_words(known[name])}")
         values[name] = float(value) if known[name] is float and isinstance(value, int) else value
     missing = [
         field.name
@@ -143,9 +145,9 @@ def _fits(value: object, hint: object) -> bool:
     if hint is bool or isinstance(value, bool):
         return isinstance(value, bool) and hint not in (int, float, str)
     if hint is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) < _LARGEST and math.isfinite(value)
     if isinstance(hint, type) and hint in (int, str):
-        return isinstance(value, hint)
+        return isinstance(value, hint) and (isinstance(value, str) or abs(value) < _LARGEST)
     return True
 
 
@@ -180,8 +182,9 @@ def _words(hint: object) -> str:
 
 def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str]:
     for name, value in settings.items():
-        if not isinstance(value, bool | int | float | str):
-            raise InputError(f"{name} = {value!r} must be a number, text, true or false")
+        large = isinstance(value, int | float) and not abs(value) < _LARGEST
+        if large or not isinstance(value, bool | int | float | str):
+            raise InputError(f"{name} = {shown(value)} must be a number, text, true or false")
     return {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
 
 

@@ -17,6 +17,7 @@ import typer
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
+from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Interrupted, StoppedEarly
 
 app = typer.Typer(
@@ -26,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-zoo_app = typer.Typer(help="The shipped pairs.", no_args_is_help=True, rich_markup_mode=None)
 list_app = typer.Typer(help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(list_app, name="list")
@@ -75,17 +75,17 @@ def table(
 @app.command()
 def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
-    import polars as pl
-
     from robustframe.curve import security_curves
-    from robustframe.record import VERDICTS, find_run, read_record
+    from robustframe.evaluation.tables import read_verdicts
+    from robustframe.record import VERDICTS, check_usable, find_run, read_record
     from robustframe.report.curves import curves_json, curves_text
 
     folder = find_run(run)
     record = read_record(run)
     if not (folder / VERDICTS).is_file():
         raise InputError(f"{folder} has no verdicts yet; run the same evaluate command again to continue it")
-    curves = security_curves(record, pl.read_parquet(folder / VERDICTS))
+    check_usable(record, folder)
+    curves = security_curves(record, read_verdicts(folder / VERDICTS))
     typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)
@@ -129,7 +129,7 @@ def train(
 
 @app.command()
 def frame(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, card:PATH.json, or an architecture such as resnet20.")],
+    model: Annotated[str, typer.Argument(help="zoo:NAME, card:PATH.json, hf:OWNER/REPO, or such as resnet20.")],
     minimum: Annotated[
         bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
     ] = False,
@@ -153,48 +153,6 @@ def frame(
 
 
 app.command()(doctor)
-
-
-@zoo_app.command("list")
-def zoo_list(as_json: AsJson = False) -> None:
-    """List the shipped pairs."""
-    from robustframe.zoo import ZOO, names, read_card
-
-    cards = [read_card(ZOO / f"{name}.json") for name in names()]
-    if as_json:
-        typer.echo(json.dumps([card.model_dump(by_alias=True) for card in cards], indent=2))
-        return
-    for card in cards:
-        first, last = (card.clean_accuracy.by_sweeps[str(sweeps)] for sweeps in (1, card.sweeps))
-        typer.echo(
-            f"{card.name:24} clean {100 * first:.1f} % at 1 sweep, {100 * last:.1f} % at {card.sweeps}; "
-            f"coherence {card.mutual_coherence:.3f}; {card.about}"
-        )
-
-
-@zoo_app.command("show")
-def zoo_show(name: Annotated[str, typer.Argument(help="Name of a pair.")]) -> None:
-    """Print the card of a pair as JSON, after checking its weights."""
-    from robustframe.zoo import load
-
-    typer.echo(json.dumps(load(name)[1].model_dump(by_alias=True), indent=2, ensure_ascii=False))
-
-
-@zoo_app.command("check")
-def zoo_check() -> None:
-    """Check hash, tensors and card of every pair, and its clean accuracies on 1,000 test images."""
-    from robustframe.train import check_pair
-    from robustframe.zoo import names
-
-    failed = False
-    for name in names():
-        try:
-            typer.echo(f"{name:24} {check_pair(name)}")
-        except InputError as error:
-            failed = True
-            typer.echo(f"{name:24} FAILED: {error}")
-    if failed:
-        raise typer.Exit(1)
 
 
 @list_app.command("attacks")

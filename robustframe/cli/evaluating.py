@@ -25,7 +25,7 @@ def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, file:PATH.py:FUNCTION."),
+        typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, hf:OWNER/REPO, file:PATH.py:FUNCTION."),
     ] = None,
     data: Annotated[str, typer.Option(help="With --model: the data set.")] = "fashion-mnist",
     split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",

@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from robustframe.pairs import Progress
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
-Download = Annotated[bool, typer.Option("--download", help="Allow data to be downloaded.")]
+Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def plain(text: str) -> str:
+    """Spell out control characters: names in files of others must not steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def say(text: str) -> None:
     """Say something on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 class Bar:

@@ -11,6 +11,10 @@ from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 RecipeFolder = Annotated[
     Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
 ]
+Code = Annotated[
+    list[Path] | None,
+    typer.Option("--code", help="A Python file that a run names and that may be run; again for another."),
+]
 BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
 
 
@@ -18,6 +22,7 @@ def verify(
     run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
     strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
     folder: RecipeFolder = None,
+    code: Code = None,
     device: Device = "auto",
     batch_size: BatchSize = 256,
     data_root: DataRoot = None,
@@ -33,6 +38,7 @@ def verify(
             device=device,
             batch_size=batch_size,
             folder=folder,
+            code=code or (),
             data_root=data_root,
             download=download,
             report=bar.verified,
@@ -50,6 +56,7 @@ def compare(
     format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
     transfer: Annotated[bool, typer.Option(help="Show each run's stored images to the other's classifiers.")] = True,
     folder: RecipeFolder = None,
+    code: Code = None,
     device: Device = "auto",
     batch_size: BatchSize = 256,
     data_root: DataRoot = None,
@@ -70,6 +77,7 @@ def compare(
         device=device,
         batch_size=batch_size,
         folder=folder,
+        code=code or (),
         data_root=data_root,
     )
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else render_comparison(found, format).rstrip("\n"))

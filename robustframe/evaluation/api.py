@@ -53,7 +53,7 @@ def load_task(
         path: the recipe's TOML file; paths in it are relative to its folder.
         device: where the models go.
         root: where data that does not ship lies.
-        download: allow data to be downloaded.
+        download: allow data and models of the hub to be downloaded.
         keep: hold every model in memory; see `load_models`.
 
     Raises:
@@ -78,7 +78,7 @@ def make_task(
     """
     folder = path.parent
     if classifiers is None:
-        classifiers = load_models(recipe.model, folder=folder, device=device, keep=keep)
+        classifiers = load_models(recipe.model, folder=folder, device=device, download=download, keep=keep)
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
@@ -127,7 +127,7 @@ def evaluate_recipe(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         batch_size: rows of one model call at most; it changes no verdict.
         root: where data that does not ship lies.
-        download: allow data to be downloaded.
+        download: allow data and models of the hub to be downloaded.
         report: called after every unit of work.
         engine: who carries the units of work out; it changes no byte.
         limits: what one unit may take.

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from robustframe.evaluation.schedule import Moment, Schedule
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.units import parquet
 from robustframe.evaluation.verdicts import no_verdicts
+from robustframe.files import check_sealed
 from robustframe.record import (
     EVIDENCE,
     RECORD,
@@ -269,8 +271,25 @@ def _open(folder: Path, record: Record, task: Task) -> Record:
         found = _same(folder, task)
         if found.environment != record.environment:
             log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
+    else:
+        check_sealed(folder)
     write_aside(folder / RECORD, record.to_json().encode())
     return record
+
+
+def other_parts(found: Record, task: Task) -> str:
+    """Say in what a run in a folder differs from the one that is asked for, so that it cannot be continued."""
+    then, now = found.environment.robustframe, version("robustframe")
+    if then != now:
+        # Nobody knows whether two versions draw the same numbers; two halves of a run must.
+        return f"robustframe {then} began it, this is {now}, whose results may be others"
+    parts = {
+        "recipe": found.recipe != task.recipe,
+        "batteries": found.batteries != [battery.model_dump(by_alias=True) for battery in task.batteries],
+        "examples": found.data.sha256 != task.data.sha256,
+        "models": found.classifiers != [each.entry for each in task.classifiers],
+    }
+    return f"other {' and '.join(name for name, other in parts.items() if other) or 'code of the user'}"
 
 
 def _same(folder: Path, task: Task) -> Record:
@@ -283,7 +302,7 @@ def _same(folder: Path, task: Task) -> Record:
     if found.hash != task.hash:
         raise InputError(
             f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
-            f"{task.name}-{task.hash[:8]}); choose another folder or delete it"
+            f"{task.name}-{task.hash[:8]}): {other_parts(found, task)}; choose another folder or delete it"
         )
     return found
 

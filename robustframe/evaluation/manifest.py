@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from robustframe.errors import InputError
+from robustframe.files import RECORD_BYTES, is_plain_name, read_plain
 from robustframe.record import EVIDENCE, VERDICTS
 
 DIAGNOSIS = "diagnosis.json"
@@ -40,14 +41,18 @@ def read_manifest(folder: Path) -> dict[str, str]:
     """
     path = folder / EVIDENCE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_plain(path, limit=RECORD_BYTES).decode().splitlines()
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read; evaluate again, or copy the run again") from error
     found = {}
     for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)
         if match is None:
             raise InputError(f"{path}, line {number} is no SHA-256 with a file name; copy the run again")
+        if len(match[2]) > 1000 or not all(map(is_plain_name, match[2].split("/"))):
+            raise InputError(
+                f"{path}, line {number} names {match[2]!r}, which is no file of the run; copy the run again"
+            )
         found[match[2]] = match[1]
     return found
 

@@ -15,7 +15,7 @@ from robustframe.pairs import Pair, Twin
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
 from robustframe.userfile import USER_MODULE, load_user_file
-from robustframe.zoo import load, load_card
+from robustframe.zoo import load_named
 
 
 class Source:
@@ -25,10 +25,11 @@ class Source:
         spec: the model as the recipe names it.
         folder: what relative paths are relative to.
         device: where the model goes.
+        download: whether a model of the hub may be fetched.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path, device: torch.device) -> None:
-        self.spec, self.folder, self.device = spec, folder, device
+    def __init__(self, spec: ModelSpec, folder: Path, device: torch.device, *, download: bool = False) -> None:
+        self.spec, self.folder, self.device, self.download = spec, folder, device, download
         self._loaded: list[Classifier] | None = None
 
     def classifiers(self) -> "list[Classifier]":
@@ -38,7 +39,7 @@ class Source:
             InputError: for an unknown name, a damaged file, or code that does not build a module.
         """
         if self._loaded is None:
-            self._loaded = _load(self.spec, self.folder, self.device)
+            self._loaded = _load(self.spec, self.folder, self.device, self.download)
         return self._loaded
 
     def release(self) -> None:
@@ -82,7 +83,12 @@ class Classifier:
 
 
 def load_models(
-    specs: Sequence[ModelSpec], *, folder: Path, device: torch.device, keep: bool = True
+    specs: Sequence[ModelSpec],
+    *,
+    folder: Path,
+    device: torch.device,
+    download: bool = False,
+    keep: bool = True,
 ) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
@@ -90,6 +96,7 @@ def load_models(
         specs: the models as the recipe names them.
         folder: what relative paths are relative to.
         device: where the models go.
+        download: whether a model of the hub may be fetched.
         keep: hold every model in memory; otherwise each is let go, and loaded again when it is needed.
 
     Returns:
@@ -100,7 +107,7 @@ def load_models(
     """
     classifiers: list[Classifier] = []
     for spec in specs:
-        source = Source(spec, folder, device)
+        source = Source(spec, folder, device, download=download)
         found = source.classifiers()
         classifiers += [Classifier(each.entry, None, source, place) for place, each in enumerate(found)]
         if not keep:
@@ -112,20 +119,15 @@ def load_models(
     return classifiers
 
 
-def _load(spec: ModelSpec, folder: Path, device: torch.device) -> list[Classifier]:
+def _load(spec: ModelSpec, folder: Path, device: torch.device, download: bool) -> list[Classifier]:
     kind, colon, place = spec.use.partition(":")
     if colon and kind == "file":
         module, code = _build(place, folder)
         module = module.to(device)
         return classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
-    if colon and kind in ("zoo", "card"):
-        pair, card = load(place) if kind == "zoo" else load_card(folder / place)
-        name = spec.name or card.name
-        return classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
-    raise InputError(
-        f"model {spec.use!r} must read zoo:NAME, card:PATH.json or file:PATH.py:FUNCTION; "
-        "`robustframe zoo list` shows the zoo"
-    )
+    pair, card = load_named(spec.use, folder=folder, download=download)
+    name = spec.name or card.name
+    return classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
 
 
 def classify(

@@ -12,7 +12,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.errors import IntegrityError
 from robustframe.evaluation.journal import Journal
+from robustframe.evaluation.tables import read_table
 from robustframe.record import write_aside
 
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
@@ -37,7 +39,8 @@ def slug(text: str) -> str:
     >>> slug("a/b: c")
     'a_b__c'
     """
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "_"
+    # File systems take 255 characters; what names an attack or a threat has fewer.
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:240] or "_"
 
 
 def classifier_folder(position: int, name: str) -> Path:
@@ -70,14 +73,11 @@ class Unit:
 
     def load(self, schema: Mapping[str, object], journal: Journal) -> pl.DataFrame | None:
         """Return the rows of a finished unit; ``None`` when it is not finished, or its files are not what they were."""
-        content = journal.read(self.table)
-        if content is None:
+        if journal.read(self.table) is None:
             return None
         try:
-            rows = pl.read_parquet(io.BytesIO(content))
-        except pl.exceptions.PolarsError:
-            return None
-        if dict(rows.schema) != dict(schema):
+            rows = read_table(self.table, schema)
+        except IntegrityError:
             return None
         if "success" in rows.columns and bool(rows["success"].any()) and journal.read(self.images) is None:
             return None

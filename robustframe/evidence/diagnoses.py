@@ -1,15 +1,18 @@
 """Do the diagnoses in the record follow from their checks, and are they those that the run's files hold."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
+from robustframe.errors import InputError
 from robustframe.evaluation.entries import distrust
 from robustframe.evaluation.manifest import DIAGNOSIS
 from robustframe.evaluation.units import slug
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
+from robustframe.files import RECORD_BYTES, read_plain
 from robustframe.record import RECORD, Result
 
 
@@ -56,14 +59,14 @@ def _row(run: Run, result: Result) -> Iterator[Finding]:
     path = run.folder / place
     if path.is_file() != (stated is not None):
         yield Finding(place, None, "it is missing" if stated is not None else "the record has no such diagnosis")
-    elif stated is not None and _read(path.read_bytes()) != stated:
+    elif stated is not None and _read(path) != stated:
         yield Finding(place, None, "the diagnosis in the record is another one")
 
 
-def _read(content: bytes) -> Diagnosis | None:
+def _read(path: Path) -> Diagnosis | None:
     try:
-        return Diagnosis.model_validate_json(content)
-    except ValidationError:
+        return Diagnosis.model_validate_json(read_plain(path, limit=RECORD_BYTES))
+    except (ValidationError, InputError):
         return None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from robustframe.attacks import Attack
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
@@ -10,7 +11,7 @@ from robustframe.evaluation.task import run_hash
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
 from robustframe.evidence.sources import Sources
-from robustframe.recipe import Battery, load_battery, user_files
+from robustframe.recipe import Battery, read_battery, user_files
 from robustframe.record import RECORD, Section
 
 
@@ -75,7 +76,7 @@ def _batteries(run: Run, unknown: list[str]) -> Iterator[Finding]:
             yield Finding(RECORD, None, f"its recipe asks for {given}, it holds {held.cited}")
             continue
         try:
-            here = load_battery(held.cited if given == held.name else given, folder=run.recipe_folder)
+            here = read_battery(held.cited if given == held.name else given, folder=run.recipe_folder)
         except InputError:
             unknown.append(str(given))
             continue
@@ -103,8 +104,14 @@ def _settings(run: Run) -> Iterator[Finding]:
             stated = (entry.battery, entry.position, entry.use, entry.name)
             if stated != (stage.battery.cited, stage.position, stage.spec.use, stage.spec.name):
                 yield Finding(RECORD, None, f"{where}: it lists {entry.use} where {stage.label} stands")
-            elif entry.settings != settings_of(stage.attack):
+            elif entry.settings != _known_then(stage.attack, entry.settings):
                 yield Finding(RECORD, None, f"{where}: the settings of {stage.label} are not those of its battery")
+
+
+def _known_then(attack: Attack, stated: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an attack, without those that are younger than the record and have their default value."""
+    set_here = settings_of(attack, defaults=False)
+    return {name: value for name, value in settings_of(attack).items() if name in stated or name in set_here}
 
 
 def check_data(run: Run, sources: Sources) -> Check:

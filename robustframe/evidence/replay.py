@@ -1,5 +1,6 @@
 """The exact model, shown every clean and every stored adversarial image again."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches, predict
+from robustframe.errors import InputError
 from robustframe.evaluation.environment import environment
 from robustframe.evaluation.models import Classifier
 from robustframe.evaluation.units import Unit
@@ -17,6 +19,7 @@ from robustframe.evidence.findings import Finding
 from robustframe.evidence.run import Run
 from robustframe.evidence.sources import Sources
 from robustframe.evidence.units import Attacked
+from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.threat import ThreatModel
 
 _SAME, _ELSEWHERE = 1e-5, 1e-3
@@ -131,12 +134,14 @@ class Replayer:
 def read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
     """Read the images of a unit, or say in a sentence why not."""
     try:
-        tensors = load_tensors(unit.images.read_bytes())
-    except (SafetensorError, OSError):
+        tensors = load_tensors(read_plain(unit.images, limit=WEIGHTS_BYTES))
+    except (SafetensorError, InputError, ValueError, KeyError):
         return "it cannot be read: truncated, or no safetensors file"
     if set(tensors) != {"adversarial", "index"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"
     images, index = tensors["adversarial"], tensors["index"]
+    if index.dtype != torch.int64:
+        return f"its index is {index.dtype}, not torch.int64"
     if images.dtype != torch.float32 or tuple(images.shape[1:]) != shape or index.shape != images.shape[:1]:
         return (
             f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {shape}"
@@ -146,7 +151,7 @@ def read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
 
 def _misplaced(where: str, found: Tensor, expected: Tensor) -> Iterator[Finding]:
     stored, wanted = found.tolist(), expected.tolist()
-    twice = sorted({index for index in stored if stored.count(index) > 1})
+    twice = sorted(index for index, times in Counter(stored).items() if times > 1)
     yield from (Finding(where, index, "its image is stored more than once") for index in twice)
     yield from (Finding(where, i, "an image of no claimed success") for i in sorted(set(stored) - set(wanted)))
     yield from (

@@ -1,6 +1,7 @@
 """A run as it lies in its folder: the record, what it asks, and where each unit must be."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from pydantic import ValidationError
 from robustframe.errors import InputError
 from robustframe.evaluation.stages import Stage, make_stages
 from robustframe.evaluation.units import Unit, chunks, classifier_folder, slug
+from robustframe.evidence.code import check_code
 from robustframe.recipe import Battery, parse_threats, recipes
-from robustframe.record import EVIDENCE, RECORD, Record, find_run, read_record
+from robustframe.record import EVIDENCE, EXAMPLES, RECORD, Record, find_run, read_record
 from robustframe.threat import ThreatModel
+
+_CHUNKS = 10**5
+"""Most chunks of a run."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,18 @@ class Run:
         return classifier_folder(position, self.record.classifiers[position].name)
 
 
-def read_run(given: str | Path, recipe_folder: Path | None = None) -> Run:
+def read_run(given: str | Path, recipe_folder: Path | None = None, code: Sequence[str | Path] = ()) -> Run:
     """Read a complete run.
 
     Args:
         given: its folder, or its record.
         recipe_folder: what paths in its recipe are relative to; the folder of the shipped recipe of its name, else the
             working directory, when ``None``.
+        code: Python files of which the user has said that this run may have them run.
 
     Raises:
-        InputError: when there is no record, it is of another schema, it is not complete, or what it asks does not read.
+        InputError: when there is no record, it is of another schema, it is not complete, what it asks does not read, or
+            it names code that the user did not.
     """
     folder = find_run(given)
     record = read_record(folder)
@@ -77,12 +84,17 @@ def read_run(given: str | Path, recipe_folder: Path | None = None) -> Run:
     threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
     if not isinstance(threats, list) or not all(isinstance(threat, str) for threat in threats):
         raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or record.data.count < 1:
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
+    if record.data.count / chunk > _CHUNKS:
+        raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
+    if not record.classifiers or not record.batteries:
+        raise InputError(f"{folder / RECORD} lists no classifiers or no batteries, so that there is nothing to check")
     batteries = [_battery(content, folder) for content in record.batteries]
     if recipe_folder is None:
         shipped = recipes().get(record.name)
         recipe_folder = Path() if shipped is None else shipped.parent
+    check_code(folder, [record.recipe, record.batteries], recipe_folder, code)
     return Run(
         folder=folder,
         record=record,

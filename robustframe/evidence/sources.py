@@ -54,7 +54,7 @@ def load_sources(run: Run, *, device: torch.device, root: Path | None = None, do
     if recipe.data.count is not None:
         data = data.first(recipe.data.count)
     try:
-        classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device)
+        classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device, download=download)
     except InputError as error:
         relative = [spec.use for spec in recipe.model if _relative(spec.use)]
         hint = f"; paths are looked up in {run.recipe_folder.resolve()}, --folder names another" if relative else ""

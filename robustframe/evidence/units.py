@@ -9,9 +9,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, IntegrityError
 from robustframe.evaluation.manifest import bound_files, read_manifest, sha256
 from robustframe.evaluation.stages import Stage
+from robustframe.evaluation.tables import read_table
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.evidence.diagnoses import diagnosis_files
 from robustframe.evidence.findings import Check, Finding, check, left_out
@@ -127,14 +128,9 @@ def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, ma
         stored.findings.append(Finding(where, None, "this unit is missing"))
         return None
     try:
-        rows = pl.read_parquet(unit.table)
-    except (pl.exceptions.PolarsError, OSError):
-        stored.findings.append(Finding(where, None, "it cannot be read: truncated, or no Parquet file"))
-        return None
-    if dict(rows.schema) != dict(schema):
-        stored.findings.append(
-            Finding(where, None, f"its columns are {', '.join(rows.columns)}, not {', '.join(schema)}")
-        )
+        rows = read_table(unit.table, schema)
+    except IntegrityError as error:
+        stored.findings.append(Finding(where, None, str(error).removeprefix(f"{unit.table}").lstrip(": ")))
         return None
     if holes := [name for name in rows.columns if rows[name].null_count()]:
         stored.findings.append(Finding(where, None, f"there are empty cells in {', '.join(holes)}"))

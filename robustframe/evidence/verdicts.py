@@ -1,13 +1,14 @@
 """Do verdicts follow from the units, and the record's counts from both."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 
+from robustframe.errors import IntegrityError
 from robustframe.evaluation.entries import attack_entry, doubts
+from robustframe.evaluation.tables import VERDICT_ROWS, empty_cells, read_table, verdict_schema
 from robustframe.evaluation.units import ATTACK_SCHEMA
-from robustframe.evaluation.verdicts import fresh_verdicts, judge, no_verdicts
+from robustframe.evaluation.verdicts import fresh_verdicts, judge
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
 from robustframe.evidence.units import Attacked, Stored, verdict_hash
@@ -39,27 +40,24 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        verdicts = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        findings.append(Finding(VERDICTS, None, "it cannot be read: truncated, or no Parquet file"))
+        verdicts = read_table(path, verdict_schema(), rows=VERDICT_ROWS)
+    except IntegrityError as error:
+        findings.append(Finding(VERDICTS, None, str(error).removeprefix(f"{path}").lstrip(": ")))
         return None
-    schema = verdict_schema()
-    if dict(verdicts.schema) != schema:
-        text = f"its columns are {', '.join(verdicts.columns)}, not {', '.join(schema)}"
-        findings.append(Finding(VERDICTS, None, text))
+    if holes := empty_cells(verdicts):
+        findings.append(Finding(VERDICTS, None, f"there are empty cells in {', '.join(holes)}"))
         return None
     return verdicts
-
-
-def verdict_schema() -> dict[str, Any]:
-    """Return the columns of ``verdicts.parquet``."""
-    return dict(no_verdicts().schema)
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
     """Verdicts of examples, classifiers or threats that there are none of, or more than one, or no verdict at all."""
     for row in verdicts.filter(verdicts.select(_KEY).is_duplicated()).unique(_KEY).sort(_KEY).iter_rows(named=True):
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: it stands there more than once")
+    count = len(run.record.classifiers) * len(run.threats) * run.record.data.count
+    if count > 4 * len(verdicts) + 10**6:
+        yield Finding(VERDICTS, None, f"it holds {len(verdicts):,} verdicts, the record asks for {count:,}")
+        return
     asked = pl.DataFrame(
         {"classifier": [entry.name for entry in run.record.classifiers]}, schema={"classifier": pl.String}
     )

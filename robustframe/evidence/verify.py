@@ -1,6 +1,6 @@
 """A run replayed without any attack: every claimed break is shown to the exact model again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def verify(
     folder: str | Path | None = None,
     data_root: Path | None = None,
     download: bool = False,
+    code: Sequence[str | Path] = (),
     report: Report = lambda progress: None,
 ) -> Verification:
     """Replay a run without any attack, and name everything that is not as its record says.
@@ -65,16 +66,18 @@ def verify(
         batch_size: rows of one model call at most.
         folder: what paths in the recipe are relative to; the working directory when ``None``.
         data_root: where data that does not ship lies.
-        download: allow data to be downloaded.
+        download: allow data and models of the hub to be downloaded.
+        code: Python files of models and attacks that the run names and that may be run; a record comes from anybody.
         report: called after each part.
 
     Returns:
         The checks with everything that differs; ``ok`` says whether all that could be checked holds.
 
     Raises:
-        InputError: when there is nothing to check: no complete run of this schema, or its models or data do not load.
+        InputError: when there is nothing to check: no complete run of this schema, its models or data do not load, or
+            it names code that is not in ``code``.
     """
-    read = read_run(run, None if folder is None else Path(folder))
+    read = read_run(run, None if folder is None else Path(folder), code)
     sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
     checks = [check_record(read), check_batteries(read)]
     if sources is None:

@@ -1,5 +1,6 @@
 """Frames from descriptions, such as the layers of a card."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from robustframe.errors import InputError, unknown
@@ -8,6 +9,8 @@ from robustframe.frames.operators import Conv, Dense, Operator, PooledConv
 from robustframe.frames.structure import STRUCTURES, Row, Shape, Shortcut, join_shapes
 
 _CONV = {"filters", "kernel", "stride", "padding"}
+_LAYERS, _WEIGHTS, _CODES = 1_000, 2**28, 2**26
+"""Most layers, weights of one layer and numbers of one code: far above any real frame, and what a machine can hold."""
 
 
 def build_frame(in_shape: Sequence[int], layers: Sequence[Mapping[str, int]], structure: str = "chain") -> Frame:
@@ -44,6 +47,11 @@ def assemble(in_shape: Sequence[int], layers: Sequence[Mapping[str, int]], struc
     """Build a frame as `build_frame` does, without projecting its atoms or setting step sizes."""
     if structure not in STRUCTURES:
         raise unknown("structure", structure, STRUCTURES)
+    if len(layers) > _LAYERS:
+        raise InputError(f"a frame of {len(layers):,} layers is too deep; at most {_LAYERS:,} are allowed")
+    if not in_shape or min(in_shape) < 1:
+        raise InputError(f"in_shape {list(in_shape)} must have sizes of at least 1")
+    _check_size(math.prod(in_shape), _CODES, "the input")
     shapes: list[Shape] = [tuple(in_shape)]
     operators: list[Operator] = []
     rows: list[Row] = []
@@ -53,6 +61,7 @@ def assemble(in_shape: Sequence[int], layers: Sequence[Mapping[str, int]], struc
         sources = _block(shapes) if structure == "dense" else (j - 1,)
         shape = join_shapes([shapes[k] for k in sources], f"layer {j}")
         operators.append(_operator(shape, layer, f"layer {j}"))
+        _check_size(math.prod(operators[-1].code_shape), _CODES, f"the code of layer {j}")
         shapes.append(operators[-1].code_shape)
         rows.append(Row(sources, _skip(j, layer, shapes) if structure == "residual" else None))
     if structure == "residual" and all(row.skip is None for row in rows):
@@ -90,6 +99,7 @@ def _skip(j: int, layer: Mapping[str, int], shapes: Sequence[Shape]) -> int | No
 def _operator(shape: Shape, layer: Mapping[str, int], where: str) -> Operator:
     given = {key: value for key, value in layer.items() if key != "skip"}
     if set(given) == {"atoms"}:
+        _check_size(math.prod(shape) * given["atoms"], _WEIGHTS, f"the matrix of {where}")
         return Dense(shape, given["atoms"])
     convolutional = {"filters", "kernel"} <= set(given) <= _CONV
     if not convolutional and set(given) != {"filters", "pool"}:
@@ -100,4 +110,10 @@ def _operator(shape: Shape, layer: Mapping[str, int], where: str) -> Operator:
     if len(shape) != 3:
         raise InputError(f"{where} is convolutional but its input has shape {shape}")
     image = (shape[0], shape[1], shape[2])
+    _check_size(shape[0] * given["filters"] * given.get("kernel", 1) ** 2, _WEIGHTS, f"the filters of {where}")
     return Conv(image, **given) if convolutional else PooledConv(image, **given)
+
+
+def _check_size(numbers: int, most: int, what: str) -> None:
+    if numbers > most:
+        raise InputError(f"{what} would hold more than {most:,} numbers; give smaller sizes")

@@ -13,10 +13,10 @@ from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
 from robustframe.evaluation.api import pick_device
 from robustframe.evaluation.manifest import read_manifest, sha256
+from robustframe.evaluation.tables import read_verdicts
 from robustframe.evidence.run import Run, read_run
 from robustframe.evidence.sources import Sources, load_sources, made_in_python
 from robustframe.evidence.transfer import Side, Transfer, Verdicts, transfers
-from robustframe.evidence.verdicts import verdict_schema
 from robustframe.record import EVIDENCE, VERDICTS
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel
@@ -98,6 +98,7 @@ def compare_runs(
     batch_size: int = DEFAULT_BATCH,
     folder: Path | None = None,
     data_root: Path | None = None,
+    code: Sequence[str | Path] = (),
 ) -> Comparison:
     """Compare two complete runs on the same examples.
 
@@ -109,12 +110,13 @@ def compare_runs(
         batch_size: rows of one model call at most.
         folder: what paths in the recipes are relative to.
         data_root: where data that does not ship lies.
+        code: Python files that the runs name and that may be run.
 
     Raises:
         InputError: for a run that is not complete, of another schema, altered or with missing parts, and for two runs
             on different examples or without a threat in common.
     """
-    runs = [read_run(given, folder) for given in (first, second)]
+    runs = [read_run(given, folder, code) for given in (first, second)]
     for run in runs:
         if run.record.missing:
             rows = ", ".join(f"{name} under {threat}" for name, threat in sorted(run.record.missing))
@@ -178,9 +180,7 @@ def _verdicts(run: Run) -> Verdicts:
             raise InputError(
                 f"{run.folder} lacks {len(missing)} of the files in {EVIDENCE}, such as {missing[0]}; {hint}"
             )
-    verdicts = pl.read_parquet(path)
-    if dict(verdicts.schema) != verdict_schema():
-        raise InputError(f"{path} has the columns {', '.join(verdicts.columns)}, which are not this version's")
+    verdicts = read_verdicts(path)
     found = {}
     for entry in run.record.classifiers:
         for threat in run.threats:

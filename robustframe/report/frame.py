@@ -1,7 +1,6 @@
 """The report on one frame: what it is built of, how coherent it is, and how its solver converges."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from robustframe.frames.coherence import Coherence, babel, coherence, convolutio
 from robustframe.frames.potential import MinimumPotential, closed_form_minimum, minimum_potential
 from robustframe.pairs import Pair
 from robustframe.solvers import DeepPursuit, iterate
-from robustframe.zoo import Card, load, load_card, names
+from robustframe.zoo import Card, load_named, names
 
 _BABEL = 8
 # Above this many parameters the Babel function takes longer than a report should.
@@ -84,7 +83,8 @@ def find_frame(name: str) -> tuple[Frame, Pair | None, Card | None]:
     """Find a frame by what a user typed.
 
     Args:
-        name: ``zoo:NAME``, ``card:PATH``, the name of an architecture, or that of a zoo pair without its prefix.
+        name: ``zoo:NAME``, ``card:PATH``, ``hf:OWNER/REPO`` (from the hub's cache), the name of an
+            architecture, or that of a zoo pair without its prefix.
 
     Returns:
         The frame, and the pair and card that it belongs to, if any.
@@ -93,18 +93,18 @@ def find_frame(name: str) -> tuple[Frame, Pair | None, Card | None]:
         InputError: for an unknown name, with the nearest one.
         IntegrityError: for a pair whose files are not what its card says.
     """
-    kind, colon, rest = name.partition(":")
-    if colon and kind not in ("zoo", "card"):
-        raise unknown("kind of model", kind, ["zoo", "card"])
+    kind, colon, _ = name.partition(":")
+    if colon and kind not in ("zoo", "card", "hf"):
+        raise unknown("kind of model", kind, ["zoo", "card", "hf"])
     if not colon and name not in names():
         try:
             return architecture(name), None, None
         except InputError as error:
             if name in architectures() or name.startswith("fc-"):
                 raise
-            known = [*architectures(), *(f"zoo:{pair}" for pair in names()), "card:PATH"]
+            known = [*architectures(), *(f"zoo:{pair}" for pair in names()), "card:PATH", "hf:OWNER/REPO"]
             raise unknown("model or architecture", name, known) from error
-    pair, card = load_card(Path(rest)) if kind == "card" else load(rest if colon else name)
+    pair, card = load_named(name if colon else f"zoo:{name}")
     return pair.frame, pair, card
 
 

@@ -8,7 +8,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result
+from robustframe.evaluation.tables import read_verdicts
+from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result, check_usable
 from robustframe.report.layout import Cell, Row, Table
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
@@ -32,13 +33,12 @@ def robustness_table(record: Record, folder: Path) -> Table:
     Raises:
         InputError: when the run is not complete or its verdicts are missing.
     """
-    if record.status != "complete" or record.results is None:
-        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
+    check_usable(record, folder)
     verdicts = _read_verdicts(folder)
     entries = {entry.name: entry for entry in record.classifiers}
-    done = {(result.classifier, result.threat) for result in record.results}
+    done = {(result.classifier, result.threat) for result in record.results or []}
     rows = []
-    for result in record.results:
+    for result in record.results or []:
         entry = entries[result.classifier]
         rows.append(_row(entry, result))
         partner = f"{entry.model}/feedforward"
@@ -190,11 +190,10 @@ def _cell(right: int, examples: int) -> Cell:
 
 
 def _read_verdicts(folder: Path) -> pl.DataFrame:
-    path = folder / VERDICTS
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read; run the same evaluate command again") from error
+        return read_verdicts(folder / VERDICTS)
+    except InputError as error:
+        raise InputError(f"{error}; run the same evaluate command again") from error
 
 
 def _verdicts(verdicts: pl.DataFrame, classifier: str, threat: str, column: str) -> NDArray[np.bool_]:

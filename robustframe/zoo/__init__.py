@@ -1,6 +1,18 @@
 """The model zoo: pairs by name, each with a card and a hash."""
 
 from robustframe.zoo.card import Accuracy, Card, TrainingData
-from robustframe.zoo.store import ZOO, load, load_card, names, read_card, save
+from robustframe.zoo.store import ZOO, find_card, load, load_card, load_named, names, read_card, save
 
-__all__ = ["ZOO", "Accuracy", "Card", "TrainingData", "load", "load_card", "names", "read_card", "save"]
+__all__ = [
+    "ZOO",
+    "Accuracy",
+    "Card",
+    "TrainingData",
+    "find_card",
+    "load",
+    "load_card",
+    "load_named",
+    "names",
+    "read_card",
+    "save",
+]

@@ -1,7 +1,8 @@
-"""Pairs by name or by card: nothing is parsed before its hash is right."""
+"""Pairs by name, card or hub: nothing is parsed before its hash is right, and nothing is unpickled at all."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,12 +12,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
+from robustframe.files import CARD_BYTES, WEIGHTS_BYTES, is_plain_name, read_plain
 from robustframe.frames.build import assemble
 from robustframe.pairs import Pair
 from robustframe.zoo.card import Card
 
 ZOO = Path(__file__).parent / "pairs"
 """Where the shipped pairs lie."""
+_SWEEPS = 10_000
+"""Most sweeps of a pair; real ones have a few."""
 
 
 def names() -> list[str]:
@@ -37,9 +41,50 @@ def load(name: str) -> tuple[Pair, Card]:
         InputError: for an unknown name, with the nearest one.
         IntegrityError: when its files are not what its card says.
     """
-    if name not in names():
-        raise unknown("zoo pair", name, names())
-    return load_card(ZOO / f"{name}.json")
+    return load_named(f"zoo:{name}")
+
+
+def find_card(use: str, *, folder: Path = Path(), download: bool = False) -> tuple[Path, Path | None]:
+    """Find the card that ``zoo:NAME``, ``card:PATH.json`` or ``hf:OWNER/REPO[@REVISION][:NAME]`` names.
+
+    Args:
+        use: what a recipe or a user says.
+        folder: what a relative ``PATH`` is relative to.
+        download: whether what is not in the hub's cache may be fetched.
+
+    Returns:
+        The card, and the folder that it and its weights must lie in, as `load_card` takes it.
+
+    Raises:
+        InputError: for anything else, an unknown name, or a repository that is not here.
+    """
+    kind, _, place = use.partition(":")
+    if kind == "zoo":
+        if place not in names():
+            raise unknown("zoo pair", place, names())
+        # Installers may link a package's files to their cache, so that what ships may lie anywhere.
+        return ZOO / f"{place}.json", None
+    if kind == "card":
+        path = folder / place
+        return path, path.parent
+    if kind == "hf":
+        # The client of the hub is an extra, and slow to import.
+        from robustframe.zoo.hub import fetch_card
+
+        return fetch_card(place, download=download)
+    raise InputError(
+        f"model {use!r} must read zoo:NAME, card:PATH.json, hf:OWNER/REPO or file:PATH.py:FUNCTION; "
+        "`robustframe zoo list` shows the zoo"
+    )
+
+
+def load_named(use: str, *, folder: Path = Path(), download: bool = False) -> tuple[Pair, Card]:
+    """Load the pair that a user or a recipe names; arguments and errors are those of `find_card` and `load_card`."""
+    path, inside = find_card(use, folder=folder, download=download)
+    pair, card = load_card(path, inside=inside)
+    if use.startswith("zoo:") and card.name != path.stem:
+        raise IntegrityError(f"{path} is the card of another pair, {card.name!r}; install robustframe again")
+    return pair, card
 
 
 def read_card(path: Path) -> Card:
@@ -48,41 +93,49 @@ def read_card(path: Path) -> Card:
     Raises:
         IntegrityError: when it is missing or is no card.
     """
+    content = read_plain(path, limit=CARD_BYTES, what="the card")
     try:
-        return Card.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise IntegrityError(f"the card {path} cannot be read: {error.strerror}") from error
+        return Card.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         raise IntegrityError(f"{path} is not a card of this version: {key}: {first['msg']}") from None
 
 
-def load_card(path: Path) -> tuple[Pair, Card]:
+_BESIDE = Path()
+"""Stands for the folder of the card."""
+
+
+def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair, Card]:
     """Load a pair by the path of its card; the weights lie beside it.
+
+    Args:
+        path: the card.
+        inside: the folder that no link may lead out of; the card's own when left out, anywhere when ``None``.
 
     Raises:
         IntegrityError: for a missing or truncated file, a wrong hash, or tensors of another name or shape.
     """
     card = read_card(path)
-    if Path(card.weights).name != card.weights:
+    if not is_plain_name(card.weights):
         raise IntegrityError(f"{path}: weights {card.weights!r} must be a file name in the card's folder")
     file = path.parent / card.weights
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"the weights {file} of {card.name} cannot be read: {error.strerror}") from error
+    content = read_plain(
+        file, limit=WEIGHTS_BYTES, inside=path.parent if inside is _BESIDE else inside, what="the weights"
+    )
     found = hashlib.sha256(content).hexdigest()
+    expected = _expected(card, path)
     if found != card.sha256:
         raise IntegrityError(
             f"{file} is not the file its card describes: SHA-256 {found[:16]}..., expected {card.sha256[:16]}... "
-            f"({len(content):,} bytes); get it again"
+            f"({len(content):,} bytes); {_looks_like(content, expected) or 'altered or another file'}; get it again"
         )
     try:
         tensors = load_tensors(content)
-    except SafetensorError as error:
-        raise IntegrityError(f"{file} is not a safetensors file: {error}") from error
-    return _fill(card, tensors, file), card
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = _looks_like(content, expected) or str(error)
+        raise IntegrityError(f"{file} is not a safetensors file: {reason}") from error
+    return _fill(card, expected, tensors, file), card
 
 
 def save(pair: Pair, folder: Path, card: Card) -> Path:
@@ -106,27 +159,65 @@ def save(pair: Pair, folder: Path, card: Card) -> Path:
     return folder / f"{card.name}.json"
 
 
-def _fill(card: Card, tensors: dict[str, torch.Tensor], file: Path) -> Pair:
+_KINDS = (
+    (b"\x80", "it is a Python pickle, which could run code and is never opened; save the weights as safetensors"),
+    (b"PK\x03\x04", "it is a PyTorch or zip archive with a pickle in it, which could run code and is never opened; "
+     "save the weights as safetensors"),
+    (b"version https://git-lfs", "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+    (b"<", "it is a web page, such as a sign-in or an error page, saved under this name"),
+)  # fmt: skip
+
+
+def _looks_like(content: bytes, expected: Mapping[str, torch.Tensor]) -> str:
+    """Say what a file is instead of the weights, from its first bytes and its length; empty when that tells nothing."""
+    if not content:
+        return "it is empty"
+    for start, sentence in _KINDS:
+        if content.lstrip()[: len(start)] == start:
+            return sentence
+    # Its header's length stands in front, the tensors end it.
+    header = int.from_bytes(content[:8], "little")
+    needed = 8 + header + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    if header < 2**20 and len(content) < needed:
+        return f"truncated: {needed - len(content):,} of {needed:,} bytes are missing"
+    return ""
+
+
+def _build(card: Card) -> Pair:
+    return Pair(assemble(card.in_shape, card.layers, card.structure), classes=card.classes, sweeps=card.sweeps)
+
+
+def _expected(card: Card, path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors that a card describes, without memory for their values: a card may claim any size."""
+    if card.sweeps > _SWEEPS:
+        raise IntegrityError(f"{path}: {card.sweeps:,} sweeps never end; a pair has at most {_SWEEPS:,}")
     try:
-        # The weights come from the file: no step sizes to find here, and nothing to draw from the user's random state.
-        with torch.random.fork_rng(devices=[]):
-            frame = assemble(card.in_shape, card.layers, card.structure)
-            pair = Pair(frame, classes=card.classes, sweeps=card.sweeps)
-    except (InputError, TypeError) as error:
-        raise IntegrityError(f"the card of {card.name} describes no pair: {error}") from error
-    expected = pair.state_dict()
+        with torch.device("meta"):
+            return _build(card).state_dict()
+    except (InputError, TypeError, ValueError, OverflowError, RuntimeError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path}: the card of {card.name} describes no pair: {reason}") from error
+
+
+def _fill(card: Card, expected: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: Path) -> Pair:
     for name, tensor in expected.items():
         if name not in tensors:
             raise IntegrityError(f"{file} lacks the tensor {name}")
-        if tensors[name].shape != tensor.shape:
-            raise IntegrityError(
-                f"{file}: {name} has shape {tuple(tensors[name].shape)}, the card says {tuple(tensor.shape)}"
-            )
-        if not tensors[name].isfinite().all():
+        given = tensors[name]
+        if given.shape != tensor.shape:
+            raise IntegrityError(f"{file}: {name} has shape {tuple(given.shape)}, the card says {tuple(tensor.shape)}")
+        if given.dtype != tensor.dtype:
+            raise IntegrityError(f"{file}: {name} is {given.dtype}, a pair has {tensor.dtype}")
+        if not given.isfinite().all():
             raise IntegrityError(f"{file}: {name} holds values that are not finite")
+        if name.endswith("step_size") and not (given > 0).all():
+            raise IntegrityError(f"{file}: {name} must be above 0")
     extra = sorted(set(tensors) - set(expected))
     if extra:
-        raise IntegrityError(f"{file} holds a tensor {extra[0]} that the card does not know")
+        raise IntegrityError(f"{file} holds a tensor {extra[0]!r} that the card does not know")
+    # The weights come from the file: no step sizes to find here, and nothing to draw from the user's random state.
+    with torch.random.fork_rng(devices=[]):
+        pair = _build(card)
     pair.load_state_dict(tensors, strict=True)
     try:
         pair.frame.check()

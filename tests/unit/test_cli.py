@@ -176,16 +176,6 @@ def test_lists_name_what_recipes_can_use(kind: str, word: str, here: Path) -> No
     assert word in run.stdout
 
 
-def test_zoo_commands(here: Path) -> None:
-    listed = robustframe("zoo", "list", cwd=here)
-    assert "fmnist-chain3-linf" in listed.stdout
-    shown = json.loads(robustframe("zoo", "show", "fmnist-chain3", cwd=here).stdout)
-    assert shown["clean_accuracy"]["count"] == 10_000
-    checked = robustframe("zoo", "check", cwd=here)
-    assert checked.returncode == 0
-    assert "on 1000 images" in checked.stdout
-
-
 @pytest.mark.parametrize("words", [["robustframe.cli"], ["robustframe"]])
 def test_imports_stay_light(words: list[str]) -> None:
     code = f"import sys, {words[0]}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"

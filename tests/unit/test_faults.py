@@ -89,7 +89,9 @@ def test_an_incomplete_row_is_shown_with_its_reason_and_status_1(recipe: Path, u
     lines = {tuple(line.split(",")[i] for i in (0, 3)): line for line in table.read_text().splitlines()}
     assert ",,,," in lines["troubled", "linf:0.1"]
     assert ",,,,,," not in lines["good", "linf:0.1"]
-    verified = robustframe.verify(recipe.parent / "run", folder=recipe.parent, device="cpu")
+    verified = robustframe.verify(
+        recipe.parent / "run", folder=recipe.parent, device="cpu", code=[recipe.parent / "models.py"]
+    )
     assert verified.ok, str(verified)
     assert "it calls incomplete: troubled under linf:0.1" in str(verified)
 

@@ -7,6 +7,7 @@ import robustframe
 
 ROOMS = [
     ["types", "errors"],
+    ["files"],
     ["draws"],
     ["userfile"],
     ["threat"],

@@ -52,7 +52,7 @@ def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, mo
     take = Schedule.take
 
     def slow(self: Schedule, outcome: object) -> None:
-        sum(range(300_000))
+        sum(range(1_000_000))
         take(self, outcome)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Schedule, "take", slow)

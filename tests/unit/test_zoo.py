@@ -1,14 +1,21 @@
 """Nothing is parsed before its hash is right, and nothing is evaluated that is not what its card says."""
 
 import hashlib
+import io
 import json
+import os
+import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from robustframe.cli.zoo import app
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames import mutual_coherence
 from robustframe.train import check_pair
@@ -67,8 +74,44 @@ def poison(card: Path) -> None:
     resign(card)
 
 
-def page(card: Path) -> None:
-    card.with_suffix(".safetensors").write_text("<!DOCTYPE html><title>Sign in</title>")
+def weights_are(content: bytes, *, signed: bool) -> Callable[[Path], None]:
+    """Put something else where the weights were; signed: with a card that has its hash."""
+
+    def harm(card: Path) -> None:
+        card.with_suffix(".safetensors").write_bytes(content)
+        if signed:
+            resign(card)
+
+    return harm
+
+
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+
+
+def link(target: str) -> Callable[[Path], None]:
+    def harm(card: Path) -> None:
+        weights = card.with_suffix(".safetensors")
+        (card.parent / "away").mkdir()
+        weights.rename(card.parent / "away" / "tiny.safetensors")
+        weights.symlink_to(target)
+
+    return harm
+
+
+def pipe(card: Path) -> None:
+    card.with_suffix(".safetensors").unlink()
+    os.mkfifo(card.with_suffix(".safetensors"))
+
+
+def renamed(card: Path) -> None:
+    (card.parent / "other.safetensors").write_bytes(b"another pair's")
+    rewrite(card, weights="other.safetensors")
+
+
+def half(card: Path) -> None:
+    weights = card.with_suffix(".safetensors")
+    tensors = load_file(weights)
+    save_file(tensors | {"head.bias": tensors["head.bias"].half()}, weights)
     resign(card)
 
 
@@ -76,7 +119,7 @@ def page(card: Path) -> None:
     ("harm", "sentence"),
     [
         (flip_byte, "is not the file its card describes"),
-        (truncate, "is not the file its card describes"),
+        (truncate, "truncated: 100 of [0-9,]+ bytes are missing"),
         (lambda card: card.with_suffix(".safetensors").unlink(), "cannot be read"),
         (lambda card: card.unlink(), "cannot be read"),
         (lambda card: card.write_text(card.read_text()[:-30]), "is not a card"),
@@ -86,9 +129,28 @@ def page(card: Path) -> None:
         (lambda card: rewrite(card, layers=[{"atoms": 48}, {"atom": 24}]), "describes no pair"),
         (reshape, r"head.bias has shape \(11,\), the card says \(10,\)"),
         (drop_tensor, "lacks the tensor head.bias"),
-        (add_tensor, "holds a tensor more"),
+        (add_tensor, "holds a tensor 'more'"),
         (poison, "not finite"),
-        (page, "is not a safetensors file"),
+        (weights_are(PAGE, signed=False), "it is a web page"),
+        (weights_are(PAGE, signed=True), "is not a safetensors file: it is a web page"),
+        (weights_are(b"", signed=False), "it is empty"),
+        (weights_are(b"version https://git-lfs.github.com/spec/v1", signed=False), "git lfs pull"),
+        (renamed, "altered or another file"),
+        (half, "head.bias is torch.float16, a pair has torch.float32"),
+        (link("/dev/zero"), "leads out of"),
+        (link("../../../../../../../etc/hostname"), "leads out of|No such file"),
+        (pipe, "it is no plain file"),
+        *[
+            (lambda card, name=name: rewrite(card, weights=name), "must be a file name")
+            for name in ("/etc/passwd", "a\\b", "..", ".", "", "a\0b", "a/b")
+        ],
+        # What a card claims is looked at before memory is taken for it.
+        (lambda card: rewrite(card, layers=[{"atoms": 10**12}]), "would hold more than"),
+        (lambda card: rewrite(card, layers=[{"atoms": 2}] * 2000), "too deep"),
+        (lambda card: rewrite(card, classes=10**9), "head.weight has shape"),
+        (lambda card: rewrite(card, sweeps=10**9), "sweeps never end"),
+        (lambda card: rewrite(card, in_shape=[10**6, 10**6]), "would hold more than"),
+        (lambda card: rewrite(card, in_shape=[-1, 64]), "sizes of at least 1"),
     ],
 )
 def test_a_damaged_pair_is_refused_in_a_sentence(harm: Callable[[Path], None], sentence: str, tiny_copy: Path) -> None:
@@ -97,6 +159,54 @@ def test_a_damaged_pair_is_refused_in_a_sentence(harm: Callable[[Path], None], s
     with pytest.raises(IntegrityError, match=sentence) as caught:
         load_card(tiny_copy)
     assert len(str(caught.value).splitlines()) == 1
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return (os.mkdir, (str(self.mark),))
+
+
+def archive(bomb: Bomb, *, zipped: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"head.bias": bomb}, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def old_archive(bomb: Bomb) -> bytes:
+    return archive(bomb, zipped=False)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("make", [pickle.dumps, archive, old_archive])
+def test_code_in_a_pickle_does_not_run(
+    make: Callable[[Bomb], bytes], signed: bool, tiny_copy: Path, tmp_path: Path
+) -> None:
+    weights, mark = tiny_copy.with_suffix(".safetensors"), tmp_path / "it ran"
+    content = make(Bomb(mark))
+    weights.write_bytes(content)
+    if signed:
+        resign(tiny_copy)
+    with pytest.raises(IntegrityError, match=r"pickle.*could run code and is never opened"):
+        load_card(tiny_copy)
+    assert not mark.exists()
+    # The bomb is a real one.
+    if make is pickle.dumps:
+        pickle.loads(content)
+    else:
+        torch.load(io.BytesIO(content), weights_only=False)
+    assert mark.exists()
+
+
+def test_a_renamed_card_is_no_pair_of_the_zoo(monkeypatch: pytest.MonkeyPatch, tiny_copy: Path) -> None:
+    monkeypatch.setattr("robustframe.zoo.store.ZOO", tiny_copy.parent)
+    tiny_copy.rename(tiny_copy.with_name("renamed.json"))
+    with pytest.raises(IntegrityError, match="is the card of another pair, 'tiny'"):
+        load("renamed")
 
 
 def test_an_unknown_pair_gets_the_nearest_name() -> None:
@@ -121,3 +231,37 @@ def test_the_first_pairs_classify_well() -> None:
         assert card.clean_accuracy.count == 10_000
         for sweeps in ("1", str(card.sweeps)):
             assert card.clean_accuracy.by_sweeps[sweeps] >= least
+
+
+def zoo(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def test_zoo_list_is_a_table_and_show_a_card() -> None:
+    listed = zoo("list")
+    (row,) = (line for line in listed.stdout.splitlines() if line.startswith("fmnist-chain3-linf "))
+    assert row.split()[1:4] == ["fashion-mnist", "chain", "3"]
+    assert re.search(r"\d\d\.\d \| \d\d\.\d +0\.\d{3}$", row)
+    cards = json.loads(zoo("list", "--json").stdout)
+    assert "fmnist-chain3" in [card["name"] for card in cards]
+    shown = zoo("show", "fmnist-chain3")
+    assert re.search(
+        r"^clean accuracy .* % at 1, .* on 10,000 images of fashion-mnist test$", shown.stdout, re.MULTILINE
+    )
+    card = json.loads(zoo("show", "fmnist-chain3", "--json").stdout)
+    assert card["clean_accuracy"]["count"] == 10_000
+    assert card["sha256"] in shown.stdout
+
+
+def test_zoo_check_has_a_line_a_pair_and_status_1_when_one_fails(tiny_copy: Path) -> None:
+    checked = zoo("check", "fmnist-chain3", f"card:{tiny_copy}")
+    assert checked.exit_code == 0, checked.stdout
+    assert "on 1000 images" in checked.stdout
+    assert checked.stdout.splitlines()[-1] == "All 2 pairs hold."
+    weights = tiny_copy.with_suffix(".safetensors")
+    weights.write_bytes(weights.read_bytes()[:-7])
+    failed = zoo("check", f"card:{tiny_copy}", "--json")
+    assert failed.exit_code == 1
+    (found,) = json.loads(failed.stdout)
+    assert not found["ok"]
+    assert "truncated: 7 of" in found["says"]

@@ -1,0 +1,47 @@
+"""Code that a run names: it is run only when the user has named the same file, for a record comes from anybody."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from robustframe.errors import InputError
+from robustframe.recipe import shipped_folder
+
+
+def check_code(run: Path, content: Any, folder: Path, code: Sequence[str | Path]) -> None:
+    """Refuse a run that names a Python file which the user has not named too.
+
+    Args:
+        run: the run's folder.
+        content: what of its record is going to be built: recipe and batteries.
+        folder: what paths in it are relative to.
+        code: the files that the user named. Those beside the shipped recipes and batteries belong to the package.
+
+    Raises:
+        InputError: with the first other file, and what to do.
+    """
+    allowed = {Path(each).resolve() for each in code}
+    ours = [shipped_folder(kind).resolve() for kind in ("attacks", "evaluations")]
+    for place in _named(content):
+        try:
+            file = (folder / place.rpartition(":")[0]).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{run} names code in 'file:{place}', which is no path: {error}") from error
+        if file not in allowed and not any(file.is_relative_to(each) for each in ours):
+            raise InputError(
+                f"{run} names code, 'file:{place}', and code of a run is not run unasked: it could do anything on this "
+                f"machine; read {file}, then give --code {file} (code=[...] in Python)"
+            )
+
+
+def _named(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        if content.startswith("file:"):
+            yield content.removeprefix("file:")
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _named(key)
+            yield from _named(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _named(value)
