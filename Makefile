@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check bench museum zoo clean
+.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check bench museum site zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print it
 
 tables: $(READY) ## write the tables of README and docs anew from published records and benchmarks
 	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md
+
+site: $(READY) ## build the leaderboard of all published records in site/
+	@$(BIN)/robustframe report $(patsubst %/record.json,%,$(wildcard evaluations/*/results/record.json)) --out site
 
 publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluations/
 	$(BIN)/robustframe publish $(RUN)

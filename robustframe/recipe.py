@@ -44,6 +44,16 @@ class ModelSpec(Strict):
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
     """Which classifiers of a pair to evaluate; of no meaning for anything else."""
+    sweeps: int | None = Field(default=None, ge=2)
+    """Sweeps of the recurrent twin; the pair's own when left out."""
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what was not there from the beginning where it is not given, so that old evaluations stay."""
+        content = handler(self)
+        if self.sweeps is None:
+            del content["sweeps"]
+        return content
 
 
 class Recipe(Strict):

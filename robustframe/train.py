@@ -8,16 +8,37 @@ from typing import Any
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.data import Dataset, load
 from robustframe.errors import InputError, unknown
-from robustframe.frames import Structure, build_frame, mutual_coherence
-from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, train_pair
+from robustframe.frames import (
+    Frame,
+    Structure,
+    build_frame,
+    closed_form_minimum,
+    deep_frame_potential,
+    minimum_potential,
+    mutual_coherence,
+)
+from robustframe.pairs import (
+    Adversary,
+    Epoch,
+    Pair,
+    Precision,
+    Progress,
+    Pursuit,
+    Schedule,
+    TrainedFor,
+    Twin,
+    Untied,
+    train_pair,
+)
 from robustframe.recipe import Strict, read_toml
 from robustframe.solvers import check_step_sizes
 from robustframe.threat import ThreatModel
-from robustframe.zoo import ZOO, Accuracy, Card, TrainingData, load_named, save
+from robustframe.zoo import ZOO, Accuracy, Card, LearningCurve, LeastPotential, TrainingData, load_named, save
 
 
 class PairSpec(Strict):
@@ -27,6 +48,9 @@ class PairSpec(Strict):
     """As `robustframe.frames.build_frame` takes them."""
     sweeps: int = Field(ge=2)
     structure: Structure = "chain"
+    pursuit: Pursuit = "deep"
+    untied: bool = False
+    """A control without sharing: a frame of its own in every sweep."""
 
 
 class ScheduleSpec(Strict):
@@ -37,6 +61,9 @@ class ScheduleSpec(Strict):
     learning_rate: float = 2e-3
     coherence: float = 0.0
     flip: bool = False
+    trained_for: TrainedFor = "joint"
+    rescale: bool = False
+    precision: Precision = "float32"
 
 
 class AdversarySpec(Strict):
@@ -70,8 +97,8 @@ class TrainingRecipe(Strict):
 
 
 def training_recipes() -> dict[str, Path]:
-    """Return the training recipes of the zoo by name."""
-    return {path.stem: path for path in sorted((ZOO.parent / "recipes").glob("*.toml"))}
+    """Return the training recipes of the zoo by name; those in ``own-data/`` are for data that does not ship."""
+    return {path.stem: path for path in sorted((ZOO.parent / "recipes").rglob("*.toml"))}
 
 
 def find_training_recipe(given: str) -> Path:
@@ -128,7 +155,7 @@ def train(
         if spec is None
         else Adversary(threat=ThreatModel.parse(spec.threat), steps=spec.steps, step_size=spec.step_size)
     )
-    train_pair(
+    curve = train_pair(
         pair,
         data.images,
         data.labels,
@@ -137,7 +164,7 @@ def train(
         checkpoint=folder / f"{recipe.name}.checkpoint",
         report=report,
     )
-    return save(pair, folder, _card(recipe, pair, data, test, device))
+    return save(pair, folder, _card(recipe, pair, (data, test), curve, device))
 
 
 def read_training_recipe(path: Path) -> TrainingRecipe:
@@ -145,48 +172,103 @@ def read_training_recipe(path: Path) -> TrainingRecipe:
     return read_toml(path, TrainingRecipe)
 
 
-def new_pair(recipe: TrainingRecipe, data: Dataset) -> Pair:
-    """Build the untrained pair of a recipe; its weights come from the recipe's seed."""
+def new_pair(recipe: TrainingRecipe, data: Dataset) -> Pair | Untied:
+    """Build the untrained pair of a recipe, or its untied control; its weights come from the recipe's seed."""
+    spec, classes = recipe.pair, int(data.labels.max()) + 1
+    shape = tuple(data.images.shape[1:])
+    if spec.untied and spec.pursuit != "deep":
+        raise InputError("an untied net makes sweeps of deep pursuit; leave out pursuit or untied")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        frame = build_frame(tuple(data.images.shape[1:]), recipe.pair.layers, recipe.pair.structure)
-        return Pair(frame, classes=int(data.labels.max()) + 1, sweeps=recipe.pair.sweeps)
+        if spec.untied:
+            frames = [build_frame(shape, spec.layers, spec.structure) for _ in range(spec.sweeps)]
+            return Untied(frames, classes=classes)
+        frame = build_frame(shape, spec.layers, spec.structure)
+        return Pair(frame, classes=classes, sweeps=spec.sweeps, pursuit=spec.pursuit)
 
 
-def clean_accuracy(pair: Pair, data: Dataset, sweeps: int, *, batch_size: int = 500) -> float:
-    """Return the accuracy on clean images of a pair run for a number of sweeps, in [0, 1]."""
-    device = next(pair.parameters()).device
-    with borrowed(Twin(pair, sweeps)) as model, torch.no_grad():
-        logits = call_in_batches(model, data.images.to(device), batch_size)
+def clean_accuracy(model: nn.Module, data: Dataset, *, batch_size: int = 500) -> float:
+    """Return the accuracy of a classifier on clean images, in [0, 1]."""
+    device = next(model.parameters()).device
+    with borrowed(model) as classifier, torch.no_grad():
+        logits = call_in_batches(classifier, data.images.to(device), batch_size)
     return float((logits.argmax(1).cpu() == data.labels).float().mean())
 
 
-def _card(recipe: TrainingRecipe, pair: Pair, data: Dataset, test: Dataset, device: torch.device) -> Card:
-    by_sweeps = {str(n): round(clean_accuracy(pair, test, n), 6) for n in sorted({1, 2, pair.sweeps, 2 * pair.sweeps})}
+def classifiers(pair: Pair | Untied) -> dict[str, nn.Module]:
+    """Return what a card states accuracies of, by its number of sweeps: an untied net has one number of them."""
+    if isinstance(pair, Untied):
+        return {str(pair.sweeps): pair}
+    return {str(sweeps): Twin(pair, sweeps) for sweeps in sorted({1, 2, pair.sweeps, 2 * pair.sweeps})}
+
+
+_KNOWN_BY = 10_000
+"""Training images, from the beginning, on which a card states accuracies: enough for the generalisation error."""
+
+
+def _card(
+    recipe: TrainingRecipe, pair: Pair | Untied, data: tuple[Dataset, Dataset], curve: list[Epoch], device: torch.device
+) -> Card:
+    train, test = data
+    known = train.first(min(_KNOWN_BY, len(train)))
+
+    def accuracy(on: Dataset) -> Accuracy:
+        by_sweeps = {n: round(clean_accuracy(model, on), 6) for n, model in classifiers(pair).items()}
+        return Accuracy(use=on.name, split=on.split, count=len(on), by_sweeps=by_sweeps)
+
     content: dict[str, Any] = recipe.model_dump(by_alias=True, exclude_none=True)
+    frame = pair.frames[0]
     return Card(
         name=recipe.name,
         about=recipe.about,
         licence=recipe.licence,
         structure=recipe.pair.structure,
-        in_shape=list(pair.frame.in_shape),
+        in_shape=list(frame.in_shape),
         layers=recipe.pair.layers,
         classes=pair.head.out_features,
         sweeps=pair.sweeps,
+        pursuit=recipe.pair.pursuit,
+        untied=recipe.pair.untied,
         parameters=sum(parameter.numel() for parameter in pair.parameters()),
-        mutual_coherence=round(mutual_coherence(pair.frame), 6),
-        clean_accuracy=Accuracy(use=test.name, split=test.split, count=len(test), by_sweeps=by_sweeps),
-        trained_on=TrainingData(use=data.name, split=data.split, count=len(data), sha256=data.sha256),
+        mutual_coherence=round(max(mutual_coherence(frame) for frame in pair.frames), 6),
+        potential=round(max(_potential(frame) for frame in pair.frames), 8),
+        least_potential=_least_potential(frame),
+        clean_accuracy=accuracy(test),
+        training_accuracy=accuracy(known),
+        trained_on=TrainingData(use=train.name, split=train.split, count=len(train), sha256=train.sha256),
+        learning_curve=LearningCurve(
+            loss=[round(epoch.loss, 5) for epoch in curve],
+            accuracy=[round(epoch.accuracy, 5) for epoch in curve],
+            seconds=[round(epoch.seconds, 1) for epoch in curve],
+        ),
         recipe=content,
         seed=recipe.seed,
         made_with={
             "robustframe": version("robustframe"),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "threads": str(torch.get_num_threads()),
         },
         weights=f"{recipe.name}.safetensors",
         sha256="",
     )
+
+
+_SMALL = 250_000
+"""Parameters of a frame up to which its least potential is optimised: seconds there, hours for a ResNet."""
+
+
+def _least_potential(frame: Frame) -> LeastPotential | None:
+    if closed_form_minimum(frame) is None and sum(each.numel() for each in frame.parameters()) > _SMALL:
+        return None
+    found = minimum_potential(frame, restarts=1, steps=300, tolerance=1e-3)
+    return LeastPotential(
+        value=round(found.value**0.5, 8), method=found.method, gradient=float(f"{found.gradient:.2g}")
+    )
+
+
+def _potential(frame: Frame) -> float:
+    return float(deep_frame_potential(frame).detach().sqrt())
 
 
 def check_pair(name: str, *, count: int = 1000, download: bool = False) -> str:
@@ -205,20 +287,23 @@ def check_pair(name: str, *, count: int = 1000, download: bool = False) -> str:
             by more than the number of images can explain (4 standard errors).
     """
     pair, card = load_named(name if ":" in name else f"zoo:{name}", download=download)
-    check_step_sizes(pair.frame)
+    for frame in pair.frames:
+        check_step_sizes(frame)
     stated = card.clean_accuracy
     data = load(stated.use, stated.split)
     data = data.first(min(count, len(data)))
     found = []
-    for sweeps in (1, card.sweeps):
-        if str(sweeps) not in stated.by_sweeps:
+    for sweeps, model in classifiers(pair).items():
+        if sweeps not in ("1", str(card.sweeps)):
+            continue
+        if sweeps not in stated.by_sweeps:
             raise InputError(f"its card says nothing of the clean accuracy at {sweeps} sweeps")
-        expected = stated.by_sweeps[str(sweeps)]
-        value = clean_accuracy(pair, data, sweeps)
+        expected = stated.by_sweeps[sweeps]
+        value = clean_accuracy(model, data)
         allowed = 4 * (expected * (1 - expected) / len(data)) ** 0.5 + 1 / len(data)
         if abs(value - expected) > allowed:
             raise InputError(
                 f"{100 * value:.1f} % of {len(data)} images at {sweeps} sweeps; the card says {100 * expected:.1f} %"
             )
-        found.append(f"{100 * value:.1f} % at {sweeps} sweep{'s' if sweeps > 1 else ''}")
+        found.append(f"{100 * value:.1f} % at {sweeps} sweep{'' if sweeps == '1' else 's'}")
     return f"{', '.join(found)} on {len(data)} images"

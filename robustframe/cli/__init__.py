@@ -14,7 +14,9 @@ from typing import Annotated
 
 import typer
 
+from robustframe.cli.board import report
 from robustframe.cli.evaluating import evaluate
+from robustframe.cli.reports import FIGURE_HELP, figure, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
@@ -58,18 +60,8 @@ def main() -> None:
 app.command()(evaluate)
 
 
-@app.command()
-def table(
-    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs.")],
-    format: Annotated[str, typer.Option(help="terminal, md, tex or csv.")] = "terminal",
-) -> None:
-    """Print the robustness table of runs."""
-    from robustframe.record import find_run, read_record
-    from robustframe.report.robustness import robustness_table
-    from robustframe.report.tables import render
-
-    tables = [render(robustness_table(read_record(run), find_run(run)), format) for run in runs]
-    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in tables), nl=False)
+app.command()(table)
+app.command(help=FIGURE_HELP)(figure)
 
 
 @app.command()
@@ -103,6 +95,7 @@ def publish(
 
 app.command()(verify)
 app.command()(compare)
+app.command()(report)
 
 
 @app.command()
@@ -133,22 +126,23 @@ def frame(
     minimum: Annotated[
         bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture of |Gram| to this .png or .svg file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw |Gram| into this .svg, .pdf or .png file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report on the frame of a pair or an architecture: structure, coherence, potential, solver."""
     from robustframe.report.frame import find_frame, frame_report
     from robustframe.report.frame_text import render_frame
-    from robustframe.report.gram_plot import check_plot, plot_gram
 
     if plot is not None:
-        check_plot(plot)
+        from robustframe.report.figures import check_path, gram_figure, write
+
+        check_path(plot)
     report = frame_report(model, minimum=minimum)
     built = find_frame(model)[0]
     text = json.dumps(report.to_json(), indent=2) + "\n" if as_json else render_frame(report, built)
     typer.echo(text, nl=False)
     if plot is not None:
-        plot_gram(built, plot, f"|Gram| of {report.name}: largest inner product of each pair of filters")
+        write(gram_figure(built, title=f"|Gram| of {report.name}"), plot)
         say(f"plot: {plot}")
 
 

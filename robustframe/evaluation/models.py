@@ -11,7 +11,7 @@ from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
 from robustframe.errors import InputError, unknown
 from robustframe.frames import mutual_coherence
-from robustframe.pairs import Pair, Twin
+from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
 from robustframe.userfile import USER_MODULE, load_user_file
@@ -152,14 +152,19 @@ def classify(
     sha256 = sha256 or _fingerprint(module, extra)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if not isinstance(module, Pair):
-        sweeps = module.solver.sweeps if isinstance(module, Twin) else None
+        sweeps = (
+            module.solver.sweeps if isinstance(module, Twin) else module.sweeps if isinstance(module, Untied) else None
+        )
+        if spec.sweeps is not None:
+            raise InputError(f"{name} is no pair; leave out sweeps = {spec.sweeps}")
         entry = ClassifierEntry(
             name=name, model=name, twin=None, use=spec.use, sha256=sha256,
-            parameters=parameters, sweeps=sweeps, mutual_coherence=None,
+            parameters=parameters, sweeps=sweeps, mutual_coherence=coherence,
         )  # fmt: skip
         return [Classifier(entry, module)]
     coherence = mutual_coherence(module.frame) if coherence is None else coherence
-    twins: dict[str, Twin] = {"feedforward": module.feedforward, "recurrent": module.recurrent}
+    recurrent = module.recurrent if spec.sweeps is None else Twin(module, spec.sweeps)
+    twins: dict[str, Twin] = {"feedforward": module.feedforward, "recurrent": recurrent}
     return [
         Classifier(
             ClassifierEntry(

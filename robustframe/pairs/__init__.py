@@ -1,6 +1,19 @@
 """Pairs: a frame and a head that make two classifiers with one set of parameters."""
 
-from robustframe.pairs.pair import Pair, Twin
-from robustframe.pairs.training import Adversary, Progress, Schedule, train_pair
+from robustframe.pairs.pair import Pair, Pursuit, Twin
+from robustframe.pairs.training import Adversary, Epoch, Precision, Progress, Schedule, TrainedFor, train_pair
+from robustframe.pairs.untied import Untied
 
-__all__ = ["Adversary", "Pair", "Progress", "Schedule", "Twin", "train_pair"]
+__all__ = [
+    "Adversary",
+    "Epoch",
+    "Pair",
+    "Precision",
+    "Progress",
+    "Pursuit",
+    "Schedule",
+    "TrainedFor",
+    "Twin",
+    "Untied",
+    "train_pair",
+]

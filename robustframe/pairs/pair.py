@@ -1,14 +1,17 @@
 """A pair: one frame and one head read as two classifiers that share every parameter."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, unknown
 from robustframe.frames import Frame
-from robustframe.solvers import Adjoint, DeepPursuit, Solver, Unrolled, solve
+from robustframe.solvers import Adjoint, DeepPursuit, LayeredPursuit, Solver, Unrolled, iterate, solve
 from robustframe.types import Images, Logits
+
+Pursuit = Literal["deep", "layered"]
+_PURSUITS: dict[str, type[Solver[Any]]] = {"deep": DeepPursuit, "layered": LayeredPursuit}
 
 
 class Pair(nn.Module):
@@ -18,15 +21,25 @@ class Pair(nn.Module):
         frame: the shared frame.
         classes: number of classes.
         sweeps: sweeps of the recurrent twin, at least 2.
+        pursuit: how the recurrent twin solves: ``"deep"`` (`DeepPursuit`) or ``"layered"`` (`LayeredPursuit`, chains
+            only).
+
+    Raises:
+        InputError: for fewer than 2 sweeps, or a pursuit that does not know the frame's structure.
     """
 
     gain: Tensor
 
-    def __init__(self, frame: Frame, *, classes: int, sweeps: int) -> None:
+    def __init__(self, frame: Frame, *, classes: int, sweeps: int, pursuit: Pursuit = "deep") -> None:
         super().__init__()
         if sweeps < 2:
             raise InputError(f"the recurrent twin needs at least 2 sweeps, not {sweeps}; 1 is the feed-forward twin")
+        if pursuit not in _PURSUITS:
+            raise unknown("pursuit", pursuit, _PURSUITS)
+        if pursuit == "layered" and frame.structure != "chain":
+            raise InputError(f"layered pursuit is for chains, not for a {frame.structure} frame; use pursuit 'deep'")
         self.frame = frame
+        self.pursuit = pursuit
         features = 1
         for size in frame.code_shapes[-1]:
             features *= size
@@ -45,6 +58,22 @@ class Pair(nn.Module):
         """The solver run for all of the pair's sweeps."""
         return Twin(self, self.sweeps)
 
+    @property
+    def frames(self) -> list[Frame]:
+        """The one frame, as a list: what training looks after."""
+        return [self.frame]
+
+    def solver(self, sweeps: int) -> Solver[Any]:
+        """Return the pair's algorithm for a number of sweeps; every first sweep is that of deep pursuit."""
+        return (DeepPursuit if sweeps == 1 else _PURSUITS[self.pursuit])(sweeps=sweeps)
+
+    def first_and_last(self, images: Images) -> tuple[Logits, Logits]:
+        """Return the logits after the first and after the last sweep, shape (b, classes) each."""
+        codes = list(iterate(self.solver(self.sweeps), self.frame, images))
+        # Layered pursuit ends its first layer before it begins the next, so its first sweep does not lie on the way.
+        first = codes[0] if self.pursuit == "deep" else solve(self.solver(1), self.frame, images).codes
+        return self.classify(first[-1]), self.classify(codes[-1][-1])
+
     def classify(self, code: Tensor) -> Logits:
         """Return the logits of codes of the last layer, shape (b, *code_shape)."""
         return self.head(self.gain * code.flatten(1))  # type: ignore[no-any-return]
@@ -60,7 +89,7 @@ class Twin(nn.Module):
     Args:
         pair: where the parameters live.
         sweeps: sweeps of the solver, at least 1; not looked at when a solver is given.
-        solver: the algorithm; deep pursuit when left out.
+        solver: the algorithm; the pair's own when left out.
         adjoint: how gradients are taken; it changes no logit.
     """
 
@@ -69,7 +98,7 @@ class Twin(nn.Module):
     ) -> None:
         super().__init__()
         self.pair = pair
-        self.solver: Solver[Any] = DeepPursuit(sweeps=sweeps) if solver is None else solver
+        self.solver: Solver[Any] = pair.solver(sweeps) if solver is None else solver
         self.adjoint = Unrolled() if adjoint is None else adjoint
 
     def forward(self, images: Images) -> Logits:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 
 from robustframe.draws import Draws, derive_seed
 from robustframe.errors import InputError, IntegrityError
-from robustframe.frames import coherence_loss
+from robustframe.frames import Frame, coherence_loss
 from robustframe.pairs.pair import Pair
-from robustframe.solvers import DeepPursuit, iterate
+from robustframe.pairs.untied import Untied
+from robustframe.solvers import DeepPursuit, solve
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits
 
@@ -37,9 +40,13 @@ class Adversary:
             raise InputError(f"an adversary climbs along gradients, which {self.threat.label} does not allow")
 
 
+TrainedFor = Literal["joint", "first", "last"]
+Precision = Literal["float32", "bf16"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast to train."""
+    """What to train for, how long and how fast."""
 
     seed: int
     epochs: int
@@ -50,10 +57,29 @@ class Schedule:
     """Weight of the coherence penalty beside the cross-entropy."""
     flip: bool = False
     """Mirror each image left to right with probability 1/2."""
+    trained_for: TrainedFor = "joint"
+    """Whose loss: of the ``"first"`` sweep (the feed-forward twin alone), of the ``"last"``, or the mean of both."""
+    rescale: bool = False
+    """Let thresholds and gain follow the step sizes, so that growing atoms do not shrink the codes under them. Without
+    it deep frames hardly learn; it is off where a shipped pair was trained before it existed."""
+    precision: Precision = "float32"
+    """``"bf16"`` computes both passes in bfloat16 where that is safe; parameters and updates stay in float32."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0 or self.coherence < 0:
             raise InputError("a schedule needs epochs >= 1, batch >= 1, learning_rate > 0 and coherence >= 0")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a learning curve."""
+
+    loss: float
+    """Mean training loss."""
+    accuracy: float
+    """Training accuracy, in [0, 1], on adversarial examples where trained so."""
+    seconds: float
+    """Wall-clock time."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +90,14 @@ class Progress:
     batch: int
     batches: int
     loss: float
-    """Mean loss of the epoch so far, both twins averaged."""
+    """Mean loss of the epoch so far."""
     accuracy: float
-    """Accuracy of the recurrent twin on the training batches of the epoch so far (adversarial where trained so)."""
+    """Accuracy on the training batches of the epoch so far (adversarial where trained so), after the last sweep that is
+    trained for."""
 
 
 def train_pair(
-    pair: Pair,
+    pair: Pair | Untied,
     images: Images,
     labels: Labels,
     schedule: Schedule,
@@ -78,10 +105,11 @@ def train_pair(
     adversary: Adversary | None = None,
     checkpoint: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> None:
-    """Train a pair in place so that both twins classify well with the same parameters.
+) -> list[Epoch]:
+    """Train a pair in place, by default so that both twins classify well with the same parameters.
 
-    The loss is the mean of the cross-entropies after the first and after the last sweep. After every step the atoms
+    The loss is the mean of the cross-entropies after the first and after the last sweep, or one of them. After every
+    step the atoms
     are brought back to unit norm and the thresholds to at least 0; the step sizes follow the block Lipschitz
     constants by one power iteration a step, and are recomputed to convergence at the end.
 
@@ -94,6 +122,9 @@ def train_pair(
         checkpoint: a file written after every epoch and continued from when it is there; removed by nobody.
         report: called after every batch.
 
+    Returns:
+        The learning curve, one entry an epoch, also of epochs before an interruption.
+
     Raises:
         IntegrityError: when the checkpoint is damaged or belongs to another training.
     """
@@ -104,48 +135,60 @@ def train_pair(
     for epoch in range(start, schedule.epochs):
         trainer.run_epoch(epoch, images, labels, report)
         if checkpoint is not None:
-            trainer.save(checkpoint, epoch + 1)
-    pair.frame.update_step_sizes_()
+            trainer.save(checkpoint)
+    for frame in pair.frames:
+        frame.update_step_sizes_()
+    return trainer.epochs
 
 
 class _Trainer:
-    def __init__(self, pair: Pair, schedule: Schedule, adversary: Adversary | None, examples: int) -> None:
+    def __init__(self, pair: Pair | Untied, schedule: Schedule, adversary: Adversary | None, examples: int) -> None:
         self.pair, self.schedule, self.adversary = pair, schedule, adversary
         self.batches = math.ceil(examples / schedule.batch)
         self.device = next(pair.parameters()).device
         self.parameters = dict(pair.named_parameters())
         # One group a parameter: thresholds get a rate in units of what they are compared with (`calibrate`).
         self.optimizer = torch.optim.Adam([{"params": [p], "scale": 1.0} for p in self.parameters.values()])
+        self.group_of = dict(zip(self.parameters.values(), self.optimizer.param_groups))
         seed = torch.Generator().manual_seed(derive_seed(schedule.seed, "power iteration"))
-        self.vectors = [torch.randn(1, *shape, generator=seed).to(self.device) for shape in pair.frame.code_shapes]
+        self.vectors = [
+            [torch.randn(1, *shape, generator=seed).to(self.device) for shape in frame.code_shapes]
+            for frame in pair.frames
+        ]
+        self.epochs: list[Epoch] = []
 
-    def logits(self, images: Images) -> tuple[Logits, Logits]:
-        """Logits after the first and after the last sweep, from one solve."""
-        codes = list(iterate(DeepPursuit(sweeps=self.pair.sweeps), self.pair.frame, images))
-        first, last = (self.pair.classify(codes[at][-1]) for at in (0, -1))
-        return first, last
+    def logits(self, images: Images) -> tuple[Logits, ...]:
+        """The logits that are trained."""
+        if self.schedule.trained_for == "first" and isinstance(self.pair, Pair):
+            return (self.pair.feedforward(images),)
+        both = self.pair.first_and_last(images)
+        return both if self.schedule.trained_for == "joint" else both[1:]
 
     def loss(self, images: Images, labels: Labels) -> tuple[Tensor, Logits]:
-        first, last = self.logits(images)
-        both = F.cross_entropy(first, labels, reduction="sum") + F.cross_entropy(last, labels, reduction="sum")
-        return both / 2, last
+        """The loss summed over a batch, and the logits after the last sweep that is trained."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16"):
+            logits = self.logits(images)
+        losses = [F.cross_entropy(part.float(), labels, reduction="sum") for part in logits]
+        return torch.stack(losses).mean(), logits[-1]
 
     @torch.no_grad()
     def calibrate(self, images: Images) -> None:
         """Fit the scales to the data: a gain for unit codes at the head, threshold rates for each layer's signals."""
-        codes = list(iterate(DeepPursuit(sweeps=self.pair.sweeps), self.pair.frame, images.to(self.device)))
-        self.pair.gain.copy_(1 / _size(torch.cat([codes[0][-1], codes[-1][-1]])))
-        scales = {
-            f"frame.layers.{at}.threshold": _size(code) / layer.step_size
-            for at, (code, layer) in enumerate(zip(codes[0], self.pair.frame.blocks))
-        }
-        for name, group in zip(self.parameters, self.optimizer.param_groups):
-            group["scale"] = float(scales.get(name, 1.0))
+        images, seen = images.to(self.device), []
+        handle = self.pair.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
+        try:
+            self.logits(images)
+        finally:
+            handle.remove()
+        self.pair.gain.div_(_size(torch.cat(seen)))
+        for frame in self.pair.frames:
+            for code, layer in zip(solve(DeepPursuit(sweeps=1), frame, images).codes, frame.blocks):
+                self.group_of[layer.threshold]["scale"] = float(_size(code) / layer.step_size)
 
     def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[Progress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.schedule.seed, "order", epoch))
         order = torch.randperm(len(images), generator=generator)
-        seen, total, right = 0, 0.0, 0
+        seen, total, right, began = 0, 0.0, 0, perf_counter()
         for number, rows in enumerate(torch.split(order, self.schedule.batch)):
             draws = Draws((self.schedule.seed, "batch", epoch, number), len(rows), device=self.device)
             x, y = images[rows].to(self.device), labels[rows].to(self.device)
@@ -157,6 +200,7 @@ class _Trainer:
             seen, total = seen + len(rows), total + loss
             right += int((logits.argmax(1) == y).sum())
             report(Progress(epoch + 1, number + 1, self.batches, total / seen, right / seen))
+        self.epochs.append(Epoch(total / seen, right / seen, perf_counter() - began))
 
     def attack(self, x: Images, y: Labels, draws: Draws) -> Images:
         adversary = self.adversary
@@ -179,11 +223,16 @@ class _Trainer:
         loss, logits = self.loss(x, y)
         objective = loss / len(x)
         if self.schedule.coherence:
-            objective = objective + self.schedule.coherence * coherence_loss(self.pair.frame)
+            penalties = [coherence_loss(frame) for frame in self.pair.frames]
+            objective = objective + self.schedule.coherence * torch.stack(penalties).mean()
         objective.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.pair.frame.project_()
-        self.follow_step_sizes()
+        for frame, vectors in zip(self.pair.frames, self.vectors):
+            frame.project_()
+            before = _sizes(frame) if self.schedule.rescale else []
+            follow_step_sizes(frame, vectors)
+            if before:
+                self.rescale(frame, [new / old for old, new in zip(before, _sizes(frame))])
         return float(loss.detach()), logits.detach()
 
     def rate(self, number: int) -> float:
@@ -193,32 +242,37 @@ class _Trainer:
         return self.schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * number / all_steps))
 
     @torch.no_grad()
-    def follow_step_sizes(self) -> None:
-        blocks = self.pair.frame.blocks
-        for at, layer in enumerate(blocks):
-            unit = self.vectors[at] / torch.linalg.vector_norm(self.vectors[at])
-            self.vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
-            bound = torch.linalg.vector_norm(self.vectors[at]) + self.pair.frame.pull(at + 1)
-            layer.step_size.copy_(1 / bound)
+    def rescale(self, frame: Frame, ratios: list[float]) -> None:
+        """Move thresholds, their rates and moments, and the gain with the sizes of what they are applied to."""
+        for layer, ratio in zip(frame.blocks, ratios):
+            layer.threshold.mul_(ratio)
+            self.group_of[layer.threshold]["scale"] *= ratio
+            state = self.optimizer.state[layer.threshold]
+            state["exp_avg"].div_(ratio)
+            state["exp_avg_sq"].div_(ratio**2)
+        # Each frame of an untied net gives its share; the codes of all of them end at the one head.
+        self.pair.gain.div_(ratios[-1] ** (1 / len(self.pair.frames)))
 
     def identity(self) -> str:
         """Say which training a checkpoint belongs to."""
         shapes = {name: list(tensor.shape) for name, tensor in self.parameters.items()}
         adversary = None if self.adversary is None else asdict(self.adversary)
-        rows = [asdict(row) for row in self.pair.frame.rows]
-        content = [asdict(self.schedule), adversary, shapes, rows, self.pair.sweeps, self.batches]
+        rows = [asdict(row) for row in self.pair.frames[0].rows]
+        pursuit = self.pair.pursuit if isinstance(self.pair, Pair) else "untied"
+        content = [asdict(self.schedule), adversary, shapes, rows, pursuit, self.pair.sweeps, self.batches]
         return json.dumps(content, sort_keys=True)
 
-    def save(self, path: Path, epochs: int) -> None:
+    def save(self, path: Path) -> None:
         tensors = {f"pair.{name}": tensor for name, tensor in self.pair.state_dict().items()}
-        tensors |= {f"vector.{at}": vector for at, vector in enumerate(self.vectors)}
+        tensors |= {f"vector.{i}.{j}": vector for i, j, vector in self.all_vectors()}
         tensors["scales"] = torch.tensor([group["scale"] for group in self.optimizer.param_groups], dtype=torch.float64)
         for name, parameter in self.parameters.items():
             tensors |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
-        save_file(tensors, aside, metadata={"epochs": str(epochs), "training": self.identity()})
+        curve = json.dumps([asdict(epoch) for epoch in self.epochs])
+        save_file(tensors, aside, metadata={"epochs": curve, "training": self.identity()})
         aside.replace(path)
 
     def resume(self, path: Path | None) -> int:
@@ -235,7 +289,8 @@ class _Trainer:
             raise IntegrityError(f"{path} belongs to another training; delete it or choose another folder")
         own = {name.removeprefix("pair."): t for name, t in tensors.items() if name.startswith("pair.")}
         self.pair.load_state_dict(own, strict=True)
-        self.vectors = [tensors[f"vector.{at}"] for at in range(len(self.vectors))]
+        for i, j, _ in self.all_vectors():
+            self.vectors[i][j] = tensors[f"vector.{i}.{j}"]
         for group, scale in zip(self.optimizer.param_groups, tensors["scales"].tolist()):
             group["scale"] = scale
         for name, parameter in self.parameters.items():
@@ -246,7 +301,32 @@ class _Trainer:
             for key in ("exp_avg", "exp_avg_sq"):
                 state[key] = torch.empty_like(parameter).copy_(state[key])
             self.optimizer.state[parameter] = state
-        return int(metadata["epochs"])
+        self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
+        return len(self.epochs)
+
+    def all_vectors(self) -> list[tuple[int, int, Tensor]]:
+        """The vectors of the power iterations, with frame and layer."""
+        return [(i, j, vector) for i, vectors in enumerate(self.vectors) for j, vector in enumerate(vectors)]
+
+
+@torch.no_grad()
+def follow_step_sizes(frame: Frame, vectors: list[Tensor]) -> None:
+    """Bring step sizes up to date by one power iteration a layer, which starts and ends in ``vectors``."""
+    for at, layer in enumerate(frame.blocks):
+        unit = vectors[at] / torch.linalg.vector_norm(vectors[at])
+        vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
+        layer.step_size.copy_(1 / (torch.linalg.vector_norm(vectors[at]) + frame.pull(at + 1)))
+
+
+def _sizes(frame: Frame) -> list[float]:
+    """How the size of what each layer's threshold, and at last the head, is applied to depends on the step sizes."""
+    steps: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
+    codes, targets = [1.0], []
+    for row, step in zip(frame.rows, steps):
+        read = row.sources if row.skip is None else (*row.sources, row.skip)
+        targets.append(math.sqrt(sum(codes[k] ** 2 for k in read)))
+        codes.append(step * targets[-1])
+    return [*targets, codes[-1]]
 
 
 def _size(values: Tensor) -> Tensor:

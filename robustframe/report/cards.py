@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from robustframe.report.grid import Grid
 from robustframe.report.layout import UNKNOWN
-from robustframe.zoo import Card
+from robustframe.zoo import ZOO, Card, names, read_card
 
 _HEAD = ("pair", "data", "structure", "layers", "parameters", "sweeps", "clean (%)", "coherence")
 
@@ -41,9 +41,16 @@ def card_text(card: Card) -> str:
         "structure": f"{card.structure}, {len(card.layers)} layers on {shape}, {card.classes} classes",
         "layers": "; ".join(", ".join(f"{key} {value}" for key, value in layer.items()) for layer in card.layers),
         "parameters": f"{card.parameters:,}",
-        "sweeps": f"{card.sweeps} of the recurrent twin; 1 is the feed-forward twin",
+        "sweeps": f"{card.sweeps}, a frame for each"
+        if card.untied
+        else f"{card.sweeps} of {card.pursuit} pursuit by the recurrent twin; 1 is the feed-forward twin",
+        "trained for": trained(card),
         "clean accuracy": f"{clean} sweeps, on {stated.count:,} images of {stated.use} {stated.split}",
         "coherence": f"{card.mutual_coherence:.6f}",
+        "potential": UNKNOWN if card.potential is None else f"{card.potential:.6f}",
+        "least potential": UNKNOWN
+        if card.least_potential is None
+        else f"{card.least_potential.value:.6f} of this architecture ({card.least_potential.method})",
         "trained on": f"{data.count:,} images of {data.use} {data.split}, seed {card.seed}",
         "made with": ", ".join(f"{key} {value}" for key, value in card.made_with.items()),
         "licence": card.licence,
@@ -53,3 +60,47 @@ def card_text(card: Card) -> str:
     width = max(map(len, facts))
     lines = [f"{key:<{width}}  {value}" for key, value in facts.items()]
     return "\n".join([f"{card.name}: {card.about}", "", *lines]) + "\n"
+
+
+def zoo_table() -> str:
+    """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
+    head = ["Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T"]
+    head += ["Coherence", "Potential", "Least", "Seconds"]
+    lines = ["| " + " | ".join(head) + " |", "| :-- | :-- | --: | :-- |" + " --: |" * 8]
+    lines += ["| " + " | ".join(_zoo_cells(read_card(ZOO / f"{name}.json"))) + " |" for name in names()]
+    return "\n".join(lines)
+
+
+def _zoo_cells(card: Card) -> list[str]:
+    by_sweeps = card.clean_accuracy.by_sweeps
+    accuracies = [by_sweeps.get(str(n)) for n in (1, card.sweeps, 2 * card.sweeps)]
+    curve, least = card.learning_curve, card.least_potential
+    return [
+        f"`{card.name}`",
+        _frame(card),
+        f"{card.parameters:,}",
+        trained(card),
+        str(card.sweeps),
+        *("–" if each is None else f"{100 * each:.1f}" for each in accuracies),
+        f"{card.mutual_coherence:.3f}",
+        "–" if card.potential is None else f"{card.potential:.4f}",
+        "–" if least is None else f"{least.value:.4f}",
+        "–" if curve is None else f"{sum(curve.seconds):,.0f}",
+    ]
+
+
+def _frame(card: Card) -> str:
+    sizes = [layer.get("filters", layer.get("atoms", 0)) for layer in card.layers]
+    widths = f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else "-".join(map(str, sizes))
+    kind = "fully connected" if "atoms" in card.layers[0] else card.structure
+    return f"{kind} {widths}{', residual' if kind != card.structure == 'residual' else ''}"
+
+
+def trained(card: Card) -> str:
+    """Say in a few words what a pair was trained for, such as ``"both twins, linf:0.1"``."""
+    what = {"joint": "both twins", "first": "one sweep", "last": "all sweeps"}[
+        card.recipe["schedule"].get("trained_for", "joint")
+    ]
+    pursuit = "untied" if card.untied else "layered" if card.pursuit == "layered" else ""
+    adversary = (card.recipe.get("adversary") or {}).get("threat", "")
+    return ", ".join(part for part in (what, pursuit, adversary) if part)

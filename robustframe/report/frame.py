@@ -105,6 +105,8 @@ def find_frame(name: str) -> tuple[Frame, Pair | None, Card | None]:
             known = [*architectures(), *(f"zoo:{pair}" for pair in names()), "card:PATH", "hf:OWNER/REPO"]
             raise unknown("model or architecture", name, known) from error
     pair, card = load_named(name if colon else f"zoo:{name}")
+    if not isinstance(pair, Pair):
+        raise InputError(f"{card.name} has a frame of its own in every sweep, so there is no one frame to report on")
     return pair.frame, pair, card
 
 
@@ -126,7 +128,35 @@ def frame_report(name: str, *, minimum: bool = False, images: int = 16, seed: in
         InputError: for an unknown name or a frame with zero atoms.
     """
     frame, pair, card = find_frame(name)
-    used, sweeps = _solver(pair, card, images) if pair is not None and card is not None else (None, ())
+    return measure_frame(name, frame, pair, card, minimum=minimum, images=images, seed=seed)
+
+
+@torch.no_grad()
+def measure_frame(
+    name: str,
+    frame: Frame,
+    pair: Pair | None,
+    card: Card | None,
+    *,
+    minimum: bool = False,
+    images: int = 16,
+    seed: int = 0,
+) -> FrameReport:
+    """Measure a frame in hand; see `frame_report`.
+
+    Args:
+        name: what the report calls it where there is no card.
+        frame: the frame.
+        pair: the pair it belongs to, whose solver runs on the images.
+        card: the pair's card.
+        minimum: as in `frame_report`.
+        images: as in `frame_report`; 0 leaves the solver out, and no data is loaded.
+        seed: of the optimisation.
+    """
+    used: str | None = None
+    sweeps: tuple[SweepReport, ...] = ()
+    if pair is not None and card is not None and images > 0:
+        used, sweeps = _solver(pair, card, images)
     parameters = sum(parameter.numel() for parameter in frame.parameters())
     measured = coherence(frame)
     small = parameters <= _BABEL_PARAMETERS and measured.atoms > _BABEL
@@ -206,6 +236,8 @@ def _bound(layer: Layer) -> float:
 
 def _solver(pair: Pair, card: Card, images: int) -> tuple[str | None, tuple[SweepReport, ...]]:
     use = card.trained_on.use
+    if card.pursuit != "deep":
+        return None, ()
     try:
         data = load_data(use, "test")
     except InputError:

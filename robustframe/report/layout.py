@@ -83,40 +83,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The rows of one model, in the order in which they are shown."""
-
-    model: str
-    coherence: float | None
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
 class Written:
     """A cell as text, in the three parts that are aligned apart."""
 
     value: str
     interval: str
     p: str
-
-
-def grouped(table: Table) -> tuple[Group, ...]:
-    """Group the rows by model; models and threats keep the order in which they first appear."""
-    models = list(dict.fromkeys(row.model for row in table.rows))
-    threats = list(dict.fromkeys(row.threat for row in table.rows))
-    groups = []
-    for model in models:
-        rows = [row for row in table.rows if row.model == model]
-        rows.sort(key=lambda row: (threats.index(row.threat), TWINS.index(row.twin)))
-        coherence = next((row.coherence for row in rows if row.coherence is not None), None)
-        groups.append(Group(model, coherence, tuple(rows)))
-    return tuple(groups)
-
-
-def notes(table: Table) -> dict[str, int]:
-    """Number the distinct notes from 1, in the order in which their rows are shown."""
-    texts = (row.note for group in grouped(table) for row in group.rows if row.note)
-    return {text: number for number, text in enumerate(dict.fromkeys(texts), start=1)}
 
 
 def written(cell: Cell, p: float | None, *, signed: bool) -> Written:

@@ -1,26 +1,34 @@
 """Figures in README and docs come from published records: this writes them, and says when they are stale."""
 
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from robustframe.errors import InputError
 from robustframe.record import read_record
+from robustframe.report.cards import zoo_table
+from robustframe.report.claims import claims, claims_table
 from robustframe.report.publish import write_tables
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 
-_TABLE = re.compile(r"(<!-- table: (?P<run>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-_PAGE = re.compile(r"(<!-- page: (?P<file>\S+) -->\n).*?(<!-- end of page -->)", re.DOTALL)
+_REGION = re.compile(
+    r"(?P<head><!-- (?P<kind>table|page|claims|zoo): (?P<what>\S+) -->\n).*?(?P<foot><!-- end of (?P=kind) -->)",
+    re.DOTALL,
+)
 
 
-def fill(text: str, root: Path) -> str:
-    """Put the table of each named record, and each named page, between its markers.
+def fill(text: str, root: Path, *, page: Path | None = None) -> str:
+    """Put what records, benchmarks and cards say between the markers that ask for it.
 
     Args:
-        text: a Markdown page with regions ``<!-- table: FOLDER -->`` ... ``<!-- end of table -->``, and ``<!-- page:
-            FILE -->`` ... ``<!-- end of page -->`` for a page of a benchmark, which is shown without its title.
+        text: a Markdown page with regions ``<!-- KIND: WHAT -->`` ... ``<!-- end of KIND -->``: ``table: FOLDER`` for
+            the table of a published record; ``page: FILE`` for a page of a benchmark, without its title; ``claims:
+            all`` or ``claims: EVALUATION`` for the claims that evaluations test; ``zoo: pairs`` for the shipped pairs.
         root: what folders and files are relative to.
+        page: where the page lies, for links out of it; at the root when left out.
 
     Returns:
         The page with every region written anew.
@@ -28,27 +36,39 @@ def fill(text: str, root: Path) -> str:
     Raises:
         InputError: for a record that is missing or incomplete, or a page that is not there.
     """
+    writers: dict[str, Callable[[str], str]] = {
+        "table": lambda what: render(robustness_table(read_record(root / what), root / what), "md"),
+        "page": lambda what: _without_title(root / what),
+        "claims": lambda what: _claims(what, root, (page or root / "README.md").parent),
+        "zoo": lambda what: zoo_table(),
+    }
 
-    def table(match: re.Match[str]) -> str:
-        folder = root / match["run"]
-        return f"{match[1]}{render(robustness_table(read_record(folder), folder), 'md').strip()}\n{match[3]}"
+    def written(match: re.Match[str]) -> str:
+        return f"{match['head']}{writers[match['kind']](match['what']).strip()}\n{match['foot']}"
 
-    def page(match: re.Match[str]) -> str:
-        file = root / match["file"]
-        if not file.is_file():
-            raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
-        title, _, body = file.read_text(encoding="utf-8").partition("\n")
-        return f"{match[1]}{body.strip() if title.startswith('# ') else title + body}\n{match[3]}"
+    return _REGION.sub(written, text)
 
-    return _PAGE.sub(page, _TABLE.sub(table, text))
+
+def _without_title(file: Path) -> str:
+    if not file.is_file():
+        raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
+    title, _, body = file.read_text(encoding="utf-8").partition("\n")
+    return body if title.startswith("# ") else title + body
+
+
+def _claims(what: str, root: Path, folder: Path) -> str:
+    if what == "all":
+        link = Path(os.path.relpath(root / "evaluations", folder)).as_posix()
+        return claims_table(claims(root / "evaluations"), evaluations=link)
+    return claims_table(claims(root / "evaluations", only=what))
 
 
 def main(pages: list[str]) -> None:
-    """Write the tables of every published record anew, and those inside the given pages."""
+    """Write the tables of every published record anew, and those inside the given pages and of each evaluation."""
     for record in sorted(Path("evaluations").glob("*/results/record.json")):
         write_tables(robustness_table(read_record(record), record.parent), record.parent)
-    for page in map(Path, pages):
-        page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
+    for page in [*map(Path, pages), *sorted(Path("evaluations").glob("*/README.md"))]:
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path(), page=page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The robustness table of a run: every classifier with its intervals, every pair with its difference."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +10,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.evaluation.tables import read_verdicts
+from robustframe.evaluation import tables
 from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result, check_usable
-from robustframe.report.layout import Cell, Row, Table
+from robustframe.report.layout import UNKNOWN, Cell, Row, Table
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
 _ENOUGH_PAIRS = 5
 """Of fewer, no order of ranks is significant at 5 %."""
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
+
+
+Source = tuple[Record, Path]
+"""A record and the folder of its run."""
 
 
 def robustness_table(record: Record, folder: Path) -> Table:
@@ -34,7 +40,67 @@ def robustness_table(record: Record, folder: Path) -> Table:
         InputError: when the run is not complete or its verdicts are missing.
     """
     check_usable(record, folder)
-    verdicts = _read_verdicts(folder)
+    return _table([(record, folder)])
+
+
+def robustness_tables(runs: Sequence[Source]) -> list[Table]:
+    """Build the robustness tables of several runs: one for each set of examples, as no number spans two of them.
+
+    Args:
+        runs: records with their folders. A run that is not complete has its classifiers in the table, without numbers
+            and with the verdict "unfinished".
+
+    Returns:
+        Tables as of `robustness_table`, in the order of the runs; a model that several runs have is named with its run.
+
+    Raises:
+        InputError: without runs, for one given twice, or when verdicts are missing.
+    """
+    if not runs:
+        raise InputError("give at least one folder of a run")
+    of: dict[str, list[Source]] = {}
+    for record, folder in runs:
+        same = of.setdefault(record.data.sha256, [])
+        twice = next((other for known, other in same if known.hash == record.hash), None)
+        if twice is not None:
+            raise InputError(f"{twice} and {folder} are the same run; give it once")
+        same.append((record, folder))
+    return [_table(same) for same in of.values()]
+
+
+def run_name(record: Record) -> str:
+    """Return how a run is cited."""
+    return f"{record.name}-{record.hash[:8]}"
+
+
+def model_names(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Return for each record what its models are called: with the run where several have one of that name."""
+    having = Counter(name for record in records for name in {entry.model for entry in record.classifiers})
+    return [
+        {
+            entry.model: entry.model if having[entry.model] == 1 else f"{entry.model} ({run_name(record)})"
+            for entry in record.classifiers
+        }
+        for record in records
+    ]
+
+
+def _complete(record: Record) -> bool:
+    return record.status == "complete" and record.results is not None
+
+
+def _table(runs: Sequence[Source]) -> Table:
+    rows: list[Row] = []
+    names = model_names([record for record, _ in runs])
+    for (record, folder), called in zip(runs, names, strict=True):
+        rows += _rows(record, folder, called) if _complete(record) else _unfinished(record, folder, called)
+    rows, tests = _adjusted(rows)
+    records = [record for record, _ in runs]
+    return Table(title=_title(records, rows), caption=_caption(records, tests), rows=tuple(rows))
+
+
+def _rows(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
+    verdicts = read_verdicts(folder)
     entries = {entry.name: entry for entry in record.classifiers}
     done = {(result.classifier, result.threat) for result in record.results or []}
     rows = []
@@ -50,31 +116,64 @@ def robustness_table(record: Record, folder: Path) -> Table:
         for each in record.incomplete
         if (each.classifier, each.threat) in record.missing
     ]
-    rows, tests = _adjusted(rows)
-    return Table(title=_title(record), caption=_caption(record, tests), rows=tuple(rows))
+    return [replace(row, model=called[row.model]) for row in rows]
 
 
-def _title(record: Record) -> str:
-    named = [*(row.threat for row in record.results or []), *(row.threat for row in record.incomplete)]
-    threats = ", ".join(dict.fromkeys(named))
-    data = record.data
-    return f"{record.name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
+def _unfinished(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
+    """The classifiers of a run that is not complete: nothing is known of them yet."""
+    threats = record.recipe.get("threats")
+    note = f"{folder} is not complete; the same evaluate command continues it"
+    return [
+        Row(
+            model=called[entry.model],
+            coherence=entry.mutual_coherence,
+            twin=_TWINS[entry.twin],
+            threat=str(threat),
+            clean=Cell(),
+            robust=Cell(),
+            note=note,
+            verdict="unfinished",
+        )
+        for threat in (threats if isinstance(threats, list) and threats else [UNKNOWN])
+        for entry in record.classifiers
+    ]
 
 
-def _caption(record: Record, tests: int) -> str:
-    cited = " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
+def _title(records: Sequence[Record], rows: Sequence[Row]) -> str:
+    threats = ", ".join(dict.fromkeys(row.threat for row in rows))
+    data = records[0].data
+    name = records[0].name if len(records) == 1 else f"{len(records)} runs"
+    return f"{name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
+
+
+def _caption(records: Sequence[Record], tests: int) -> str:
     differences = ""
     if tests:
         differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
         differences += f"table's {tests} differences"
+    runs = ", ".join(map(run_name, records))
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
-        f"{resolution_sentence(record.data.count)}.",
-        *_bounds(record),
-        *_coherence(record),
-        f"Attacks: {cited}. Coherence: mutual coherence of the frame. Run {record.name}-{record.hash[:8]}.",
+        f"{resolution_sentence(records[0].data.count)}.",
+        *_bounds(records),
+        *_coherence(records),
+        f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
+        f"Run{'s' if len(records) > 1 else ''} {runs}.",
     ]
     return " ".join(sentences)
+
+
+def _attacks(records: Sequence[Record]) -> str:
+    """Cite the batteries; where runs differ in them, say which is whose."""
+    cited: dict[str, list[str]] = {}
+    for record in records:
+        batteries = " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
+        cited.setdefault(batteries, []).append(run_name(record))
+    if len(cited) == 1:
+        return next(iter(cited))
+    return "; ".join(f"{batteries} in {', '.join(runs)}" for batteries, runs in cited.items()) + (
+        ", which bound the robust accuracy from above with different strength"
+    )
 
 
 def _adjusted(rows: list[Row]) -> tuple[list[Row], int]:
@@ -92,32 +191,36 @@ def _adjusted(rows: list[Row]) -> tuple[list[Row], int]:
     return changed, len(tests)
 
 
-def _bounds(record: Record) -> list[str]:
+def _bounds(records: Sequence[Record]) -> list[str]:
     """Say what the certified column is, where there is one."""
-    if all(result.certified_correct is None for result in record.results or []):
+    if all(result.certified_correct is None for record in records for result in record.results or []):
         return []
     return ["Certified: what no attack can break (Lipschitz bound), and the gap to what these attacks did not."]
 
 
-def _coherence(record: Record) -> list[str]:
+def _coherence(records: Sequence[Record]) -> list[str]:
     """Say how the recurrent twins' robust accuracy goes with the coherence of their frames, where there are enough."""
-    known = {
-        entry.name: entry.mutual_coherence
-        for entry in record.classifiers
-        if entry.twin == "recurrent" and entry.mutual_coherence is not None
-    }
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        known = {
+            entry.name: entry.mutual_coherence
+            for entry in record.classifiers
+            if entry.twin == "recurrent" and entry.mutual_coherence is not None
+        }
+        for result in record.results or []:
+            if result.classifier in known:
+                share = result.robust_correct / result.examples
+                found.setdefault(result.threat, []).append((known[result.classifier], share))
     sentences = []
-    for threat in dict.fromkeys(result.threat for result in record.results or []):
-        results = [each for each in record.results or [] if each.threat == threat and each.classifier in known]
-        if len(results) < _ENOUGH_PAIRS:
+    for threat, numbers in found.items():
+        if len(numbers) < _ENOUGH_PAIRS:
             continue
-        shares = [each.robust_correct / each.examples for each in results]
-        found = spearman([known[each.classifier] for each in results], shares, seed=0)
-        if found is not None:
-            ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+        ranks = spearman([coherence for coherence, _ in numbers], [share for _, share in numbers], seed=0)
+        if ranks is not None:
+            ends = f"[{ranks.interval.low:+.2f}, {ranks.interval.high:+.2f}]"
             sentences.append(
-                f"Coherence and robust accuracy of the {found.n} recurrent twins under {threat}: Spearman's rho "
-                f"{found.value:+.2f} {ends} (bootstrap), p = {found.p_value:.2g} (permutation)."
+                f"Coherence and robust accuracy of the {ranks.n} recurrent twins under {threat}: Spearman's rho "
+                f"{ranks.value:+.2f} {ends} (bootstrap), p = {ranks.p_value:.2g} (permutation)."
             )
     return sentences
 
@@ -189,9 +292,14 @@ def _cell(right: int, examples: int) -> Cell:
     return Cell(share.value, interval.low, interval.high)
 
 
-def _read_verdicts(folder: Path) -> pl.DataFrame:
+def read_verdicts(folder: Path) -> pl.DataFrame:
+    """Read the verdicts of a complete run.
+
+    Raises:
+        InputError: when they are missing or damaged.
+    """
     try:
-        return read_verdicts(folder / VERDICTS)
+        return tables.read_verdicts(folder / VERDICTS)
     except InputError as error:
         raise InputError(f"{error}; run the same evaluate command again") from error
 

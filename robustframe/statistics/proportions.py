@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from robustframe.errors import InputError
@@ -53,8 +54,12 @@ class Proportion:
         """
         if not 0 < level < 1:
             raise InputError(f"confidence level {level} must lie between 0 and 1, such as 0.95")
-        found = binomtest(self.successes, self.trials).proportion_ci(confidence_level=level, method="wilson")
-        return Interval(float(found.low), float(found.high))
+        # SciPy has it only behind a test, which takes a hundred times as long.
+        n, p, z = self.trials, self.value, float(ndtri(0.5 + 0.5 * level))
+        denominator = 2 * (n + z**2)
+        centre = (2 * n * p + z**2) / denominator
+        reach = z / denominator * math.sqrt(4 * n * p * (1 - p) + z**2)
+        return Interval(0.0 if self.successes == 0 else centre - reach, 1.0 if self.successes == n else centre + reach)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The model zoo: pairs by name, each with a card and a hash."""
 
-from robustframe.zoo.card import Accuracy, Card, TrainingData
+from robustframe.zoo.card import Accuracy, Card, LearningCurve, LeastPotential, TrainingData
 from robustframe.zoo.store import ZOO, find_card, load, load_card, load_named, names, read_card, save
 
 __all__ = [
     "ZOO",
     "Accuracy",
     "Card",
+    "LearningCurve",
+    "LeastPotential",
     "TrainingData",
     "find_card",
     "load",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from robustframe.frames import Structure
+from robustframe.pairs import Pursuit
 
 
 class Section(BaseModel):
@@ -32,6 +33,25 @@ class Accuracy(Section):
     """``"1"`` is the feed-forward twin."""
 
 
+class LeastPotential(Section):
+    """The least deep frame potential F of the pair's architecture, over all parameters with unit atoms."""
+
+    value: float
+    """A root mean square, in [0, 1]; exact or the best found."""
+    method: Literal["closed form", "optimised"]
+    gradient: float
+    """Relative gradient where the optimisation ended; 0 for a closed form."""
+
+
+class LearningCurve(Section):
+    """How a training went, epoch by epoch."""
+
+    loss: list[float]
+    accuracy: list[float]
+    """On the training examples as they were trained on, adversarial where trained so; in [0, 1]."""
+    seconds: list[float]
+
+
 class Card(Section):
     """Everything needed to rebuild a pair and to know where it comes from; lies beside its weights as JSON."""
 
@@ -45,9 +65,20 @@ class Card(Section):
     """As `robustframe.frames.build_frame` takes them."""
     classes: int
     sweeps: int
+    pursuit: Pursuit = "deep"
+    """How the recurrent twin solves."""
+    untied: bool = False
+    """A control with a frame of its own in every sweep, which is no pair and has no twins."""
     parameters: int
     mutual_coherence: float
+    """Of an untied net the largest of its frames'; likewise the potential."""
+    potential: float | None = None
+    """Deep frame potential F of the weights, a root mean square in [0, 1]."""
+    least_potential: LeastPotential | None = None
     clean_accuracy: Accuracy
+    training_accuracy: Accuracy | None = None
+    """The same on the beginning of the training split: the difference is the generalisation error."""
+    learning_curve: LearningCurve | None = None
     trained_on: TrainingData
     recipe: dict[str, Any]
     """The training recipe, whole."""

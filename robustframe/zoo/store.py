@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,21 +15,27 @@ from safetensors.torch import save as save_tensors
 from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.files import CARD_BYTES, WEIGHTS_BYTES, is_plain_name, read_plain
 from robustframe.frames.build import assemble
-from robustframe.pairs import Pair
+from robustframe.pairs import Pair, Untied
 from robustframe.zoo.card import Card
 
 ZOO = Path(__file__).parent / "pairs"
 """Where the shipped pairs lie."""
 _SWEEPS = 10_000
 """Most sweeps of a pair; real ones have a few."""
+_COPIES = 100
+"""Most frames of an untied net."""
 
 
 def names() -> list[str]:
-    """Return the names of the shipped pairs."""
-    return sorted(path.stem for path in ZOO.glob("*.json"))
+    """Return the names of the shipped pairs, numbers in them in the order of numbers."""
+    return sorted((path.stem for path in ZOO.glob("*.json")), key=_natural)
 
 
-def load(name: str) -> tuple[Pair, Card]:
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def load(name: str) -> tuple[Pair | Untied, Card]:
     """Load a shipped pair.
 
     Args:
@@ -78,7 +85,7 @@ def find_card(use: str, *, folder: Path = Path(), download: bool = False) -> tup
     )
 
 
-def load_named(use: str, *, folder: Path = Path(), download: bool = False) -> tuple[Pair, Card]:
+def load_named(use: str, *, folder: Path = Path(), download: bool = False) -> tuple[Pair | Untied, Card]:
     """Load the pair that a user or a recipe names; arguments and errors are those of `find_card` and `load_card`."""
     path, inside = find_card(use, folder=folder, download=download)
     pair, card = load_card(path, inside=inside)
@@ -106,7 +113,7 @@ _BESIDE = Path()
 """Stands for the folder of the card."""
 
 
-def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair, Card]:
+def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair | Untied, Card]:
     """Load a pair by the path of its card; the weights lie beside it.
 
     Args:
@@ -138,7 +145,7 @@ def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair, Card]
     return _fill(card, expected, tensors, file), card
 
 
-def save(pair: Pair, folder: Path, card: Card) -> Path:
+def save(pair: Pair | Untied, folder: Path, card: Card) -> Path:
     """Write weights and card of a pair, the card last; return the card's path.
 
     Args:
@@ -183,14 +190,19 @@ def _looks_like(content: bytes, expected: Mapping[str, torch.Tensor]) -> str:
     return ""
 
 
-def _build(card: Card) -> Pair:
-    return Pair(assemble(card.in_shape, card.layers, card.structure), classes=card.classes, sweeps=card.sweeps)
+def _build(card: Card) -> Pair | Untied:
+    frames = [assemble(card.in_shape, card.layers, card.structure) for _ in range(card.sweeps if card.untied else 1)]
+    if card.untied:
+        return Untied(frames, classes=card.classes)
+    return Pair(frames[0], classes=card.classes, sweeps=card.sweeps, pursuit=card.pursuit)
 
 
 def _expected(card: Card, path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors that a card describes, without memory for their values: a card may claim any size."""
     if card.sweeps > _SWEEPS:
         raise IntegrityError(f"{path}: {card.sweeps:,} sweeps never end; a pair has at most {_SWEEPS:,}")
+    if card.untied and card.sweeps > _COPIES:
+        raise IntegrityError(f"{path}: an untied net of {card.sweeps:,} frames; one has at most {_COPIES}")
     try:
         with torch.device("meta"):
             return _build(card).state_dict()
@@ -199,7 +211,9 @@ def _expected(card: Card, path: Path) -> dict[str, torch.Tensor]:
         raise IntegrityError(f"{path}: the card of {card.name} describes no pair: {reason}") from error
 
 
-def _fill(card: Card, expected: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: Path) -> Pair:
+def _fill(
+    card: Card, expected: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: Path
+) -> Pair | Untied:
     for name, tensor in expected.items():
         if name not in tensors:
             raise IntegrityError(f"{file} lacks the tensor {name}")
@@ -220,7 +234,8 @@ def _fill(card: Card, expected: Mapping[str, torch.Tensor], tensors: dict[str, t
         pair = _build(card)
     pair.load_state_dict(tensors, strict=True)
     try:
-        pair.frame.check()
+        for frame in pair.frames:
+            frame.check()
     except InputError as error:
         raise IntegrityError(f"{file}: {error}") from error
     return pair.eval()

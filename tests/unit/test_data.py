@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import pickle
 import shutil
 import subprocess
 import sys
@@ -13,13 +12,12 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from cifar_files import Bytes, put_cifar
 from numpy.typing import NDArray
 
 from robustframe.data import available, load, loaders, shipped
 from robustframe.data.idx import parse_idx, unpack
 from robustframe.errors import InputError, IntegrityError
-
-Bytes = NDArray[np.uint8]
 
 SHA256 = {
     ("fashion-mnist", "test"): "0eb2de1fe6d40eb90457200681ee2a1341379e07c5ef3e0519657c06fcb6f307",
@@ -299,35 +297,6 @@ def test_a_failed_download_says_why_and_what_to_do(name: str, tmp_path: Path, mo
     assert "no route to host" in str(caught.value)
     assert str(caught.value).endswith("; put its files there and leave out --download")
     assert "\n" not in str(caught.value)
-
-
-def put_cifar(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Bytes, list[int]]:
-    """Write small CIFAR batches and let torchvision expect their checksums; returns the test split."""
-    from torchvision import datasets
-
-    dataset = getattr(datasets, kind)
-    folder = root / dataset.base_folder
-    folder.mkdir(parents=True)
-    draws = np.random.default_rng(1)
-    label_key = "labels" if kind == "CIFAR10" else "fine_labels"
-
-    def put(name: str, content: dict[str, Any]) -> list[str]:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
-    def batch(name: str, count: int) -> tuple[list[str], Bytes, list[int]]:
-        pixels = draws.integers(0, 256, (count, 3 * 32 * 32), dtype=np.uint8)
-        labels = [int(label) for label in draws.integers(0, 10, count)]
-        return put(name, {"data": pixels, label_key: labels}), pixels.reshape(-1, 3, 32, 32), labels
-
-    test, pixels, labels = batch(dataset.test_list[0][0], 4)
-    train = [batch(name, 2)[0] for name, _ in dataset.train_list]
-    names = [f"kind {label}" for label in range(10)]
-    meta, md5 = put(dataset.meta["filename"], {dataset.meta["key"]: names})
-    monkeypatch.setattr(dataset, "test_list", [test])
-    monkeypatch.setattr(dataset, "train_list", train)
-    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "filename": meta, "md5": md5})
-    return pixels, labels
 
 
 @pytest.mark.parametrize(("name", "kind", "batches"), [("cifar10", "CIFAR10", 5), ("cifar100", "CIFAR100", 1)])

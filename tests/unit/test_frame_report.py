@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from robustframe.report.gram_plot import plot_gram
 from typer.testing import CliRunner
 
 from robustframe.cli import app
@@ -15,7 +16,6 @@ from robustframe.frames.architectures import architecture, architectures
 from robustframe.frames.coherence import coherence, filter_gram
 from robustframe.report.frame import find_frame, frame_report
 from robustframe.report.frame_text import block_picture, render_frame
-from robustframe.report.gram_plot import plot_gram
 from robustframe.zoo import ZOO, load_card, names, read_card
 
 SMALL = [name for name in architectures() if name.endswith("-8")]

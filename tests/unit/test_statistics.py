@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from robustframe.errors import InputError
 from robustframe.statistics import Interval, PairedDifference, Proportion
@@ -148,3 +149,12 @@ def test_the_interval_is_plain_numbers() -> None:
 def _tables(n: int) -> list[tuple[int, int, int, int]]:
     """Every way to put n pairs into the four cells."""
     return [(a, b, c, n - a - b - c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b)]
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilsons_interval_is_scipys_to_the_last_bit(level: float) -> None:
+    # Published tables hold these numbers in full.
+    for trials in (1, 7, 90, 1000):
+        for successes in range(0, trials + 1, max(1, trials // 12)):
+            theirs = binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
+            assert Proportion(successes, trials).interval(level) == Interval(float(theirs.low), float(theirs.high))

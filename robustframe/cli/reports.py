@@ -1,0 +1,82 @@
+"""The commands that show runs: table, figure."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustframe.cli.shared import DataRoot, say
+from robustframe.errors import unknown
+
+KINDS = {
+    "curves": "robust accuracy over the radius with its interval, feed-forward against recurrent",
+    "coherence": "robust accuracy against the coherence of the frame, with regression line and Spearman's rho",
+    "sweeps": "clean and robust accuracy over the solver's sweeps",
+    "attacks": "which attack broke how many examples of which classifier",
+    "examples": "adversarial examples: clean, adversarial, difference, labels, attack",
+}
+FIGURE_HELP = "Draw a figure of complete runs into an SVG, PDF or PNG file.\n\n\b\nKinds:\n" + "\n".join(
+    f"{kind:9}  {about}" for kind, about in KINDS.items()
+)
+
+
+def table(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
+    columns: Annotated[
+        str | None, typer.Option(help="Of coherence,clean,robust,certified,verdict; with commas between.")
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="model, threat or twin.")] = "model",
+    sort: Annotated[str, typer.Option(help="robust, clean, coherence or name; descending with a minus: -robust.")] = "",
+    pairs: Annotated[bool, typer.Option("--pairs", help="One line a pair: twins and difference side by side.")] = False,
+) -> None:
+    """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
+    from robustframe.record import find_run, read_record
+    from robustframe.report.arrange import Look
+    from robustframe.report.robustness import robustness_tables
+    from robustframe.report.tables import render
+
+    chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
+    look = Look(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
+    sources = [(read_record(run), find_run(run)) for run in runs]
+    texts = [render(table, format, look) for table in robustness_tables(sources)]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+    unfinished = [folder for record, folder in sources if record.status != "complete"]
+    for folder in unfinished:
+        say(f"{folder} is not complete; run the same evaluate command again to continue it")
+    if unfinished:
+        raise typer.Exit(1)
+
+
+def figure(
+    kind: Annotated[str, typer.Argument(help="One of the kinds above.")],
+    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs.")],
+    out: Annotated[Path, typer.Option(help="The file; ends in .svg, .pdf or .png.")],
+    theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
+    only: Annotated[list[str] | None, typer.Option(help="A model or classifier to draw; may be repeated.")] = None,
+    title: Annotated[str | None, typer.Option(help="What stands above.")] = None,
+    count: Annotated[int, typer.Option(help="Of examples: how many of a classifier under a threat.")] = 8,
+    data_root: DataRoot = None,
+) -> None:
+    if kind not in KINDS:
+        raise unknown("kind of figure", kind, KINDS)
+    from robustframe.report import figures
+
+    if theme not in figures.THEMES:
+        raise unknown("theme", theme, figures.THEMES)
+    figures.check_path(out)
+    loaded = figures.load_runs(runs, only or ())
+    called: dict[str, Any] = {} if title is None else {"title": title}
+    match kind:
+        case "curves":
+            chart = figures.curve_figure(figures.gather_curves(loaded), **called)
+        case "coherence":
+            chart = figures.association_figure(figures.gather_points(loaded), **called)
+        case "sweeps":
+            chart = figures.sweeps_figure(figures.gather_sweeps(loaded), **called)
+        case "attacks":
+            chart = figures.outcome_figure(figures.gather_outcomes(loaded), **called)
+        case _:
+            chart = figures.example_figure(figures.gather_examples(loaded, count=count, root=data_root), **called)
+    figures.write(chart, out, "dark" if theme == "dark" else "light")
+    typer.echo(str(out))

@@ -1,0 +1,76 @@
+"""The pictures of the evaluations of the papers, drawn from published records and cards."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from robustframe.report.claims import Evaluation, generalisation_error, least_potential
+from robustframe.report.figures import (
+    Figure,
+    Point,
+    association_figure,
+    curve_figure,
+    gather_curves,
+    gather_points,
+    gather_sweeps,
+    load_run,
+    sweeps_figure,
+    write,
+)
+
+_TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent"}
+
+
+def draw_pictures(evaluations: Path) -> Iterator[Path]:
+    """Draw ``picture.svg`` beside the results of every evaluation that has one; yield their paths.
+
+    Args:
+        evaluations: the folder with a folder an evaluation, each with its ``results``.
+
+    Raises:
+        InputError: for a record that is missing or incomplete, or without the report extra.
+    """
+    for name, draw in PICTURES.items():
+        path = evaluations / name / "results" / "picture.svg"
+        write(draw(path.parent), path)
+        yield path
+
+
+def _generalisation(folder: Path) -> Figure:
+    evaluation = Evaluation.read(folder)
+    points = [
+        Point(name, _TWINS[twin], least_potential(name), 100 * generalisation_error(evaluation, name, twin))
+        for name in evaluation.models(lambda card: card.least_potential is not None)
+        for twin in _TWINS
+    ]
+    return association_figure(
+        points,
+        x="Least deep frame potential F of the architecture",
+        y="Generalisation error (points)",
+        title="Least potential and generalisation error",
+    )
+
+
+def _curves(folder: Path) -> Figure:
+    return curve_figure(gather_curves([load_run(folder)]))
+
+
+def _coherence(folder: Path) -> Figure:
+    return association_figure(gather_points([load_run(folder)]))
+
+
+def _sweeps(folder: Path) -> Figure:
+    # Each number of sweeps is a classifier with a name of its own.
+    points = gather_sweeps([load_run(folder)])
+    return sweeps_figure([replace(point, model=point.model.partition(" at ")[0]) for point in points])
+
+
+PICTURES: dict[str, Callable[[Path], Figure]] = {
+    "generalisation": _generalisation,
+    "generalisation-digits": _generalisation,
+    "unaware": _curves,
+    "aware": _curves,
+    "coherence": _coherence,
+    "sweeps": _sweeps,
+}
+"""What is drawn of each evaluation."""

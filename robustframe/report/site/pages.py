@@ -1,0 +1,229 @@
+"""From entries and facts to pages: what each template is given, and the environment that escapes it all."""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustframe.report.layout import Cell, coherence_text, one_line, written
+from robustframe.report.site.board import Group, Model, Place
+from robustframe.report.site.drawing import Point, curve_picture, interval_bar, scatter_picture
+from robustframe.report.site.entries import Entry, Run
+from robustframe.report.site.facts import Facts
+from robustframe.report.site.markup import Environment, Markup, environment
+from robustframe.report.site.pictures import Example, data_uri
+from robustframe.statistics import resolution_sentence, spearman
+
+TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "single"}
+KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
+"""The class that gives a twin its colour."""
+VERDICTS = {
+    "sound": "sound",
+    "suspicious": "suspicious",
+    "incomplete": "checks incomplete",
+    "unchecked": "not checked",
+    "unfinished": "run not finished",
+}
+_ENOUGH = 5
+"""Of fewer models, no order of ranks is significant at 5 %, and a picture says nothing."""
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One model with everything that its page shows."""
+
+    model: Model
+    name: str
+    """File name, without ending."""
+    facts: Facts
+    examples: tuple["Shown", ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The examples of one classifier under one threat of one run."""
+
+    entry: Entry
+    examples: tuple[Example, ...]
+
+
+def templates() -> Environment:
+    """Return the templates with everything that they use."""
+    filters: dict[str, Callable[..., Any]] = {
+        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "data_uri": data_uri, "lines": lines,
+    }  # fmt: skip
+    return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORMS})
+
+
+def cell_text(cell: Cell, p: float | None = None, signed: bool = False) -> Markup:
+    """Write a number with its interval, and the p-value of a difference."""
+    parts = written(cell, p, signed=signed)
+    interval = f' <span class="ci">{parts.interval}</span>' if parts.interval else ""
+    return Markup(
+        f'<span class="num">{parts.value}</span>{interval}' + (f' <span class="p">{parts.p}</span>' if parts.p else "")
+    )
+
+
+def lines(text: str) -> Markup:
+    """Escape a text and keep its lines and spaces, for a drawing in letters."""
+    return Markup("\n").join(text.splitlines())
+
+
+def group_context(group: Group, pages: dict[tuple[str, str], Page]) -> dict[str, Any]:
+    """What the board shows of a group besides its rows."""
+    entry = group.first
+    finished = [place for place in group.places if place.rank is not None]
+    return {
+        "group": group,
+        "data": data_title(entry),
+        "threat": threat_title(entry),
+        "examples": resolution_sentence(entry.run.record.data.count),
+        "batteries": entry.run.batteries,
+        "certified": any(place.entry.row and place.entry.row.certified is not None for place in group.places),
+        "picture": _association(finished, pages),
+    }
+
+
+def data_title(entry: Entry) -> str:
+    """Name the examples of an entry, for people."""
+    data = entry.run.record.data
+    return f"{data.use} {data.split}, {data.count:,}"
+
+
+def threat_title(entry: Entry) -> str:
+    """Name the threat of an entry, for people."""
+    return f"{NORMS[entry.threat.norm]} ≤ {entry.threat.label.partition(':')[2]}"
+
+
+def _association(places: Sequence[Place], pages: dict[tuple[str, str], Page]) -> dict[str, Any] | None:
+    """Coherence against robustness, where there are enough models for it to say something."""
+    points, sentences = [], []
+    for twin in ("feedforward", "recurrent"):
+        own = [
+            place.entry
+            for place in places
+            if place.entry.classifier.twin == twin and place.entry.classifier.mutual_coherence is not None
+        ]
+        if len(own) < _ENOUGH:
+            continue
+        points += [_point(entry, pages) for entry in own]
+        found = spearman([_coherence(e) for e in own], [_robust(e) for e in own], seed=0)
+        if found is not None:
+            ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
+            sentences.append(
+                f"{TWINS[twin]}: Spearman's rho {found.value:+.2f} {ends}, p = {found.p_value:.2g}, {found.n} models"
+            )
+    if not points:
+        return None
+    return {
+        "svg": scatter_picture(points, "Robust accuracy against mutual coherence, a point a classifier"),
+        "text": "; ".join(sentences),
+    }
+
+
+def _coherence(entry: Entry) -> float:
+    return entry.classifier.mutual_coherence or 0.0
+
+
+def _robust(entry: Entry) -> float:
+    return float(entry.robust.mean())
+
+
+def _point(entry: Entry, pages: dict[tuple[str, str], Page]) -> Point:
+    page = pages[entry.classifier.model, entry.classifier.sha256]
+    robust = entry.row.robust if entry.row is not None else Cell()
+    return Point(
+        KINDS[entry.classifier.twin],
+        one_line(entry.classifier.name),
+        f"models/{page.name}.html",
+        _coherence(entry),
+        robust,
+    )
+
+
+def by_run(model: Model) -> Iterator[tuple[Run, list[Entry]]]:
+    """Group the entries of a model by run."""
+    for key in dict.fromkeys(id(entry.run) for entry in model.entries):
+        own = [entry for entry in model.entries if id(entry.run) == key]
+        yield own[0].run, own
+
+
+def by_threat(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Group the entries of one model in one run by threat."""
+    for label in dict.fromkeys(entry.threat.label for entry in entries):
+        yield [entry for entry in entries if entry.threat.label == label]
+
+
+def run_contexts(page: Page, ranks: dict[int, tuple[Place, int]]) -> list[dict[str, Any]]:
+    """What a model's page shows of each run.
+
+    Args:
+        page: the page.
+        ranks: the place of each entry, by its id, and how many its group ranks.
+    """
+    contexts = []
+    for run, entries in by_run(page.model):
+        shown = [each for each in page.examples if each.entry.run is run]
+        contexts.append(
+            {
+                "run": run,
+                "record": run.record,
+                "threats": [
+                    {
+                        "title": threat_title(own[0]),
+                        "entries": [(entry, *ranks[id(entry)]) for entry in own],
+                        **_beside(own),
+                        "examples": [
+                            (each.entry, each.examples) for each in shown if any(each.entry is entry for entry in own)
+                        ],
+                    }
+                    for own in by_threat(entries)
+                ],
+                "curves": list(_curves(run, entries)),
+            }
+        )
+    return contexts
+
+
+def _beside(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Any]]]]:
+    """Checks and attacks of the classifiers beside each other: by name what each says, `None` where nothing."""
+    checks: dict[str, list[Any]] = {}
+    attacks: dict[str, list[Any]] = {}
+    for at, entry in enumerate(entries):
+        if entry.result is None:
+            continue
+        for check in entry.result.diagnosis.checks if entry.result.diagnosis is not None else []:
+            checks.setdefault(check.name, [None] * len(entries))[at] = check
+        for attack in entry.result.attacks:
+            attacks.setdefault(attack.label, [None] * len(entries))[at] = attack
+    return {"checks": list(checks.items()), "attacks": list(attacks.items())}
+
+
+def _curves(run: Run, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    twins = {entry.classifier.name: entry.classifier.twin for entry in entries}
+    own = [curve for curve in run.curves if curve.classifier in twins]
+    for norm in dict.fromkeys(curve.norm for curve in own):
+        same = [curve for curve in own if curve.norm == norm]
+        drawn = [(KINDS[twins[curve.classifier]], curve) for curve in same]
+        label = "; ".join(
+            f"{TWINS[twins[curve.classifier]]}: {100 * curve.at(0.0).value:.1f} % at 0, "
+            f"{100 * curve.at(curve.reach).value:.1f} % at {curve.reach:g}"
+            for curve in same
+        )
+        yield {
+            "norm": norm,
+            "svg": curve_picture(drawn, f"Robust accuracy over eps in {norm}. {label}"),
+            "curves": [(twins[curve.classifier], curve) for curve in same],
+            "violations": [violation for curve in same for violation in curve.violations],
+        }
+
+
+def favicon() -> str:
+    """Return the site's mark, so that no browser asks for one."""
+    drawn = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+        '<rect width="16" height="16" rx="4" fill="#0b6f78"/>'
+        '<path d="M3.5 4.5h9M3.5 8h6.5M3.5 11.5h3.5" stroke="#fff" stroke-width="1.6" stroke-linecap="round"/></svg>'
+    )
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()

@@ -1,0 +1,322 @@
+"""The leaderboard: nothing mixed, nothing altered, nothing lost, and no name that gets out of its page or folder."""
+
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from made_up import make_run
+from typer.testing import CliRunner
+
+pytest.importorskip("jinja2")
+
+from robustframe.cli import app
+from robustframe.errors import InputError
+from robustframe.recipe import Recipe
+from robustframe.record import read_record
+from robustframe.report.site import build, build_site
+from robustframe.report.site.board import grouped
+from robustframe.report.site.entries import read_runs
+from robustframe.report.site.names import page_names
+from robustframe.report.site.provenance import provenance, recipe_toml
+
+EVIL = [
+    "../../up", "..", "a/b", "a\\b", "/etc/passwd", "C:\\x", "nul", "COM1.txt", "con", "x" * 400, "Résnet", "模型", "",
+    ".hidden", "trail.", "a b", "A-net", "a-net", "\0", "a\0b", "<script>alert(1)</script>", "%2e%2e%2f", "-",
+    "e\u202ex",
+]  # fmt: skip
+Disguise = Callable[..., Path]
+
+
+class Links(HTMLParser):
+    """What a page refers to, and what can be referred to in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.refers: list[str] = []
+        self.anchors: list[str] = []
+        self.policies: list[str] = []
+        self.active: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.refers += [values[name] for name in ("href", "src") if name in values]
+        self.anchors += [values["id"]] if "id" in values else []
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policies.append(values["content"])
+        self.active += [name for name in values if name.startswith("on") or name == "style"]
+
+
+def pages(site: Path) -> Iterator[tuple[Path, Links]]:
+    for path in sorted(site.rglob("*.html")):
+        yield path, Links(path.read_text(encoding="utf-8"))
+
+
+def mask(*right: int, n: int = 60) -> np.ndarray:
+    return np.isin(np.arange(n), range(*right))
+
+
+@pytest.fixture
+def evil_site(shown_run: Path, tmp_path: Path, disguise: Disguise) -> Path:
+    names = ["../../up", "<script>alert(1)</script>", 'a"onx="1', "\0\u202e", "CON", "shown & co"]
+    runs = [str(disguise(shown_run, tmp_path / "runs" / str(at), name)) for at, name in enumerate(names)]
+    (tmp_path / "in").mkdir()
+    return build_site([*runs, str(shown_run)], tmp_path / "in" / "site").folder
+
+
+def test_every_model_has_a_file_of_its_own_inside_the_folder(tmp_path: Path) -> None:
+    names = page_names([(name, "0" * 64) for name in EVIL] + [("a-net", "1" * 64)])
+    assert len({name.casefold() for name in names}) == len(names)
+    for name in names:
+        assert (tmp_path / f"{name}.html").resolve().parent == tmp_path.resolve()
+        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", name)
+        assert not name.endswith(".")
+        assert name.split(".")[0].casefold() not in {"con", "nul", "com1"}
+    assert page_names([("resnet20", "0"), ("chain3-linf", "1")]) == ["resnet20", "chain3-linf"]
+
+
+def test_no_name_gets_out_of_its_page_or_folder(evil_site: Path) -> None:
+    assert [path.name for path in evil_site.parent.iterdir()] == ["site"]
+    for path, links in pages(evil_site):
+        text = path.read_text(encoding="utf-8")
+        assert "<script>alert" not in text
+        assert "\0" not in text
+        assert "\u202e" not in text
+        assert not links.active, path
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (evil_site / "index.html").read_text()
+
+
+def test_all_links_resolve_and_nothing_remote_is_named_or_allowed(evil_site: Path) -> None:
+    found = dict(pages(evil_site))
+    anchors = {path: links.anchors for path, links in found.items()}
+    assert len(found) == 9
+    for path, links in found.items():
+        assert len(anchors[path]) == len(set(anchors[path])), path
+        (policy,) = links.policies
+        assert policy.startswith("default-src 'none';")
+        assert not re.search(r"https?:|\*|unsafe", policy)
+        for link in links.refers:
+            if link.startswith("data:image/"):
+                continue
+            assert not re.match(r"[a-z]+:|//|/", link), link
+            file, _, anchor = unquote(link).partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target.is_file(), (path, link)
+            assert not anchor or anchor in anchors[target], (path, link)
+
+
+def test_every_row_stands_with_interval_verdict_and_provenance(shown_run: Path, tmp_path: Path) -> None:
+    site = build_site([str(shown_run)], tmp_path / "site").folder
+    record = read_record(shown_run)
+    board, page = (site / "index.html").read_text(), (site / "models" / "tiny.html").read_text()
+    rows = re.findall(r'<tr data-structure="chain" data-training="normal".*?</tr>', board, re.S)
+    assert len(rows) == 4
+    for row in rows:
+        assert re.search(r'class="robust".*?<span class="num">[\d.]+</span> <span class="ci">\[[\d.]+, [\d.]+\]', row)
+        assert 'class="verdict' in row
+    for said in (record.hash, record.data.sha256, record.evidence_sha256, record.classifiers[0].sha256):
+        assert f"<code>{said}</code>" in page
+    assert page.count("<img src=") == 4 * 6
+    assert "robustframe evaluate shown-" in page
+    recipe = tomllib.loads(next((site / "recipes").iterdir()).read_text())
+    assert Recipe.model_validate(recipe).model_dump(by_alias=True) == record.recipe
+    for result in record.results or []:
+        for check in result.diagnosis.checks if result.diagnosis else []:
+            assert check.sentence.replace("'", "&#39;") in page
+
+
+def test_groups_are_never_mixed_and_ranks_are_shared(tmp_path: Path) -> None:
+    weak = {("weak", "linf:0.1"): (mask(60), mask(4)), ("near", "linf:1/10"): (mask(60), mask(50))}
+    one = make_run(
+        tmp_path / "one", {("strong", "linf:0.1"): (mask(60), mask(52)), ("strong", "l2:1"): (mask(60),) * 2}
+    )
+    two = make_run(tmp_path / "two", weak)
+    other = make_run(tmp_path / "other", {("elsewhere", "linf:0.1"): (mask(60), mask(60))}, data="2" * 64)
+    groups = grouped(read_runs([str(one), str(two), str(other)], tmp_path))
+    found = [[(place.entry.classifier.model, place.rank, place.shared) for place in group.places] for group in groups]
+    assert sorted(found, key=len) == [
+        [("strong", 1, False)],
+        [("elsewhere", 1, False)],
+        [("strong", 1, True), ("near", 1, True), ("weak", 3, False)],
+    ]
+
+
+def test_a_run_that_is_not_finished_is_shown_as_such(shown_run: Path, tmp_path: Path, disguise: Disguise) -> None:
+    unknown = {"status": "started", "results": None, "verdicts_sha256": None}
+    run = disguise(shown_run, tmp_path / "begun", "begun", **unknown)
+    site = build_site([str(run), str(shown_run)], tmp_path / "site").folder
+    rows = json.loads((site / "leaderboard.json").read_text())
+    begun = [row for row in rows if row["model"] == "begun"]
+    assert len(begun) == 4
+    assert all(row["rank"] is row["robust"] is row["clean"] is None for row in begun)
+    assert all(row["verdict"] == "unfinished" for row in begun)
+    page = (site / "models" / "begun.html").read_text()
+    assert "run not finished" in page
+    assert "<img" not in page
+
+
+def test_what_is_not_bound_to_its_record_is_refused(shown_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shown_run, run)
+    for file in run.rglob("*.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(InputError, match="is not what its record says"):
+        build_site([str(run)], tmp_path / "site")
+    other = tmp_path / "other"
+    shutil.copytree(shown_run, other)
+    (other / "verdicts.parquet").write_bytes((other / "verdicts.parquet").read_bytes() + b"x")
+    with pytest.raises(InputError, match="is not what its record says"):
+        build_site([str(other)], tmp_path / "site")
+    (other / "verdicts.parquet").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        build_site([str(other)], tmp_path / "site")
+    with pytest.raises(InputError, match="no run is given"):
+        build_site([], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_published_copy_has_the_images_of_the_run_of_its_record(shown_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    copy.mkdir()
+    for name in ("record.json", "verdicts.parquet"):
+        shutil.copy(shown_run / name, copy)
+    page = Path("models/tiny.html")
+    without = build_site([str(copy)], tmp_path / "site", run_folders=tmp_path).folder
+    assert "No images are stored" in (without / page).read_text()
+    having = build_site([str(copy), str(shown_run)], tmp_path / "site", run_folders=shown_run.parent)
+    assert "<img" in (having.folder / page).read_text()
+    assert having.rows == 4
+
+
+def test_a_site_replaces_an_earlier_one_and_nothing_else(shown_run: Path, tmp_path: Path) -> None:
+    out, runs = tmp_path / "site", [str(shown_run)]
+    out.mkdir()
+    build_site(runs, out)
+    (out / "index.html").write_text("old")
+    assert build_site(runs, out).folder == out
+    assert "Robustness board" in (out / "index.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+    (out / "CNAME").write_text("mine")
+    with pytest.raises(InputError, match="holds CNAME besides"):
+        build_site(runs, out)
+    assert (out / "CNAME").read_text() == "mine"
+    with pytest.raises(InputError, match="and is no earlier site"):
+        build_site(runs, shown_run)
+    with pytest.raises(InputError, match="is a file"):
+        build_site(runs, shown_run / "record.json")
+    with pytest.raises(InputError, match="cannot be written"):
+        build_site(runs, Path("/proc/site"))
+
+
+def test_an_earlier_site_stays_when_the_new_one_cannot_be_put_there(
+    shown_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = build_site([str(shown_run)], tmp_path / "site").folder
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target) == out and not self.name == out.name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(InputError, match="No space left"):
+        build_site([str(shown_run)], out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_large_site_shows_less_rather_than_growing(
+    shown_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_site([str(shown_run)], tmp_path / "whole")
+    assert whole.examples == 6
+    assert whole.size == sum(
+        path.stat().st_size for path in whole.folder.rglob("*") if path.name != "site.json" and path.is_file()
+    )
+    monkeypatch.setattr(build, "LIMIT", whole.size - 4000)
+    less = build_site([str(shown_run)], tmp_path / "less")
+    assert less.size <= whole.size - 4000
+    assert less.examples < 6
+
+
+def test_the_site_is_the_same_bytes_again(shown_run: Path, tmp_path: Path) -> None:
+    one, other = (build_site([str(shown_run)], tmp_path / name).folder for name in ("one", "other"))
+    for path in one.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+
+
+def test_commands_make_the_run_again(shown_run: Path) -> None:
+    record = read_record(Path("evaluations/default/results"))
+    found = provenance(record, "evaluations/default/results", "x.toml")
+    assert found.evaluate == "robustframe evaluate default"
+    assert found.verify == "robustframe verify evaluations/default/results"
+    changed = record.model_copy(update={"recipe": {**record.recipe, "seed": 1}})
+    assert provenance(changed, "r", "default-1.toml").evaluate == "robustframe evaluate default-1.toml"
+    typed = {**record.recipe, "name": "evaluate", "about": "", "threats": ["linf:8/255", "l2:1"]}
+    called = provenance(record.model_copy(update={"name": "evaluate", "recipe": typed}), "/home/me/runs/x", "x.toml")
+    assert called.recipe is None
+    assert called.evaluate == (
+        "robustframe evaluate --model zoo:fmnist-chain3 --model zoo:fmnist-chain3-linf --data fashion-mnist --split "
+        "test --count 1000 --threat linf:8/255 --threat l2:1 --battery swift@1 --battery torchattacks@1 --seed 0"
+    )
+    assert "/home/me" not in called.verify
+    python = record.model_copy(
+        update={"recipe": {"threats": ["linf:0.1"], "battery": ["quick@1"], "seed": 7, "chunk": 9}}
+    )
+    assert provenance(python, "my-run", "x.toml").evaluate == (
+        "robustframe.evaluate(model, x, y, threat=['linf:0.1'], battery=['quick@1'], seed=7, chunk=9, "
+        "name='fmnist-chain3')"
+    )
+
+
+@pytest.mark.parametrize("text", ['say "no"\\', "a\nb\tc", "\x7f\x01", "Résnet 模型 😀"])
+def test_a_recipe_survives_its_way_through_toml(text: str) -> None:
+    stated = Recipe.model_validate(
+        {
+            "schema": 1, "name": "r", "about": text, "seed": 2, "threats": ["linf:8/255"], "battery": ["quick"],
+            "data": {"use": text, "count": None}, "diagnose": False,
+            "model": [{"use": text, "twins": ["recurrent"]}, {"use": "zoo:x", "name": text}],
+        }
+    ).model_dump(by_alias=True)  # fmt: skip
+    assert Recipe.model_validate(tomllib.loads(recipe_toml(stated))).model_dump(by_alias=True) == stated
+
+
+def test_only_autoattack_stands_under_its_name(shown_run: Path, tmp_path: Path, disguise: Disguise) -> None:
+    battery = {"schema": 1, "name": "standard", "version": "1", "about": "", "attack": [{"use": "pgd"}]}
+    run = disguise(shown_run, tmp_path / "run", "std", batteries=[battery])
+    site = build_site([str(run), str(shown_run)], tmp_path / "site").folder
+    files = {path.stem: json.loads(path.read_text()) for path in (site / "model_info" / "digits").rglob("*.json")}
+    assert len(files) == 8
+    assert {path.name for path in (site / "model_info" / "digits").iterdir()} == {"Linf", "L2"}
+    record = read_record(shown_run)
+    for stem, info in files.items():
+        twin, end = "recurrent" if "recurrent" in stem else "feedforward", f":{info['eps']}"
+        found = [each for each in record.results or [] if each.classifier.endswith(twin) and each.threat.endswith(end)]
+        (result,) = found
+        key, other = ("autoattack_acc", "external") if stem.startswith("std") else ("external", "autoattack_acc")
+        assert float(info[key]) == pytest.approx(100 * result.robust_correct / 90, abs=0.005)
+        assert float(info["clean_acc"]) == pytest.approx(100 * result.clean_correct / 90, abs=0.005)
+        assert other not in info
+        assert info["dataset"] == "digits"
+
+
+def test_the_command_says_where_the_site_is(shown_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    done = CliRunner().invoke(app, ["report", str(shown_run), "--out", str(out)])
+    assert done.exit_code == 0
+    assert done.stdout == f"{out / 'index.html'}\n"
+    assert "1 model, 4 rows" in done.stderr
+    refused = CliRunner().invoke(app, ["report", str(shown_run), "--out", str(shown_run)])
+    assert isinstance(refused.exception, InputError)
