@@ -9,7 +9,7 @@ DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast fuzz check docs docs-serve pictures bench museum site zoo clean
+.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check docs docs-serve pictures bench museum site zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: $(READY) ## the whole test suite
 
 test-fast: $(READY) ## the test suite without the slow tests
 	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## only the slow tests, those of Ray among them
+	$(PYTEST) -m slow
 
 TIMES ?= 10
 fuzz: $(READY) ## TIMES=10 times as many hostile files as `make test` tries, drawn anew

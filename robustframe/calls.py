@@ -85,6 +85,15 @@ def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_siz
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is that of memory that is not to be had, on a device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the host, and libraries below torch, raise nothing of their own.
+    said = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
 def pad(points: Tensor) -> Tensor:
     """Repeat the first row until the number of rows is what a model call is padded to."""
     missing = padded(len(points)) - len(points)

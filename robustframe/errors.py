@@ -12,6 +12,14 @@ class IntegrityError(InputError):
     """A file that is missing, truncated, altered or of another shape than its card says."""
 
 
+class StoppedEarly(RuntimeError):
+    """Work that had to stop and can be continued by the same command, such as on a full disk: says why."""
+
+
+class OutOfTime(BaseException):
+    """A unit of work has reached its time limit; no handler of ordinary errors, of a model's say, catches it."""
+
+
 class Interrupted(BaseException):
     """The user or the machine asked for a stop; like `KeyboardInterrupt`, no handler of ordinary errors catches it."""
 

@@ -1,6 +1,8 @@
 """The record of an evaluation: what was asked, what was found, what it cost."""
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from robustframe.diagnose import Diagnosis
-from robustframe.errors import InputError
+from robustframe.errors import InputError, StoppedEarly
 from robustframe.files import RECORD_BYTES, check_sealed, read_plain
 
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
+PART = ".part"
+"""How the name of a file ends while it is written."""
 EXAMPLES = 10**7
 """Most examples of a run."""
 
@@ -109,6 +113,15 @@ class Result(Section):
     """Whether the number is to be believed; unknown in old records, and where nobody asked."""
 
 
+class Incomplete(Section):
+    """One classifier under one threat that could not be finished; the same command tries again."""
+
+    classifier: str
+    threat: str
+    reason: str
+    """Such as what the model raised. Where only the checks of the row failed, its result is there nonetheless."""
+
+
 class Environment(Section):
     """What it ran on; two runs of one recipe in one environment are equal byte for byte."""
 
@@ -141,6 +154,22 @@ class Record(Section):
     """Of ``evidence.sha256``, which holds the hash of every file of the run; null in records older than it."""
     flags: list[str] = Field(default_factory=list)
     """Sentences about what makes a number here doubtful."""
+    incomplete: list[Incomplete] = Field(default_factory=list)
+    """Rows that could not be finished; without results, unless it was their checks that failed."""
+
+    @property
+    def missing(self) -> frozenset[tuple[str, str]]:
+        """The rows without a result, by classifier and threat."""
+        there = {(result.classifier, result.threat) for result in self.results or []}
+        return frozenset((row.classifier, row.threat) for row in self.incomplete) - there
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave `incomplete` out where nothing is, as records from before there was such a key do."""
+        content = handler(self)
+        if not self.incomplete:
+            del content["incomplete"]
+        return content
 
     def to_json(self) -> str:
         """Return the record as it stands in its file."""
@@ -148,10 +177,21 @@ class Record(Section):
 
 
 def write_aside(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(content)
-    aside.replace(path)
+    """Write a file so that it is either whole or not there, whoever else writes the same one.
+
+    Raises:
+        StoppedEarly: when the disk is full, or the folder cannot be written to.
+    """
+    # Workers on several machines that share the folder may, after an accident, write the same file.
+    aside = path.with_name(f"{path.name}.{os.urandom(6).hex()}{PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise StoppedEarly(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def find_run(given: str | Path) -> Path:
@@ -216,6 +256,9 @@ def check_usable(record: Record, folder: Path) -> None:
             problem = f"{result.classifier}, {result.threat}: its counts are impossible"
         elif not 0 <= (result.certified_correct or 0) <= result.examples:
             problem = f"{result.classifier}, {result.threat}: its certified count is impossible"
+    for row in record.incomplete:
+        if row.classifier not in names:
+            problem = f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
     if not 1 <= record.data.count <= EXAMPLES:
         problem = f"it is of {record.data.count} examples"
     if not all({"name", "version"} <= set(battery) for battery in record.batteries):

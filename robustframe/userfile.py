@@ -11,6 +11,9 @@ from typing import Any
 from robustframe.draws import derive_seed
 from robustframe.errors import InputError, unknown
 
+USER_MODULE = "_robustframe_user_"
+"""How the names of modules begin that were loaded by path; what follows depends on where the file lies."""
+
 
 def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, Path, str]:
     """Run a user's file as a module of its own.
@@ -34,7 +37,7 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
     if not os.path.isfile(path):
         raise InputError(f"{kind} file {path} does not exist")
     # A module name that cannot meet another module's.
-    spec = importlib.util.spec_from_file_location(f"_robustframe_user_{derive_seed(path.resolve())}", path)
+    spec = importlib.util.spec_from_file_location(f"{USER_MODULE}{derive_seed(path.resolve())}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{kind} file {path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)

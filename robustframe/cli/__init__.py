@@ -10,20 +10,18 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from robustframe.cli.board import report
+from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
-from robustframe.errors import InputError, Interrupted
-
-if TYPE_CHECKING:
-    from robustframe.record import Record
+from robustframe.errors import InputError, Interrupted, StoppedEarly
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -49,6 +47,9 @@ def main() -> None:
     except InputError as error:
         say(f"error: {error}")
         sys.exit(2)
+    except StoppedEarly as error:
+        say(f"stopped: {error}; the same command continues")
+        sys.exit(3)
     except Interrupted:
         say("stopped; the same command continues")
         sys.exit(3)
@@ -58,58 +59,7 @@ def main() -> None:
         sys.exit(0)
 
 
-@app.command()
-def evaluate(
-    recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Instead of a recipe: zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see the docs."),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="With --model: a file of its weights, or pretrained.")] = None,
-    classes: Annotated[int | None, typer.Option(help="With --model by name: how many it has.")] = None,
-    data: Annotated[
-        str, typer.Option(help="With --model: the data set, file:PATH.npz or folder:PATH.")
-    ] = "fashion-mnist",
-    split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
-    count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
-    threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
-    battery: Annotated[list[str] | None, typer.Option(help="With --model: such as quick@1.")] = None,
-    seed: Annotated[int, typer.Option(help="With --model: of all random numbers.")] = 0,
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
-    diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
-    data_root: DataRoot = None,
-    download: Download = False,
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
-    from robustframe.evaluation import load_task, make_task, pick_device, run, run_folder
-    from robustframe.recipe import Recipe, find_recipe
-
-    where = pick_device(device)
-    if (recipe is None) == (not model):
-        raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
-    if recipe is not None:
-        _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
-        task = load_task(find_recipe(recipe), device=where, root=data_root, download=download)
-    else:
-        if weights and len(model or []) > 1:
-            raise InputError("--weights belongs to one model; a recipe gives each its own")
-        content = {
-            "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
-            "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
-            "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
-        }  # fmt: skip
-        place = Path("command line")
-        task = make_task(_validated(Recipe, content), place, device=where, root=data_root, download=download)
-    if not diagnose:
-        task = task.undiagnosed()
-    folder = out or run_folder(task, runs)
-    with Bar("units", task.name) as bar:
-        record = run(task, folder, device=where, batch_size=batch_size, report=bar.moment)
-    _finish(record, folder, as_json=as_json)
+app.command()(evaluate)
 
 
 app.command()(table)
@@ -251,36 +201,6 @@ def list_recipes() -> None:
 
     for name, path in recipes().items():
         typer.echo(f"{name:16} {read_toml(path, Recipe).about}")
-
-
-def _finish(record: "Record", folder: Path, *, as_json: bool) -> None:
-    from robustframe.report.publish import write_tables
-    from robustframe.report.robustness import robustness_table
-    from robustframe.report.tables import render
-
-    result = robustness_table(record, folder)
-    files = write_tables(result, folder)
-    typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
-    for flag in record.flags:
-        say(f"flag: {flag}")
-    say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
-
-
-def _refuse_with_recipe(**options: object) -> None:
-    given = [f"--{name}" for name, value in options.items() if value]
-    if given:
-        raise InputError(f"{', '.join(given)} belong with --model; a recipe states its own")
-
-
-def _validated(model: type[Any], content: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{key} = {first['input']!r}: {first['msg']}") from None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -46,8 +46,11 @@ class Bar:
     def moment(self, now: "Moment") -> None:
         self.bar.total = now.units
         self.bar.set_description_str(f"{now.classifier} {now.threat} {now.attack}", refresh=False)
-        self.bar.set_postfix_str(f"{now.survivors} survivors, robust {100 * now.robust_accuracy:.1f} %", refresh=False)
-        self.bar.update(1)
+        spent = f"{now.passes / 1e6:.2f} M passes so far"
+        share = f"robust {100 * now.robust_accuracy:.1f} %"
+        self.bar.set_postfix_str(f"{now.survivors} survivors, {share}, {spent}", refresh=False)
+        # Units of rows that are given up are not made, so the count may rise by more than one, or the total fall.
+        self.bar.update(now.done - self.bar.n)
 
     def verified(self, now: "Verified") -> None:
         self.bar.total = now.parts

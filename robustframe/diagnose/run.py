@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from robustframe.calls import out_of_memory
 from robustframe.diagnose.case import Case, Found, Replays
 from robustframe.diagnose.check import Check, Diagnosis
 from robustframe.diagnose.question import POINTS, Finding, Question
@@ -129,6 +130,9 @@ def _ask(question: Question, case: Case, asked: set[str]) -> Check:
     try:
         finding = question.measure(case)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        if out_of_memory(error):
+            # Says nothing about the model: it is asked again with smaller batches.
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.warning("the check %s failed: %s", question.name, reason)
         return _unknown(question, f"not run, as the model failed it: {reason}")

@@ -8,9 +8,13 @@ from robustframe.evaluation.api import (
     pick_device,
     run_folder,
 )
-from robustframe.evaluation.engine import Moment, Task, run
+from robustframe.evaluation.engine import run
+from robustframe.evaluation.limits import Limits
+from robustframe.evaluation.schedule import Moment
+from robustframe.evaluation.task import Task
 
 __all__ = [
+    "Limits",
     "Moment",
     "Task",
     "evaluate",

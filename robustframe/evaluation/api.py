@@ -11,10 +11,14 @@ from torch import nn
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
-from robustframe.evaluation.engine import Moment, Task, run, whole_number
+from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.examples import load_examples
-from robustframe.evaluation.models import classify, load_models
+from robustframe.evaluation.executors import Engine, InProcess
+from robustframe.evaluation.limits import NO_LIMITS, Limits
+from robustframe.evaluation.models import Classifier, classify, load_models
+from robustframe.evaluation.schedule import Moment
 from robustframe.evaluation.stages import check_stages, make_stages
+from robustframe.evaluation.task import Origin, Task
 from robustframe.recipe import ModelSpec, Recipe, load_battery, parse_threats, read_toml
 from robustframe.record import Record
 
@@ -41,7 +45,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def load_task(path: Path, *, device: torch.device, root: Path | None = None, download: bool = False) -> Task:
+def load_task(
+    path: Path, *, device: torch.device, root: Path | None = None, download: bool = False, keep: bool = True
+) -> Task:
     """Load everything a recipe file names.
 
     Args:
@@ -49,18 +55,31 @@ def load_task(path: Path, *, device: torch.device, root: Path | None = None, dow
         device: where the models go.
         root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
+        keep: hold every model in memory; see `load_models`.
 
     Raises:
         InputError: for anything in it that is unknown or does not fit, before anything runs.
     """
-    return make_task(read_toml(path, Recipe), path, device=device, root=root, download=download)
+    return make_task(read_toml(path, Recipe), path, device=device, root=root, download=download, keep=keep)
 
 
 def make_task(
-    recipe: Recipe, path: Path, *, device: torch.device, root: Path | None = None, download: bool = False
+    recipe: Recipe,
+    path: Path,
+    *,
+    device: torch.device,
+    root: Path | None = None,
+    download: bool = False,
+    keep: bool = True,
+    classifiers: list[Classifier] | None = None,
 ) -> Task:
-    """Load everything a recipe names; ``path`` is where it is said to stand."""
+    """Load everything a recipe names; ``path`` is where it is said to stand.
+
+    A process that is told which classifiers these are passes them in, and loads a model when it needs it.
+    """
     folder = path.parent
+    if classifiers is None:
+        classifiers = load_models(recipe.model, folder=folder, device=device, download=download, keep=keep)
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
@@ -69,13 +88,14 @@ def make_task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),
         data=data,
-        classifiers=load_models(recipe.model, folder=folder, device=device, download=download),
+        classifiers=classifiers,
         threats=threats,
         batteries=batteries,
         seed=recipe.seed,
         chunk=recipe.chunk,
         folder=folder,
         diagnose=recipe.diagnose,
+        origin=Origin(path.resolve(), None if root is None else root.resolve()),
     )
 
 
@@ -94,6 +114,8 @@ def evaluate_recipe(
     root: Path | None = None,
     download: bool = False,
     report: Report = _quiet,
+    engine: Engine = InProcess,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Record, Path]:
     """Evaluate a recipe, or continue its run.
 
@@ -106,14 +128,17 @@ def evaluate_recipe(
         root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
         report: called after every unit of work.
+        engine: who carries the units of work out; it changes no byte.
+        limits: what one unit may take.
 
     Returns:
-        The record and the run's folder.
+        The record and the run's folder. Rows of models that failed are named in ``record.incomplete``.
     """
     where = pick_device(device)
     task = load_task(path, device=where, root=root, download=download)
     folder = out or run_folder(task, runs)
-    return run(task, folder, device=where, batch_size=batch_size, report=report), folder
+    record = run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
+    return record, folder
 
 
 def evaluate(
@@ -183,6 +208,6 @@ def evaluate(
         diagnose=diagnose,
     )
     if out is not None:
-        return run(task, Path(out), device=device, batch_size=batch_size, report=report)
+        return run(task, Path(out), device=device, batch_size=batch_size, report=report, keep_going=False)
     with tempfile.TemporaryDirectory() as folder:
-        return run(task, Path(folder), device=device, batch_size=batch_size, report=report)
+        return run(task, Path(folder), device=device, batch_size=batch_size, report=report, keep_going=False)

@@ -1,13 +1,11 @@
-"""The checks of one row of a run: what they are given comes from the run's files, what they say goes into one."""
+"""The checks of one row of a run: what they are given comes from the run's files."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -15,15 +13,11 @@ from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
 from robustframe.diagnose.case import Found, Met, Replays
 from robustframe.diagnose.run import diagnose, rank
-from robustframe.errors import InputError
 from robustframe.evaluation.models import Classifier
 from robustframe.evaluation.stages import Stage
 from robustframe.evaluation.units import Unit, slug
-from robustframe.files import RECORD_BYTES, read_plain
-from robustframe.record import Result, write_aside
+from robustframe.record import Result
 from robustframe.threat import ThreatModel
-
-DIAGNOSIS = "diagnosis.json"
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,11 @@ class Shelf:
     """The folder of a classifier, threat and attack, as `Unit` takes it."""
     device: torch.device
     batch_size: int
+    finished: Collection[tuple[str, str]]
+    """The rows, by classifier and threat, that every attack has gone through; the files of others are not looked at."""
 
     def diagnose(self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame) -> Diagnosis:
-        """Return the diagnosis of a row, from its file if it is there.
+        """Check a row.
 
         Args:
             classifier: whose row it is.
@@ -51,19 +47,12 @@ class Shelf:
             result: the row's counts.
             rows: the row's verdicts.
         """
-        path = self.place(classifier, slug(threat.label)) / DIAGNOSIS
-        done = _load(path)
-        if done is not None:
-            return done
         key = (self.seed, threat.label, "diagnose")
         found = self._found(classifier, threat, result, rows, key)
-        said = diagnose(
+        return diagnose(
             classifier.module, self.data.images, self.data.labels, threat, found,
             key=key, batch_size=self.batch_size, device=self.device,
         )  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, (said.model_dump_json(indent=2) + "\n").encode())
-        return said
 
     def _found(
         self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame, key: tuple[object, ...]
@@ -97,7 +86,8 @@ class Shelf:
 
     def _stored(self, classifier: Classifier, threat: ThreatModel, wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield one image of each wanted example that broke a classifier."""
-        left = set(wanted)
+        done = (classifier.entry.name, threat.label) in self.finished
+        left = set(wanted) if done else set()
         for stage in self.stages:
             for chunk in range(self.chunks):
                 file = Unit(self.place(classifier, slug(threat.label), slug(stage.label)), chunk).images
@@ -127,14 +117,3 @@ def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
         for stage, entry in zip(stages, result.attacks, strict=True)
         if entry.skipped is None
     ]
-
-
-def _load(path: Path) -> Diagnosis | None:
-    """Return a finished diagnosis; ``None`` when there is none or its file is damaged."""
-    try:
-        found = Diagnosis.model_validate_json(read_plain(path, limit=RECORD_BYTES))
-    except (InputError, ValidationError):
-        return None
-    # A record could not be written with NaN in it.
-    figures = [number for check in found.checks for number in (check.figure, check.threshold) if number is not None]
-    return found if all(map(math.isfinite, figures)) else None

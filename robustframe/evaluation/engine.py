@@ -1,132 +1,46 @@
-"""From a task to a record: units of work in order, survivors only, continued where it was left."""
+"""From a task to a record: every unit of work carried out once, continued where it was left."""
 
 import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
+from pydantic import ValidationError
 
-from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
+from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import Dataset
-from robustframe.draws import Draws
+from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
-from robustframe.evaluation.bounds import certified_correct, certified_radii
-from robustframe.evaluation.diagnosis import Shelf
-from robustframe.evaluation.entries import attack_entry, distrust, doubts, guessing
-from robustframe.evaluation.environment import environment
+from robustframe.evaluation.bounds import certified_correct
+from robustframe.evaluation.entries import distrust, doubts
+from robustframe.evaluation.executors import Engine, Executor, InProcess
+from robustframe.evaluation.jobs import Check, Checked, Diagnosed, Done, Failed, Job, Workshop
+from robustframe.evaluation.journal import Journal, altered
+from robustframe.evaluation.limits import NO_LIMITS, Limits
+from robustframe.evaluation.lock import locked
 from robustframe.evaluation.manifest import manifest
-from robustframe.evaluation.models import Classifier, check_model
-from robustframe.evaluation.stages import Stage, make_stages
-from robustframe.evaluation.units import (
-    ATTACK_SCHEMA,
-    CLEAN_SCHEMA,
-    Unit,
-    chunks,
-    classifier_folder,
-    correct,
-    parquet,
-    slug,
-)
-from robustframe.evaluation.verdicts import fresh_verdicts, judge
+from robustframe.evaluation.schedule import Moment, Schedule
+from robustframe.evaluation.task import Task
+from robustframe.evaluation.units import parquet
+from robustframe.evaluation.verdicts import no_verdicts
 from robustframe.files import check_sealed
-from robustframe.recipe import Battery, digest, user_files
 from robustframe.record import (
     EVIDENCE,
     RECORD,
     VERDICTS,
     DataEntry,
+    Incomplete,
     Record,
     Result,
     read_record,
     write_aside,
 )
-from robustframe.threat import ThreatModel
 
 log = logging.getLogger("robustframe")
-
-
-@dataclass(frozen=True)
-class Task:
-    """An evaluation with everything loaded."""
-
-    name: str
-    recipe: dict[str, Any]
-    data: Dataset
-    classifiers: list[Classifier]
-    threats: list[ThreatModel]
-    batteries: list[Battery]
-    seed: int
-    chunk: int
-    folder: Path = field(default_factory=Path)
-    """What the paths of users' attacks are relative to."""
-    diagnose: bool = True
-    """Check after the attacks whether their numbers are to be believed; changes no verdict."""
-
-    def undiagnosed(self) -> "Task":
-        """Return the same evaluation without checks of its numbers."""
-        return replace(self, recipe={**self.recipe, "diagnose": False}, diagnose=False)
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of everything asked; two runs with the same hash are the same evaluation."""
-        return run_hash(
-            version("robustframe"),
-            self.recipe,
-            self.batteries,
-            user_files(self.batteries, self.folder),
-            self.data.sha256,
-            [classifier.entry.model_dump() for classifier in self.classifiers],
-        )
-
-
-def run_hash(
-    code: str,
-    recipe: dict[str, Any],
-    batteries: list[Battery],
-    files: dict[str, str],
-    data: str,
-    classifiers: list[dict[str, Any]],
-) -> str:
-    """Hash everything an evaluation asks: the version of the code, the recipe, and what it names.
-
-    Args:
-        code: version of robustframe.
-        recipe: as the record holds it.
-        batteries: with their content.
-        files: SHA-256 of each file of the user's that a battery names.
-        data: SHA-256 of the examples.
-        classifiers: their entries in the record.
-    """
-    return digest(
-        {
-            "robustframe": code,
-            "recipe": recipe,
-            # Without defaults, so that a new setting with one leaves old evaluations what they are.
-            "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in batteries],
-            "files": files,
-            "data": data,
-            "classifiers": classifiers,
-        }
-    )
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What an evaluation says after each finished unit."""
-
-    done: int
-    units: int
-    classifier: str
-    threat: str
-    attack: str
-    survivors: int
-    robust_accuracy: float
-    """Survivors so far over the examples of the data set, for this classifier and threat."""
 
 
 def run(
@@ -136,6 +50,9 @@ def run(
     device: torch.device,
     batch_size: int = DEFAULT_BATCH,
     report: Callable[[Moment], None] = lambda moment: None,
+    engine: Engine = InProcess,
+    limits: Limits = NO_LIMITS,
+    keep_going: bool = True,
 ) -> Record:
     """Carry an evaluation out, or continue it; the files of the run end the same, byte for byte.
 
@@ -145,65 +62,33 @@ def run(
         device: where the models are.
         batch_size: rows of one model call at most; it changes no verdict.
         report: called after every unit.
+        engine: who carries the units out; it changes no byte.
+        limits: what one unit may take.
+        keep_going: when a model fails, mark its rows as incomplete and finish the others; otherwise raise what it
+            raised.
 
     Returns:
         The complete record, as it stands in ``record.json``.
 
     Raises:
-        InputError: when the folder belongs to another evaluation, or a model cannot be evaluated.
+        InputError: when the folder belongs to another evaluation or another process works in it, or a model cannot be
+            evaluated.
+        StoppedEarly: when the run cannot go on, such as on a full disk, and can be continued later.
     """
     whole_number(batch_size, "batch size", least=1)
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
-    flags = [flag for each in task.classifiers for flag in check_model(each, task.data, device)]
-    here = environment(device)
-    record = Record(
-        status="started",
-        name=task.name,
-        hash=task.hash,
-        recipe=task.recipe,
-        batteries=[battery.model_dump(by_alias=True) for battery in task.batteries],
-        data=_data_entry(task.data),
-        classifiers=[classifier.entry for classifier in task.classifiers],
-        environment=here,
-    )
-    done = _open(folder, record)
-    if done is not None:
+    if (done := _whole(folder, task)) is not None:
         return done
-    work = _Work(task, folder, device, batch_size, report)
-    results, verdicts = [], []
-    for classifier in task.classifiers:
-        clean = work.clean(classifier)
-        right = sum(int(correct(rows).sum()) for rows in clean)
-        for sentence in guessing(classifier.entry.name, task.data.labels.tolist(), right):
-            # Said at once: nobody wants to wait for the attacks to hear it.
-            log.warning("%s", sentence)
-            flags.append(sentence)
-        radii = certified_radii(classifier, task.data, device)
-        for threat in task.threats:
-            result, rows = work.attack(classifier, threat, clean)
-            certified = certified_correct(radii, threat, task.data.images[0].numel())
-            results.append(result.model_copy(update={"certified_correct": certified}))
-            verdicts.append(rows)
-    if task.diagnose:
-        results = work.diagnose(results, verdicts)
-    flags += [sentence for result in results for sentence in distrust(result)]
-    flags += [sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)]
-    table = parquet(pl.concat(verdicts))
-    write_aside(folder / VERDICTS, table)
-    evidence = manifest(folder)
-    write_aside(folder / EVIDENCE, evidence)
-    record = record.model_copy(
-        update={
-            "status": "complete",
-            "results": results,
-            "verdicts_sha256": hashlib.sha256(table).hexdigest(),
-            "evidence_sha256": hashlib.sha256(evidence).hexdigest(),
-            "flags": flags,
-        }
-    )
-    write_aside(folder / RECORD, record.to_json().encode())
-    return record
+    executor = engine(task, folder, device, batch_size, limits)
+    try:
+        checked = _check(task, executor)
+        with locked(folder):
+            record = _open(folder, _begun(task, executor), task)
+            workshop = Workshop(task, folder, device, batch_size)
+            return _Work(workshop, executor, checked, report, keep_going).finish(record)
+    finally:
+        executor.close()
 
 
 def whole_number(value: int, what: str, *, least: int) -> int:
@@ -213,171 +98,213 @@ def whole_number(value: int, what: str, *, least: int) -> int:
     return value
 
 
-def _open(folder: Path, record: Record) -> Record | None:
-    """Begin or take up a run; return its record when it is complete already."""
-    if not (folder / RECORD).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        check_sealed(folder)
-        write_aside(folder / RECORD, record.to_json().encode())
-        return None
-    found = read_record(folder)
-    if found.hash != record.hash:
-        raise InputError(
-            f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
-            f"{record.name}-{record.hash[:8]}): {other_parts(found, record)}; choose another folder or delete it"
+class _Work:
+    """A run that goes on."""
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        executor: Executor,
+        checked: list[Checked],
+        report: Callable[[Moment], None],
+        keep_going: bool,
+    ) -> None:
+        self.workshop, self.task, self.folder = workshop, workshop.task, workshop.folder
+        self.executor, self.checked, self.keep_going = executor, checked, keep_going
+        self.journal = Journal(self.folder)
+        self.schedule = Schedule(workshop, self.journal, [each.skipped for each in checked], report)
+
+    def finish(self, record: Record) -> Record:
+        """Carry out what is left, and write verdicts, manifest and record."""
+        for outcome in carry_out(self.executor, self.schedule.next):
+            self._raise(outcome)
+            self.schedule.take(outcome)
+        results = self._results()
+        verdicts = [self.schedule.verdicts(*row) for row in results]
+        incomplete = self.schedule.incomplete()
+        if self.task.diagnose:
+            incomplete += self._diagnose(results, dict(zip(results, verdicts)), resumable=not incomplete)
+        rows = list(results.values())
+        flags = [flag for each in self.checked for flag in each.flags] + self.schedule.guesses()
+        flags += [sentence for result in rows for sentence in distrust(result)]
+        flags += [sentence for result in rows for entry in result.attacks for sentence in doubts(result, entry)]
+        table = parquet(pl.concat(verdicts) if verdicts else no_verdicts())
+        write_aside(self.folder / VERDICTS, table)
+        evidence = manifest(self.folder)
+        write_aside(self.folder / EVIDENCE, evidence)
+        record = record.model_copy(
+            update={
+                "status": "complete",
+                "results": rows,
+                "verdicts_sha256": hashlib.sha256(table).hexdigest(),
+                "evidence_sha256": hashlib.sha256(evidence).hexdigest(),
+                "flags": flags,
+                "incomplete": incomplete,
+            }
         )
-    if found.environment != record.environment:
-        log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
-    return found if found.status == "complete" else None
+        write_aside(self.folder / RECORD, record.to_json().encode())
+        self.journal.close()
+        return record
+
+    def _results(self) -> dict[tuple[int, int], Result]:
+        """The counts of every finished row, by classifier and threat."""
+        results = {}
+        for classifier, threat in self.schedule.rows:
+            result = self.schedule.result(classifier, threat)
+            if result is not None:
+                pixels = self.task.data.images[0].numel()
+                certified = certified_correct(self.schedule.radii.get(classifier), self.task.threats[threat], pixels)
+                results[classifier, threat] = result.model_copy(update={"certified_correct": certified})
+        return results
+
+    def _diagnose(
+        self, results: dict[tuple[int, int], Result], verdicts: dict[tuple[int, int], pl.DataFrame], *, resumable: bool
+    ) -> list[Incomplete]:
+        """Check every row, once the images that broke any classifier are there to be replayed on the others.
+
+        What is said while a row is missing is not kept for later: the images of that row are to be replayed too.
+        """
+        finished = frozenset((result.classifier, result.threat) for result in results.values())
+        jobs: list[Job] = []
+        for row, result in results.items():
+            if (said := self._said(*row)) is not None and resumable:
+                self._enter(results, row, said)
+            else:
+                jobs.append(Diagnosed(*row, result, verdicts[row], finished))
+        failed = []
+        for outcome in carry_out(self.executor, lambda: jobs.pop(0) if jobs else None):
+            self._raise(outcome)
+            job = outcome.job
+            if not isinstance(job, Diagnosed):
+                continue
+            if isinstance(outcome, Failed):
+                name, threat = job.result.classifier, job.result.threat
+                log.warning("%s under %s cannot be checked: %s", name, threat, outcome.reason)
+                reason = f"its checks failed: {outcome.reason}"
+                failed.append(Incomplete(classifier=name, threat=threat, reason=reason))
+                self.workshop.diagnosis(job.classifier, job.threat).unlink(missing_ok=True)
+                continue
+            if resumable:
+                self.journal.add(outcome.files)
+            self._enter(results, (job.classifier, job.threat), outcome.content)
+        return failed
+
+    def _said(self, classifier: int, threat: int) -> Diagnosis | None:
+        content = self.journal.read(self.workshop.diagnosis(classifier, threat))
+        try:
+            return None if content is None else Diagnosis.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def _enter(self, results: dict[tuple[int, int], Result], row: tuple[int, int], said: Diagnosis) -> None:
+        results[row] = results[row].model_copy(update={"diagnosis": said})
+        self.schedule.say(*row, "diagnosis", results[row].robust_correct)
+
+    def _raise(self, outcome: Done | Failed) -> None:
+        if isinstance(outcome, Failed) and not self.keep_going:
+            raise outcome.error or RuntimeError(outcome.reason)
 
 
-def other_parts(found: Record, record: Record) -> str:
+def carry_out(executor: Executor, take: Callable[[], Job | None]) -> Iterator[Done | Failed]:
+    """Keep an executor busy with units, and yield what becomes of each.
+
+    Args:
+        executor: who carries them out.
+        take: the next unit that is due; ``None`` when none is, until another one has come to its end.
+    """
+    flying = 0
+    while True:
+        while executor.free and (job := take()) is not None:
+            executor.submit(job)
+            flying += 1
+        if not flying:
+            return
+        for outcome in executor.wait():
+            flying -= 1
+            yield outcome
+
+
+def _check(task: Task, executor: Executor) -> list[Checked]:
+    """Try every classifier before anything is written."""
+    jobs: list[Job] = [Check(at) for at in range(len(task.classifiers))]
+    checked: dict[int, Any] = {}
+    for outcome in carry_out(executor, lambda: jobs.pop(0) if jobs else None):
+        at = outcome.job.classifier
+        if isinstance(outcome, Failed):
+            if isinstance(outcome.error, InputError):
+                raise outcome.error
+            name = task.classifiers[at].entry.name
+            raise InputError(f"{name} cannot be evaluated: {outcome.reason}") from outcome.error
+        checked[at] = outcome.content
+    return [checked[at] for at in range(len(task.classifiers))]
+
+
+def _begun(task: Task, executor: Executor) -> Record:
+    return Record(
+        status="started",
+        name=task.name,
+        hash=task.hash,
+        recipe=task.recipe,
+        batteries=[battery.model_dump(by_alias=True) for battery in task.batteries],
+        data=_data_entry(task.data),
+        classifiers=[classifier.entry for classifier in task.classifiers],
+        environment=executor.environment,
+    )
+
+
+def _whole(folder: Path, task: Task) -> Record | None:
+    """Return the record of a run that is complete and undamaged."""
+    if not (folder / RECORD).exists():
+        return None
+    found = _same(folder, task)
+    if found.status != "complete" or found.incomplete:
+        return None
+    damaged = altered(folder)
+    for name in damaged:
+        log.warning("%s is damaged (its SHA-256 is not what was written)", folder / name)
+    return None if damaged else found
+
+
+def _open(folder: Path, record: Record, task: Task) -> Record:
+    """Begin a run, or take it up; return its record."""
+    if (folder / RECORD).exists():
+        found = _same(folder, task)
+        if found.environment != record.environment:
+            log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
+    else:
+        check_sealed(folder)
+    write_aside(folder / RECORD, record.to_json().encode())
+    return record
+
+
+def other_parts(found: Record, task: Task) -> str:
     """Say in what a run in a folder differs from the one that is asked for, so that it cannot be continued."""
-    then, now = found.environment.robustframe, record.environment.robustframe
+    then, now = found.environment.robustframe, version("robustframe")
     if then != now:
         # Nobody knows whether two versions draw the same numbers; two halves of a run must.
         return f"robustframe {then} began it, this is {now}, whose results may be others"
     parts = {
-        "recipe": found.recipe != record.recipe,
-        "batteries": found.batteries != record.batteries,
-        "examples": found.data.sha256 != record.data.sha256,
-        "models": found.classifiers != record.classifiers,
+        "recipe": found.recipe != task.recipe,
+        "batteries": found.batteries != [battery.model_dump(by_alias=True) for battery in task.batteries],
+        "examples": found.data.sha256 != task.data.sha256,
+        "models": found.classifiers != [each.entry for each in task.classifiers],
     }
     return f"other {' and '.join(name for name, other in parts.items() if other) or 'code of the user'}"
 
 
-class _Work:
-    """The units of one run."""
+def _same(folder: Path, task: Task) -> Record:
+    """Return the record of a run of this very task.
 
-    def __init__(
-        self,
-        task: Task,
-        folder: Path,
-        device: torch.device,
-        batch_size: int,
-        report: Callable[[Moment], None],
-    ) -> None:
-        self.task, self.folder, self.device = task, folder, device
-        self.batch_size, self.report = batch_size, report
-        self.chunks = chunks(len(task.data), task.chunk)
-        self.stages = make_stages(task.batteries, task.folder)
-        self.votes = max(battery.votes for battery in task.batteries)
-        stages = sum(
-            1 + sum(stage.runs_for(threat) for threat in task.threats for stage in self._stages_of(classifier))
-            for classifier in task.classifiers
+    Raises:
+        InputError: when it is another one's.
+    """
+    found = read_record(folder)
+    if found.hash != task.hash:
+        raise InputError(
+            f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
+            f"{task.name}-{task.hash[:8]}): {other_parts(found, task)}; choose another folder or delete it"
         )
-        self.units = stages * len(self.chunks) + task.diagnose * len(task.classifiers) * len(task.threats)
-        self.done = 0
-
-    def _stages_of(self, classifier: Classifier) -> list[Stage]:
-        return [stage for stage in self.stages if stage.why_not(classifier.module) is None]
-
-    def clean(self, classifier: Classifier) -> list[pl.DataFrame]:
-        """Classify every clean image; one table a chunk."""
-        tables = []
-        right = 0
-        for number, index in enumerate(self.chunks):
-            unit = Unit(self._place(classifier, "clean"), number)
-            rows = unit.load(CLEAN_SCHEMA)
-            if rows is None:
-                with borrowed(classifier.module) as model, torch.no_grad():
-                    images = self.task.data.images[index].to(self.device)
-                    votes = [predict(call_in_batches(model, images, self.batch_size)) for _ in range(self.votes)]
-                    predictions = torch.stack(votes).mode(0).values
-                rows = unit.save_clean(index, self.task.data.labels[index], predictions, self.votes)
-            tables.append(rows)
-            right += int(correct(rows).sum())
-            self._say(classifier, "", "clean", right)
-        return tables
-
-    def attack(
-        self, classifier: Classifier, threat: ThreatModel, clean: list[pl.DataFrame]
-    ) -> tuple[Result, pl.DataFrame]:
-        """Put every survivor through every attack; return the counts and the verdict of each example."""
-        alive = [correct(rows) for rows in clean]
-        verdicts = [fresh_verdicts(rows) for rows in clean]
-        entries = []
-        for stage in self.stages:
-            if not stage.runs_for(threat):
-                continue
-            skipped = stage.why_not(classifier.module)
-            if skipped is not None:
-                entries.append(attack_entry(stage, pl.DataFrame(schema=ATTACK_SCHEMA), skipped))
-                continue
-            tables = []
-            for number, index in enumerate(self.chunks):
-                entering = correct(clean[number]) if stage.battery.closest else alive[number]
-                rows = self._attack_chunk(classifier, threat, stage, number, index[entering])
-                broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
-                alive[number] = alive[number] & ~torch.isin(index, broken)
-                verdicts[number] = judge(verdicts[number], rows, stage.label, closest=stage.battery.closest)
-                tables.append(rows)
-                left = sum(int(each.sum()) for each in alive)
-                self._say(classifier, threat.label, stage.label, left)
-            entries.append(attack_entry(stage, pl.concat(tables)))
-        result = Result(
-            classifier=classifier.entry.name,
-            threat=threat.label,
-            examples=len(self.task.data),
-            clean_correct=sum(int(correct(rows).sum()) for rows in clean),
-            robust_correct=sum(int(each.sum()) for each in alive),
-            attacks=entries,
-        )
-        names = [pl.lit(classifier.entry.name).alias("classifier"), pl.lit(threat.label).alias("threat")]
-        return result, pl.concat(verdicts).select(*names, pl.all())
-
-    def diagnose(self, results: list[Result], verdicts: list[pl.DataFrame]) -> list[Result]:
-        """Check every row, once the images that broke any classifier are there to be replayed on the others."""
-        task = self.task
-        shelf = Shelf(
-            task.data, task.classifiers, task.threats, self.stages, len(self.chunks), self.votes, task.seed,
-            self._place, self.device, self.batch_size,
-        )  # fmt: skip
-        checked = []
-        rows = [(classifier, threat) for classifier in task.classifiers for threat in task.threats]
-        for (classifier, threat), result, table in zip(rows, results, verdicts, strict=True):
-            diagnosis = shelf.diagnose(classifier, threat, result, table)
-            checked.append(result.model_copy(update={"diagnosis": diagnosis}))
-            self._say(classifier, threat.label, "diagnosis", result.robust_correct)
-        return checked
-
-    def _attack_chunk(
-        self,
-        classifier: Classifier,
-        threat: ThreatModel,
-        stage: Stage,
-        number: int,
-        index: torch.Tensor,
-    ) -> pl.DataFrame:
-        unit = Unit(self._place(classifier, slug(threat.label), slug(stage.label)), number)
-        rows = unit.load(ATTACK_SCHEMA)
-        if rows is not None and rows["index"].to_list() == index.tolist():
-            return rows
-        first = number * self.task.chunk
-        # The classifier is not in the key: both twins of a pair meet the same random numbers.
-        key = (self.task.seed, threat.label, stage.key, number)
-        draws = Draws(key, len(self.chunks[number]), index - first, self.device)
-        result = stage.attack.run(
-            classifier.module,
-            self.task.data.images[index].to(self.device),
-            self.task.data.labels[index].to(self.device),
-            threat,
-            draws,
-            batch_size=self.batch_size,
-            known_correct=True,
-            votes=stage.battery.votes,
-            closest=stage.battery.closest,
-        )
-        return unit.save_attack(index, result)
-
-    def _place(self, classifier: Classifier, *parts: str) -> Path:
-        at = self.task.classifiers.index(classifier)
-        return (self.folder / classifier_folder(at, classifier.entry.name)).joinpath(*parts)
-
-    def _say(self, classifier: Classifier, threat: str, attack: str, survivors: int) -> None:
-        self.done += 1
-        share = survivors / len(self.task.data)
-        self.report(Moment(self.done, self.units, classifier.entry.name, threat, attack, survivors, share))
+    return found
 
 
 def _data_entry(data: Dataset) -> DataEntry:

@@ -8,6 +8,8 @@ from robustframe.errors import InputError
 from robustframe.files import RECORD_BYTES, is_plain_name, read_plain
 from robustframe.record import EVIDENCE, VERDICTS
 
+DIAGNOSIS = "diagnosis.json"
+"""The checks of one row, in the row's folder."""
 _KINDS = (".parquet", ".safetensors", ".json")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 

@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call_in_batches
+from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
 from robustframe.errors import InputError
 from robustframe.evaluation.sources import find_model
@@ -16,18 +15,80 @@ from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
+from robustframe.userfile import USER_MODULE
 
 
-@dataclass(frozen=True)
+class Source:
+    """The model that one entry of a recipe names: loaded when it is needed, and let go when it is not.
+
+    Args:
+        spec: the model as the recipe names it.
+        folder: what relative paths are relative to.
+        device: where the model goes.
+        download: whether a model of the hub may be fetched.
+    """
+
+    def __init__(self, spec: ModelSpec, folder: Path, device: torch.device, *, download: bool = False) -> None:
+        self.spec, self.folder, self.device, self.download = spec, folder, device, download
+        self._loaded: list[Classifier] | None = None
+
+    def classifiers(self) -> "list[Classifier]":
+        """Return its classifiers, loaded.
+
+        Raises:
+            InputError: for an unknown name, a damaged file, or code that does not build a module.
+        """
+        if self._loaded is None:
+            self._loaded = _load(self.spec, self.folder, self.device, self.download)
+        return self._loaded
+
+    def release(self) -> None:
+        """Let the model go; the next one who needs it loads it again."""
+        self._loaded = None
+
+
 class Classifier:
-    """One classifier to evaluate, and what the record says about it."""
+    """One classifier to evaluate, and what the record says about it.
 
-    entry: ClassifierEntry
-    module: nn.Module
+    Args:
+        entry: what the record says.
+        module: the classifier itself; ``None`` where a source loads it when it is needed.
+        source: where it comes from.
+        place: which of the source's classifiers it is.
+    """
+
+    def __init__(
+        self, entry: ClassifierEntry, module: nn.Module | None = None, source: Source | None = None, place: int = 0
+    ) -> None:
+        self.entry, self.source, self.place = entry, source, place
+        self._module = module
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier itself.
+
+        Raises:
+            InputError: when it has to be loaded, and is not what it was.
+        """
+        if self._module is not None:
+            return self._module
+        classifiers = [] if self.source is None else self.source.classifiers()
+        now = classifiers[self.place] if self.place < len(classifiers) else None
+        if now is None or now.entry != self.entry:
+            raise InputError(
+                f"{self.entry.name} is another model each time it is loaded; seed what it draws, and leave its files "
+                "alone"
+            )
+        return now.module
 
 
 def load_models(
-    specs: Sequence[ModelSpec], *, folder: Path, device: torch.device, download: bool = False
+    specs: Sequence[ModelSpec],
+    *,
+    folder: Path,
+    device: torch.device,
+    download: bool = False,
+    keep: bool = True,
 ) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
@@ -36,6 +97,7 @@ def load_models(
         folder: what relative paths are relative to.
         device: where the models go.
         download: whether weights that are not here may be fetched.
+        keep: hold every model in memory; otherwise each is let go, and loaded again when it is needed.
 
     Returns:
         One classifier for a model, two for a pair.
@@ -45,21 +107,29 @@ def load_models(
     """
     classifiers: list[Classifier] = []
     for spec in specs:
-        found = find_model(spec, folder=folder, download=download)
-        classifiers += classify(
-            found.module.to(device),
-            spec.name or found.name,
-            spec,
-            sha256=None if found.card is None else found.card.sha256,
-            coherence=None if found.card is None else found.card.mutual_coherence,
-            extra=found.code,
-            weights_sha256=found.weights_sha256,
-        )
+        source = Source(spec, folder, device, download=download)
+        found = source.classifiers()
+        classifiers += [Classifier(each.entry, None, source, place) for place, each in enumerate(found)]
+        if not keep:
+            source.release()
     names = [classifier.entry.name for classifier in classifiers]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two models are called {name}; give one of them another name = '...'")
     return classifiers
+
+
+def _load(spec: ModelSpec, folder: Path, device: torch.device, download: bool) -> list[Classifier]:
+    found = find_model(spec, folder=folder, download=download)
+    return classify(
+        found.module.to(device),
+        spec.name or found.name,
+        spec,
+        sha256=None if found.card is None else found.card.sha256,
+        coherence=None if found.card is None else found.card.mutual_coherence,
+        extra=found.code,
+        weights_sha256=found.weights_sha256,
+    )
 
 
 def classify(
@@ -137,6 +207,8 @@ def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> 
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
     if not logits.isfinite().all():
@@ -184,7 +256,10 @@ def slope_of(module: nn.Module, images: Tensor) -> bool:
 
 def _fingerprint(module: nn.Module, extra: bytes) -> str:
     sha = hashlib.sha256(extra)
-    sha.update(f"{type(module).__module__}.{type(module).__qualname__}\n{module}".encode())
+    # Where the user's file lies is no part of what the model is.
+    home = type(module).__module__
+    home = "" if home.startswith(USER_MODULE) else home
+    sha.update(f"{home}.{type(module).__qualname__}\n{module}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

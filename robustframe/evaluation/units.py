@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustframe.attacks import AttackResult
 from robustframe.errors import IntegrityError
+from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.tables import read_table
 from robustframe.record import write_aside
 
@@ -65,17 +66,22 @@ class Unit:
         """The adversarial images of the unit's successes, where there are any."""
         return self.stage / f"{self.chunk:05d}.safetensors"
 
-    def load(self, schema: Mapping[str, object]) -> pl.DataFrame | None:
-        """Return the rows of a finished unit; ``None`` when it is not finished or its files are damaged."""
-        if not self.table.is_file():
+    @property
+    def files(self) -> list[Path]:
+        """The files that are there."""
+        return [path for path in (self.table, self.images) if path.is_file()]
+
+    def load(self, schema: Mapping[str, object], journal: Journal) -> pl.DataFrame | None:
+        """Return the rows of a finished unit; ``None`` when it is not finished, or its files are not what they were."""
+        if journal.read(self.table) is None:
             return None
         try:
             rows = read_table(self.table, schema)
         except IntegrityError:
             return None
-        # Images are written before rows, so successes without images were damaged afterwards.
-        broken = "success" in rows.columns and bool(rows["success"].any())
-        return None if broken and not self.images.is_file() else rows
+        if "success" in rows.columns and bool(rows["success"].any()) and journal.read(self.images) is None:
+            return None
+        return rows
 
     def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
         """Write the clean pass of a chunk."""
@@ -96,13 +102,14 @@ class Unit:
         success = result.success.cpu()
         if success.any():
             tensors = {"adversarial": result.adversarial.cpu()[success].contiguous(), "index": index[success]}
-            self.stage.mkdir(parents=True, exist_ok=True)
             write_aside(self.images, save(tensors))
+        else:
+            # Of a unit whose files were damaged and that is made again.
+            self.images.unlink(missing_ok=True)
         columns = {name: getattr(result, name).cpu().numpy() for name in ATTACK_SCHEMA if name != "index"}
         return self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
 
     def _write(self, rows: pl.DataFrame) -> pl.DataFrame:
-        self.stage.mkdir(parents=True, exist_ok=True)
         write_aside(self.table, parquet(rows))
         return rows
 

@@ -20,6 +20,13 @@ def fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def no_verdicts() -> pl.DataFrame:
+    """Return the verdicts of a run without any finished row."""
+    clean = pl.DataFrame(schema={name: pl.Int64 for name in ("index", "label", "prediction", "forwards")})
+    names = {"classifier": pl.String(), "threat": pl.String()}
+    return pl.DataFrame(schema={**names, **fresh_verdicts(clean).schema})
+
+
 def judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str, *, closest: bool = False) -> pl.DataFrame:
     """Enter the outcome of one attack on a chunk.
 

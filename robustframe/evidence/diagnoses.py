@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
-from robustframe.evaluation.diagnosis import DIAGNOSIS
 from robustframe.evaluation.entries import distrust
+from robustframe.evaluation.manifest import DIAGNOSIS
 from robustframe.evaluation.units import slug
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
@@ -47,6 +47,9 @@ def _row(run: Run, result: Result) -> Iterator[Finding]:
         for flag in distrust(result):
             if flag not in run.record.flags:
                 yield Finding(RECORD, None, f"a flag is missing: {flag}")
+    elif any((row.classifier, row.threat) == (result.classifier, result.threat) for row in run.record.incomplete):
+        # The record says itself that the checks of this row failed.
+        return
     elif run.record.recipe.get("diagnose", True) and run.record.evidence_sha256 is not None:
         # Records without hashes of files are older than diagnoses.
         yield Finding(RECORD, None, f"{where}: its diagnosis is missing")

@@ -7,7 +7,7 @@ from robustframe.attacks import Attack
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
-from robustframe.evaluation.engine import run_hash
+from robustframe.evaluation.task import run_hash
 from robustframe.evidence.findings import Check, Finding, check
 from robustframe.evidence.run import Run
 from robustframe.evidence.sources import Sources
@@ -17,7 +17,11 @@ from robustframe.record import RECORD, Section
 
 def check_record(run: Run) -> Check:
     """Hash what the record asks, and see whether its parts name the same evaluation."""
-    return check("record", "its hash follows from recipe, batteries, examples, weights and version", _record(run))
+    says = "its hash follows from recipe, batteries, examples, weights and version"
+    if run.record.incomplete:
+        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in run.record.incomplete)
+        says += f"; it calls incomplete: {rows}"
+    return check("record", says, _record(run))
 
 
 def _record(run: Run) -> Iterator[Finding]:
@@ -43,7 +47,7 @@ def _record(run: Run) -> Iterator[Finding]:
     names = [entry.name for entry in record.classifiers]
     expected_results = [(name, threat.label) for name in names for threat in run.threats]
     found = [(result.classifier, result.threat) for result in record.results or []]
-    for missing in [each for each in expected_results if each not in found]:
+    for missing in [each for each in expected_results if each not in found and each not in record.missing]:
         yield Finding(RECORD, None, f"it has no result for {missing[0]} under {missing[1]}")
     for extra in [each for each in found if each not in expected_results]:
         yield Finding(RECORD, None, f"it has a result for {extra[0]} under {extra[1]}, which it does not ask")

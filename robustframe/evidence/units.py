@@ -58,7 +58,9 @@ def read_units(run: Run, sources: Sources | None) -> Stored:
     stored = Stored()
     for position in range(len(run.record.classifiers)):
         units = [run.clean_unit(position, number) for number in range(len(run.chunks))]
-        clean = [_read(run, unit, CLEAN_SCHEMA, stored) for unit in units]
+        name = run.record.classifiers[position].name
+        all_missing = all((name, threat.label) in run.record.missing for threat in run.threats)
+        clean = [_read(run, unit, CLEAN_SCHEMA, stored, may_lack=all_missing) for unit in units]
         for unit, rows, index in zip(units, clean, run.chunks):
             if rows is not None:
                 stored.findings += _index(run, unit, rows, index, "the chunk's")
@@ -79,7 +81,8 @@ def _read_attacks(
         skipped = _skipped(run, sources, position, threat, stage)
         numbers = range(0 if skipped else len(run.chunks))
         units = [run.attack_unit(position, threat.label, stage.label, number) for number in numbers]
-        tables = [_read(run, unit, ATTACK_SCHEMA, stored) for unit in units]
+        may_lack = (run.record.classifiers[position].name, threat.label) in run.record.missing
+        tables = [_read(run, unit, ATTACK_SCHEMA, stored, may_lack=may_lack) for unit in units]
         for number, (unit, rows) in enumerate(zip(units, tables)):
             entering = right[number] if stage.battery.closest else alive[number]
             if rows is None:
@@ -116,9 +119,12 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
     return entries[0].skipped if entries else None
 
 
-def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored) -> pl.DataFrame | None:
+def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, may_lack: bool) -> pl.DataFrame | None:
+    """Read a table; one that is missing is a finding, unless the record calls its row incomplete."""
     where = run.where(unit.table)
     if not unit.table.is_file():
+        if may_lack:
+            return None
         stored.findings.append(Finding(where, None, "this unit is missing"))
         return None
     try:

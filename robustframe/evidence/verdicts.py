@@ -66,6 +66,8 @@ def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
     for row in verdicts.join(asked, on=_KEY, how="anti").iter_rows(named=True):
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: a verdict on something that the record does not ask")
     for row in asked.join(verdicts, on=_KEY, how="anti").iter_rows(named=True):
+        if (row["classifier"], row["threat"]) in run.record.missing:
+            continue
         yield Finding(VERDICTS, row["index"], f"{_of(row)}: its verdict is missing")
 
 

@@ -117,6 +117,10 @@ def compare_runs(
             on different examples or without a threat in common.
     """
     runs = [read_run(given, folder, code) for given in (first, second)]
+    for run in runs:
+        if run.record.missing:
+            rows = ", ".join(f"{name} under {threat}" for name, threat in sorted(run.record.missing))
+            raise InputError(f"{run.folder} is incomplete ({rows}); run the same evaluate command again")
     _same_examples(*runs)
     threats = _common_threats(*runs)
     verdicts = [_verdicts(run) for run in runs]

@@ -27,6 +27,9 @@ def publish_run(run: str) -> Path:
     """
     folder = find_run(run)
     record = read_record(folder)
+    if record.incomplete:
+        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in record.incomplete)
+        raise InputError(f"{folder} is incomplete ({rows}); run the same evaluate command again")
     table = robustness_table(record, folder)
     verdicts = (folder / VERDICTS).read_bytes()
     if hashlib.sha256(verdicts).hexdigest() != record.verdicts_sha256:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robustframe.errors import InputError
 from robustframe.evaluation import tables
-from robustframe.record import VERDICTS, ClassifierEntry, Record, Result, check_usable
+from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result, check_usable
 from robustframe.report.layout import UNKNOWN, Cell, Row, Table
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
@@ -102,13 +102,20 @@ def _table(runs: Sequence[Source]) -> Table:
 def _rows(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
     verdicts = read_verdicts(folder)
     entries = {entry.name: entry for entry in record.classifiers}
+    done = {(result.classifier, result.threat) for result in record.results or []}
     rows = []
     for result in record.results or []:
         entry = entries[result.classifier]
         rows.append(_row(entry, result))
         partner = f"{entry.model}/feedforward"
-        if entry.twin == "recurrent" and partner in entries:
+        if entry.twin == "recurrent" and (partner, result.threat) in done:
             rows.append(_difference(entry, result.threat, verdicts, partner))
+    # Where only the checks of a row failed, its numbers are there.
+    rows += [
+        _missing(entries[each.classifier], each)
+        for each in record.incomplete
+        if (each.classifier, each.threat) in record.missing
+    ]
     return [replace(row, model=called[row.model]) for row in rows]
 
 
@@ -230,6 +237,20 @@ def _row(entry: ClassifierEntry, result: Result) -> Row:
         p_robust=None,
         certified=None if result.certified_correct is None else result.certified_correct / result.examples,
         **_trust(result),
+    )
+
+
+def _missing(entry: ClassifierEntry, row: Incomplete) -> Row:
+    """A row whose numbers are not known, with the reason."""
+    return Row(
+        model=entry.model,
+        coherence=entry.mutual_coherence,
+        twin=_TWINS[entry.twin],
+        threat=row.threat,
+        clean=Cell(),
+        robust=Cell(),
+        verdict="incomplete",
+        note=f"Not finished: {row.reason}.",
     )
 
 

@@ -1,0 +1,272 @@
+"""Scale: Ray against one process, the scheduler before 100 workers, resume, and the memory of the driver.
+
+    python benchmarks/scale.py                       # all of it; about a quarter of an hour on two free cores
+    python benchmarks/scale.py --only simulated      # without Ray: schedule, resume, memory; some minutes
+
+writes benchmarks/results/scale.md. A simulated worker attacks nothing: it takes the time that a unit is said to take on
+a clock that is only counted, and gives rows back as an attack would. What the driver does is real, and its processor
+time is added to that clock.
+"""
+
+import argparse
+import heapq
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import torch
+from torch import nn
+
+from robustframe.data import from_arrays
+from robustframe.draws import derive_seed
+from robustframe.evaluation import Task
+from robustframe.evaluation.engine import run
+from robustframe.evaluation.environment import environment
+from robustframe.evaluation.executors import Executor
+from robustframe.evaluation.jobs import Attacked, Check, Checked, Clean, Done, Failed, Job, Workshop
+from robustframe.evaluation.limits import Limits, resident_memory
+from robustframe.evaluation.models import Classifier
+from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
+from robustframe.recipe import load_battery, parse_threats
+from robustframe.record import ClassifierEntry, Environment, write_aside
+
+THREATS = ["linf:0.1", "l2:0.5", "l1:5"]
+WORKERS, SECONDS = 100, 1.0
+"""Simulated workers, and the mean time of a unit: short, as the driver has the more to do."""
+PAGE = Path(__file__).parent / "results" / "scale.md"
+
+
+class Simulated(Executor):
+    """Workers on a clock that is counted.
+
+    Args:
+        workshop: of the run.
+        workers: how many.
+        seconds: mean time of a unit.
+        charge: add the processor time of the driver to the clock.
+        write: leave a table for every unit in the run.
+    """
+
+    def __init__(self, workshop: Workshop, workers: int, seconds: float, *, charge: bool, write: bool = False) -> None:
+        self.workshop, self.workers, self.seconds, self.charge, self.write = workshop, workers, seconds, charge, write
+        self.now, self.units, self.begun = 0.0, 0, 0.0
+        self._queue: list[tuple[float, int, Job]] = []
+        self._since = time.process_time()
+
+    @property
+    def environment(self) -> Environment:
+        return environment(torch.device("cpu"))
+
+    @property
+    def free(self) -> bool:
+        return len(self._queue) < self.workers
+
+    def submit(self, job: Job) -> None:
+        self._pay()
+        if isinstance(job, Clean) and not self.begun:
+            self.begun = time.process_time()
+        self.units += 1
+        # From 0.5 to 1.5 times the mean, the same in every simulation.
+        share = 0.5 + derive_seed(str(job)) / 2**63
+        heapq.heappush(self._queue, (self.now + share * self.seconds, self.units, job))
+
+    def wait(self) -> list[Done | Failed]:
+        self._pay()
+        when, _, job = heapq.heappop(self._queue)
+        self.now = max(self.now, when)
+        done = self._done(job)
+        self._since = time.process_time()
+        return [done]
+
+    def close(self) -> None:
+        self._queue.clear()
+
+    def _pay(self) -> None:
+        now = time.process_time()
+        self.now += (now - self._since) * self.charge
+        self._since = now
+
+    def _done(self, job: Job) -> Done:
+        if isinstance(job, Check):
+            return Done(job, Checked([], (None,) * len(self.workshop.stages)), {})
+        if isinstance(job, Clean):
+            unit, rows = self.workshop.clean_unit(job.classifier, job.chunk), self._clean(job)
+        elif isinstance(job, Attacked):
+            unit = self.workshop.attack_unit(job.classifier, job.threat, job.stage, job.chunk)
+            rows = self._attacked(job)
+        else:
+            return Done(job, None, {})
+        if self.write:
+            write_aside(unit.table, parquet(rows))
+        name = unit.table.relative_to(self.workshop.folder).as_posix()
+        return Done(job, rows, self.workshop._hashes(unit.table) if self.write else {name: "0" * 64})
+
+    def _clean(self, job: Clean) -> pl.DataFrame:
+        index = self.workshop.chunks[job.chunk].tolist()
+        zeros, ones = [0] * len(index), [1] * len(index)
+        right = {"index": index, "label": zeros, "prediction": zeros, "forwards": ones}
+        return pl.DataFrame(right, schema=CLEAN_SCHEMA)
+
+    def _attacked(self, job: Attacked) -> pl.DataFrame:
+        # One example in ten falls to each attack; tables that are written hold none, as images would belong to it.
+        fallen = [not self.write and (at + job.stage) % 10 == 0 for at in job.index]
+        rows = {
+            "index": job.index, "success": fallen, "claimed": fallen, "prediction": [int(each) for each in fallen],
+            **{name: [0.05 if name == "distance" else 40] * len(fallen) for name in list(ATTACK_SCHEMA)[4:]},
+        }  # fmt: skip
+        return pl.DataFrame(rows, schema=ATTACK_SCHEMA)
+
+
+def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250) -> Task:
+    """Return a task of models that are never called."""
+    generator = torch.Generator().manual_seed(0)
+    data = from_arrays(torch.rand(examples, 1, 8, 8, generator=generator), torch.zeros(examples, dtype=torch.long))
+    entries = [
+        ClassifierEntry(
+            name=f"model-{at:02d}", model=f"model-{at:02d}", twin=None, use="python", sha256=f"{at:064d}",
+            parameters=0, sweeps=None, mutual_coherence=None,
+        )
+        for at in range(models)
+    ]  # fmt: skip
+    return Task(
+        name="scale", recipe={"threats": THREATS[:threats], "battery": ["quick@1"], "seed": 0, "chunk": chunk},
+        data=data, classifiers=[Classifier(entry, nn.Identity()) for entry in entries],
+        threats=parse_threats(THREATS[:threats]), batteries=[load_battery("quick@1")], seed=0, chunk=chunk,
+        diagnose=False,
+    )  # fmt: skip
+
+
+class Simulation(NamedTuple):
+    """What a simulated run took."""
+
+    seconds: float
+    """On the counted clock."""
+    units: int
+    processor: float
+    """Of the driver and of making rows up, in seconds."""
+    planned: float
+    """Processor time of the driver before the first unit was handed out, in seconds."""
+    memory: list[int]
+    """Resident bytes, at the beginning and after every tenth of the units."""
+
+
+def simulate(
+    task: Task, folder: Path, *, workers: int = WORKERS, seconds: float = SECONDS, charge: bool, write: bool = False
+) -> Simulation:
+    """Carry a task out with simulated workers."""
+    made: list[Simulated] = []
+
+    def engine(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> Executor:
+        made.append(Simulated(Workshop(task, folder, device, batch_size), workers, seconds, charge=charge, write=write))
+        return made[0]
+
+    memory, begin = [resident_memory()], time.process_time()
+
+    def report(moment: object) -> None:
+        if moment.done % max(1, moment.units // 10) == 0:  # type: ignore[attr-defined]
+            memory.append(resident_memory())
+
+    run(task, folder, device=torch.device("cpu"), report=report, engine=engine)
+    return Simulation(made[0].now, made[0].units, time.process_time() - begin, made[0].begun - begin, memory)
+
+
+def overhead(task: Task, folder: Path) -> tuple[float, Simulation]:
+    """Return the share of time that the driver adds, and the simulation with it."""
+    charged = simulate(task, folder / "charged", charge=True)
+    free = simulate(task, folder / "free", charge=False)
+    return charged.seconds / free.seconds - 1, charged
+
+
+def seconds_of(call: Callable[[], object]) -> tuple[float, float]:
+    """Return wall-clock and processor time of a call."""
+    wall, processor = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def simulated_rows(folder: Path) -> list[str]:
+    """Measure what needs no Ray."""
+    load = stub_task(50, 10_000)
+    share, charged = overhead(load, folder)
+    grown = (charged.memory[-1] - charged.memory[0]) / 2**20
+    task, kept = stub_task(10, 25_000, threats=3), folder / "resume"
+    simulate(task, kept, charge=False, write=True)
+    units = sum(1 for _ in kept.rglob("*.parquet")) - 1
+    again, processor = seconds_of(lambda: run(task, kept, device=torch.device("cpu")))
+    return [
+        f"| planning of {charged.units:,} units | {charged.planned:.2f} s of processor time | seconds | "
+        f"{_met(charged.planned < 5)} |",
+        f"| driver before {WORKERS} workers, {charged.units:,} units of {SECONDS:g} s | {100 * share:.1f} % | < 5 % | "
+        f"{_met(share < 0.05)} |",
+        f"| memory of the driver, 50 models x 3 threats x 10,000 examples | {max(charged.memory) / 2**20:.0f} MiB | "
+        f"< 1024 MiB | {_met(max(charged.memory) < 2**30)} |",
+        f"| of it, grown over the run (verdicts of 1.5 million rows) | {grown:.0f} MiB | | |",
+        f"| resume of a finished run of {units:,} units | {again:.2f} s ({processor:.2f} s of processor time) | "
+        f"< 2 s | {_met(again < 2)} |",
+    ]  # fmt: skip
+
+
+def ray_rows(folder: Path, examples: int) -> list[str]:
+    """Measure two workers against one process with one thread, by the command line."""
+    given = ["--model", "zoo:fmnist-chain3-linf", "--count", str(examples), "--threat", "linf:0.1", "--threads", "1"]
+    times = {}
+    for name, extra in (("one", []), ("two", ["--engine", "ray", "--workers", "2"])):
+        words = [sys.executable, "-m", "robustframe", "evaluate", *given, "--out", str(folder / name), *extra]
+        begin = time.perf_counter()
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times[name] = time.perf_counter() - begin
+    for path in sorted((folder / "one").rglob("*")):
+        if path.is_file() and path.read_bytes() != (folder / "two" / path.relative_to(folder / "one")).read_bytes():
+            raise SystemExit(f"{path.relative_to(folder / 'one')} differs between one process and two workers")
+    ratio = times["one"] / times["two"]
+    return [
+        f"| two Ray workers against one process with one thread, {examples:,} examples, same bytes | {ratio:.2f} x "
+        f"({times['two']:.0f} s against {times['one']:.0f} s, start of Ray included) | >= 1.7 x | "
+        f"{_met(ratio >= 1.7)} |"
+    ]
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "NO"
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("simulated", "ray"))
+    parser.add_argument("--examples", type=int, default=5000)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    options = parser.parse_args()
+    busy = os.getloadavg()[0]
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        if options.only != "ray":
+            rows += simulated_rows(Path(place))
+        if options.only != "simulated":
+            rows += ray_rows(Path(place), options.examples)
+    lines = [
+        "# Scale",
+        "",
+        f"Written by `python benchmarks/scale.py`: {os.cpu_count()} cores, {platform.machine()}, torch "
+        f"{torch.__version__}; load of the machine before it began: {busy:.1f}.",
+        "With other work on the machine, wall-clock times and their ratios mean little.",
+        "",
+        "| what | measured | target | met |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The command that evaluates: what, with whom, within which limits."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+from robustframe.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustframe.evaluation import Task
+    from robustframe.evaluation.executors import Engine
+    from robustframe.record import Record
+
+ENGINES = ("process", "ray")
+
+
+def evaluate(
+    recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of a recipe: zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see the docs."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="With --model: a file of its weights, or pretrained.")] = None,
+    classes: Annotated[int | None, typer.Option(help="With --model by name: how many it has.")] = None,
+    data: Annotated[
+        str, typer.Option(help="With --model: the data set, file:PATH.npz or folder:PATH.")
+    ] = "fashion-mnist",
+    split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
+    count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
+    threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
+    battery: Annotated[list[str] | None, typer.Option(help="With --model: such as quick@1.")] = None,
+    seed: Annotated[int, typer.Option(help="With --model: of all random numbers.")] = 0,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
+    diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
+    engine: Annotated[str, typer.Option(help="process, or ray: many workers, here or on a cluster.")] = "process",
+    workers: Annotated[int | None, typer.Option(help="With ray: how many; all there is room for.")] = None,
+    address: Annotated[str | None, typer.Option(help="With ray: of a running cluster, such as auto.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; 1 with ray, else all cores.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for one unit; beyond, its row is given up.")] = None,
+    memory_limit: Annotated[float | None, typer.Option(help="GiB for one process, on Linux.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
+    data_root: DataRoot = None,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
+    from robustframe.evaluation import Limits, load_task, make_task, run, run_folder
+    from robustframe.recipe import Recipe, find_recipe
+
+    _check_engine(engine, workers, address)
+    where, here = _devices(device, engine)
+    _set_threads(threads, engine)
+    if (recipe is None) == (not model):
+        raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
+    # The driver of a cluster only needs to know its models.
+    keep = engine == "process" and not dry_run
+    if recipe is not None:
+        _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
+        task = load_task(find_recipe(recipe), device=here, root=data_root, download=download, keep=keep)
+    else:
+        if weights and len(model or []) > 1:
+            raise InputError("--weights belongs to one model; a recipe gives each its own")
+        content = {
+            "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
+            "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
+            "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
+        }  # fmt: skip
+        place, stated = Path("command line"), _validated(Recipe, content)
+        task = make_task(stated, place, device=here, root=data_root, download=download, keep=keep)
+    if not diagnose:
+        task = task.undiagnosed()
+    folder = out or run_folder(task, runs)
+    if dry_run:
+        _say_cost(task, folder, here, batch_size, workers or 1, as_json=as_json)
+        return
+    limits = Limits(time_limit, memory_limit)
+    with Bar("units", task.name) as bar:
+        record = run(
+            task, folder, device=where, batch_size=batch_size, report=bar.moment, limits=limits,
+            engine=_engine(engine, address, workers),
+        )  # fmt: skip
+    _finish(record, folder, as_json=as_json)
+
+
+def _check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers} must be at least 1")
+    if engine != "ray" and (workers is not None or address is not None):
+        raise InputError("--workers and --address belong with --engine ray")
+
+
+def _devices(name: str, engine: str) -> "tuple[torch.device, torch.device]":
+    """Where units are carried out, and where this process loads models."""
+    import torch
+
+    from robustframe.evaluation import pick_device
+
+    if engine == "process":
+        return pick_device(name), pick_device(name)
+    # The driver of a cluster with GPUs may have none itself.
+    return torch.device(name) if name in ("cpu", "cuda") else pick_device(name), torch.device("cpu")
+
+
+def _set_threads(threads: int | None, engine: str) -> None:
+    import torch
+
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads} must be at least 1")
+    if threads is None and engine == "ray" and "OMP_NUM_THREADS" not in os.environ:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _engine(name: str, address: str | None, workers: int | None) -> "Engine":
+    from robustframe.evaluation.executors import InProcess
+
+    if name == "process":
+        return InProcess
+    from robustframe.evaluation.cluster import ray_engine
+
+    return ray_engine(address, workers)
+
+
+def _say_cost(
+    task: "Task", folder: Path, device: "torch.device", batch_size: int, workers: int, *, as_json: bool
+) -> None:
+    from robustframe.evaluation.estimate import estimate
+
+    cost = estimate(task, folder, device, batch_size, workers)
+    typer.echo(json.dumps(asdict(cost), indent=2) if as_json else str(cost))
+
+
+def _finish(record: "Record", folder: Path, *, as_json: bool) -> None:
+    from robustframe.report.publish import write_tables
+    from robustframe.report.robustness import robustness_table
+    from robustframe.report.tables import render
+
+    result = robustness_table(record, folder)
+    files = write_tables(result, folder)
+    typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
+    for flag in record.flags:
+        say(f"flag: {flag}")
+    for row in record.incomplete:
+        say(f"incomplete: {row.classifier} under {row.threat}: {row.reason}")
+    say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
+    if record.incomplete:
+        say("rows are incomplete; the same command tries them again and keeps the others")
+        raise typer.Exit(1)
+
+
+def _refuse_with_recipe(**options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{', '.join(given)} belong with --model; a recipe states its own")
+
+
+def _validated(model: type[Any], content: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{key} = {first['input']!r}: {first['msg']}") from None

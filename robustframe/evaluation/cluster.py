@@ -1,0 +1,282 @@
+"""Many workers on one machine or a cluster, on Ray: its scheduling, its placement, its retries."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustframe.errors import InputError, StoppedEarly
+from robustframe.evaluation.executors import Engine, Executor
+from robustframe.evaluation.jobs import Done, Failed, Job
+from robustframe.evaluation.limits import NO_LIMITS, Limits
+from robustframe.evaluation.models import Source
+from robustframe.evaluation.task import Task
+from robustframe.evaluation.worker import Order, Worker
+from robustframe.record import Environment
+
+RETRIES = 3
+"""How often Ray does a unit again whose worker or machine has died, before its row is given up."""
+_RECYCLE = 0.5
+"""Share of the memory limit above which a worker is replaced between two units."""
+_PATIENCE = 15.0
+"""Seconds without any worker after which that is said."""
+
+log = logging.getLogger("robustframe")
+
+
+def ray_engine(address: str | None = None, workers: int | None = None) -> Engine:
+    """Return the engine that works on Ray.
+
+    Args:
+        address: of a running cluster, such as ``auto`` or ``ray://head:10001``; one on this machine, which ends with
+            the evaluation, when ``None``.
+        workers: processes that work at the same time, each on as many cores as torch has threads here, or on one GPU;
+            as many as there is room for when ``None``.
+    """
+
+    def engine(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> Executor:
+        threads = torch.get_num_threads()
+        order = _order(task, folder, device, batch_size, limits, threads)
+        return Cluster(order, limits, address=address, workers=workers)
+
+    return engine
+
+
+def _order(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits, threads: int) -> Order:
+    if task.origin is None:
+        raise InputError("models in hand are evaluated in this process; state them in a recipe to use Ray")
+    sources: list[Source] = []
+    classifiers = []
+    for classifier in task.classifiers:
+        if classifier.source is None:
+            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe to use Ray")
+        if classifier.source not in sources:
+            sources.append(classifier.source)
+        classifiers.append((sources.index(classifier.source), classifier.place, classifier.entry))
+    # The driver looks after the time: a worker that hangs may not come to look at a clock.
+    limits = Limits(memory=limits.memory)
+    return Order(
+        task.recipe, task.origin, classifiers, task.hash, folder.resolve(), device.type, threads, batch_size, limits
+    )
+
+
+@dataclass
+class _Hand:
+    """One worker as the driver sees it."""
+
+    actor: Any
+    used: bool = False
+    """It has carried out a unit already."""
+
+
+class Cluster(Executor):
+    """Workers on Ray. What they leave lies in the run's folder, which all of them have to share.
+
+    Args:
+        order: what every worker is told.
+        limits: what one unit may take.
+        address: of a running cluster; one of its own on this machine when ``None``.
+        workers: how many; as many as there is room for when ``None``.
+        clock: seconds that only go forward.
+
+    Raises:
+        InputError: when Ray is not installed, no cluster answers, or a worker cannot load what the order names.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        limits: Limits = NO_LIMITS,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.order, self.limits, self.clock = order, limits, clock
+        self.ray = _ray()
+        self.gpus = int(order.device == "cuda")
+        count = self._connect(address, workers)
+        self._idle: list[_Hand] = []
+        self._starting: dict[Any, _Hand] = {}
+        self._busy: dict[Any, tuple[_Hand, Job, float]] = {}
+        self._environment: Environment | None = None
+        # Ray starts a worker again wherever there is room, and gives it the unit again that it died of.
+        self._worker = self.ray.remote(Worker).options(
+            num_cpus=order.threads, num_gpus=self.gpus, max_restarts=-1, max_task_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )  # fmt: skip
+        for _ in range(count):
+            self._start()
+
+    @property
+    def environment(self) -> Environment:
+        if self._environment is None:
+            self._await_worker()
+        if self._environment is None:
+            raise InputError("no worker has said what it runs on")
+        return self._environment
+
+    @property
+    def free(self) -> bool:
+        if not self._idle and not self._busy:
+            self._await_worker()
+        return bool(self._idle)
+
+    def submit(self, job: Job) -> None:
+        self._give(self._idle.pop(), job)
+
+    def wait(self) -> list[Done | Failed]:
+        found: list[Done | Failed] = []
+        while self._busy and not found:
+            refs = [*self._busy, *self._starting]
+            ready, _ = self.ray.wait(refs, num_returns=1, timeout=self._patience())
+            if ready:
+                # Whatever else is there too is taken along.
+                ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+            for ref in ready:
+                found += self._collect(ref)
+            found += self._overdue()
+        return found
+
+    def close(self) -> None:
+        hands = [*self._idle, *self._starting.values(), *(hand for hand, _, _ in self._busy.values())]
+        for hand in hands:
+            self.ray.kill(hand.actor, no_restart=True)
+        self.ray.shutdown()
+
+    def _connect(self, address: str | None, workers: int | None) -> int:
+        """Join a cluster or make one; return how many workers to start."""
+        threads = self.order.threads
+        if address is None:
+            room = torch.cuda.device_count() if self.gpus else max(1, (os.cpu_count() or 1) // threads)
+            count = room if workers is None else workers
+            options: dict[str, Any] = {"address": "local", "num_cpus": count * threads, "include_dashboard": False}
+        else:
+            options = {"address": address}
+        at_a_stop = signal.getsignal(signal.SIGTERM)
+        try:
+            self.ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+            where = address or "this machine"
+            raise InputError(f"no Ray cluster answers at {where}: {_first_line(error)}") from error
+        # Ray puts a handler of its own in this place, which would leave the run without a word.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_a_stop)
+        if address is not None:
+            there = self.ray.cluster_resources()
+            room = int(there.get("GPU", 0)) if self.gpus else int(there.get("CPU", 0)) // threads
+            count = max(1, room) if workers is None else workers
+        return count
+
+    def _start(self) -> _Hand:
+        hand = _Hand(self._worker.remote(self.order))
+        self._starting[hand.actor.ready.remote()] = hand
+        return hand
+
+    def _give(self, hand: _Hand, job: Job) -> None:
+        self._busy[hand.actor.do.remote(job)] = (hand, job, self.clock())
+
+    def _replace(self, hand: _Hand) -> _Hand:
+        self.ray.kill(hand.actor, no_restart=True)
+        return self._start()
+
+    def _await_worker(self) -> None:
+        while not self._idle:
+            if not self._starting:
+                self._start()
+            ready, _ = self.ray.wait(list(self._starting), num_returns=1, timeout=_PATIENCE)
+            for ref in ready:
+                self._greet(ref)
+            if not ready:
+                kind = "GPU" if self.gpus else "CPU"
+                there = self.ray.cluster_resources().get(kind, 0)
+                asked = self.gpus or self.order.threads
+                log.warning("waiting for a worker; each takes %d %s, the cluster has %d", asked, kind, there)
+
+    def _greet(self, ref: Any) -> None:
+        """Put a worker that has started to work."""
+        hand = self._starting.pop(ref)
+        try:
+            said = self.ray.get(ref)
+        except self.ray.exceptions.RayError as error:
+            raise InputError(f"a worker does not start: {_first_line(error)}") from error
+        if isinstance(said, str):
+            raise InputError(f"a worker cannot take part: {said}")
+        if self._environment is None:
+            self._environment = said
+        elif said != self._environment:
+            log.warning("workers differ (%s; %s); bytes may depend on who did what", said, self._environment)
+        # One that was given a unit before it had started is busy already, or has even finished it.
+        if not hand.used and all(hand is not busy for busy, _, _ in self._busy.values()):
+            self._idle.append(hand)
+
+    def _collect(self, ref: Any) -> list[Done | Failed]:
+        """Take note of a worker that is ready, or of what has become of a unit."""
+        if ref in self._starting:
+            self._greet(ref)
+            return []
+        if ref not in self._busy:
+            return []
+        hand, job, _ = self._busy.pop(ref)
+        try:
+            outcome = self.ray.get(ref)
+        except self.ray.exceptions.RayError as error:
+            self._replace(hand)
+            return [Failed(job, f"its worker died {1 + RETRIES} times: {_first_line(error)}")]
+        if isinstance(outcome, StoppedEarly):
+            raise outcome
+        if isinstance(outcome, Failed) and outcome.memory and hand.used:
+            # What models left behind in this worker may have been what was too much.
+            self._give(self._replace(hand), job)
+            return []
+        hand.used = True
+        if (
+            isinstance(outcome, Done)
+            and self.limits.memory
+            and outcome.resident > _RECYCLE * self.limits.memory * 2**30
+        ):
+            self._replace(hand)
+        else:
+            self._idle.append(hand)
+        return [outcome]
+
+    def _overdue(self) -> list[Done | Failed]:
+        """Stop the units that take too long, with their workers."""
+        limit = self.limits.seconds
+        if limit is None:
+            return []
+        late = [ref for ref, (_, _, since) in self._busy.items() if self.clock() - since > limit]
+        found: list[Done | Failed] = []
+        for ref in late:
+            hand, job, _ = self._busy.pop(ref)
+            self._replace(hand)
+            found.append(Failed(job, f"a unit took longer than the time limit of {limit:g} s"))
+        return found
+
+    def _patience(self) -> float | None:
+        if self.limits.seconds is None:
+            return None
+        first = min(since for _, _, since in self._busy.values())
+        return max(0.05, first + self.limits.seconds - self.clock())
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise InputError("Ray is not installed; pip install 'robustframe[ray]'") from error
+    # Nothing of an evaluation is anybody else's business.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return ray
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

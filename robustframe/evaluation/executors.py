@@ -1,0 +1,117 @@
+"""Who carries units of work out: an interface of five words, and the process itself as the simplest answer."""
+
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from robustframe.calls import out_of_memory
+from robustframe.errors import InputError, OutOfTime, StoppedEarly
+from robustframe.evaluation.environment import environment
+from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
+from robustframe.evaluation.limits import Limits, memory_limited, resident_memory, time_limited
+from robustframe.evaluation.task import Task
+from robustframe.record import Environment
+
+
+class Executor(ABC):
+    """Takes units of work and gives back what has become of them, in any order."""
+
+    @property
+    @abstractmethod
+    def environment(self) -> Environment:
+        """What the units run on."""
+
+    @property
+    @abstractmethod
+    def free(self) -> bool:
+        """Whether another unit can be put to work now."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Take a unit; its worker leaves its files in the run."""
+
+    @abstractmethod
+    def wait(self) -> list[Done | Failed]:
+        """Return the units that have come to an end since, once there is at least one.
+
+        Raises:
+            StoppedEarly: when the run cannot go on, such as on a full disk.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let every worker go, whatever it is doing."""
+
+
+Engine = Callable[[Task, Path, torch.device, int, Limits], Executor]
+"""Makes the executor of a task, a run's folder, a device, a batch size and limits."""
+
+
+class InProcess(Executor):
+    """Carries units out one at a time, in this process."""
+
+    def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:
+        self.workshop = Workshop(task, folder, device, batch_size)
+        self.limits = limits
+        self._job: Job | None = None
+
+    @property
+    def environment(self) -> Environment:
+        return environment(self.workshop.device)
+
+    @property
+    def free(self) -> bool:
+        return self._job is None
+
+    def submit(self, job: Job) -> None:
+        self._job = job
+
+    def wait(self) -> list[Done | Failed]:
+        job, self._job = self._job, None
+        return [] if job is None else [attempt(self.workshop, job, self.limits)]
+
+    def close(self) -> None:
+        self._job = None
+
+
+def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
+    """Carry a job out within its limits; what the model or the attack does wrong is an answer, not an exception.
+
+    A job that runs out of memory is done again with half the batch, and again, down to the least batch.
+
+    Raises:
+        StoppedEarly: when files cannot be written, which lies in no model.
+    """
+    while True:
+        try:
+            with time_limited(limits.seconds), memory_limited(limits.memory):
+                done = workshop.do(job)
+            return replace(done, resident=resident_memory())
+        except StoppedEarly:
+            raise
+        except OutOfTime:
+            return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
+        except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
+            memory = out_of_memory(error)
+            reason = f"a unit ran out of memory: {_line(error)}" if memory else _line(error)
+            failed = Failed(job, reason, error, memory=memory)
+        # Outside of the handler, where no traceback holds on to tensors any more.
+        if not failed.memory or not workshop.halve():
+            return failed
+        failed = replace(failed, error=None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _line(error: BaseException) -> str:
+    """Say what an error is and where it came up, in one line."""
+    text, kind = next(iter(str(error).strip().splitlines()), ""), type(error).__name__
+    if isinstance(error, InputError):
+        return text
+    said = f"{kind}: {text}" if text else kind
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said

@@ -1,0 +1,88 @@
+"""An evaluation with everything loaded, and the hash of everything that it asks."""
+
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from robustframe.data import Dataset
+from robustframe.evaluation.models import Classifier
+from robustframe.recipe import Battery, digest, user_files
+from robustframe.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an evaluation comes from; with its recipe, all that another process needs to load it."""
+
+    path: Path
+    """Where the recipe is said to stand; its folder is what paths are relative to."""
+    root: Path | None
+    """Where data that does not ship lies."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An evaluation with everything loaded."""
+
+    name: str
+    recipe: dict[str, Any]
+    data: Dataset
+    classifiers: list[Classifier]
+    threats: list[ThreatModel]
+    batteries: list[Battery]
+    seed: int
+    chunk: int
+    folder: Path = field(default_factory=Path)
+    """What the paths of users' attacks are relative to."""
+    diagnose: bool = True
+    """Check after the attacks whether their numbers are to be believed; changes no verdict."""
+    origin: Origin | None = None
+    """Where other processes can load it from; ``None`` for models in hand."""
+
+    def undiagnosed(self) -> "Task":
+        """Return the same evaluation without checks of its numbers."""
+        return replace(self, recipe={**self.recipe, "diagnose": False}, diagnose=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything asked; two runs with the same hash are the same evaluation."""
+        return run_hash(
+            version("robustframe"),
+            self.recipe,
+            self.batteries,
+            user_files(self.batteries, self.folder),
+            self.data.sha256,
+            [classifier.entry.model_dump() for classifier in self.classifiers],
+        )
+
+
+def run_hash(
+    code: str,
+    recipe: dict[str, Any],
+    batteries: list[Battery],
+    files: dict[str, str],
+    data: str,
+    classifiers: list[dict[str, Any]],
+) -> str:
+    """Hash everything an evaluation asks: the version of the code, the recipe, and what it names.
+
+    Args:
+        code: version of robustframe.
+        recipe: as the record holds it.
+        batteries: with their content.
+        files: SHA-256 of each file of the user's that a battery names.
+        data: SHA-256 of the examples.
+        classifiers: their entries in the record.
+    """
+    return digest(
+        {
+            "robustframe": code,
+            "recipe": recipe,
+            # Without defaults, so that a new setting with one leaves old evaluations what they are.
+            "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in batteries],
+            "files": files,
+            "data": data,
+            "classifiers": classifiers,
+        }
+    )

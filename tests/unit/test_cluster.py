@@ -1,0 +1,161 @@
+"""Ray: the same bytes from every number of workers, whatever dies meanwhile."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from troubled import contents, evaluate, lay_out, run, started
+
+from robustframe.errors import InputError
+from robustframe.evaluation.cluster import ray_engine
+from robustframe.record import read_record
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own files and sockets, and what its version says about the future.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning",
+                               "ignore::pytest.PytestUnraisableExceptionWarning"),
+]  # fmt: skip
+RAY = ("--engine", "ray", "--out", "run", "--device", "cpu", "--workers")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The bytes of a run in one process, with the checks of its numbers."""
+    return contents(evaluate(lay_out(tmp_path_factory.mktemp("undisturbed"), diagnose=True))[1])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return lay_out(tmp_path / "here", diagnose=True)
+
+
+def trouble(recipe: Path, kind: str | None) -> None:
+    file = recipe.parent / "trouble"
+    if kind is None:
+        file.unlink()
+    else:
+        file.write_text(kind)
+
+
+def wait_for(file: Path, process: subprocess.Popen[str]) -> int:
+    """Wait for a number in a file."""
+    while not file.exists() or not file.read_text():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_number_of_workers_leaves_the_same_bytes(workers: int, recipe: Path, undisturbed: dict[str, str]) -> None:
+    done = run(*RAY, str(workers), cwd=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+def test_a_worker_that_is_killed_costs_nothing(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "hangs")
+    with started(*RAY, "2", cwd=recipe.parent) as process:
+        worker = wait_for(recipe.parent / "hanging", process)
+        assert worker != process.pid
+        trouble(recipe, None)
+        os.kill(worker, signal.SIGKILL)
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+def test_a_model_that_kills_every_worker_costs_its_own_rows(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "dies")
+    done = run(*RAY, "2", cwd=recipe.parent)
+    assert done.returncode == 1, done.stderr
+    record = read_record(recipe.parent / "run")
+    assert {row.classifier for row in record.incomplete} == {"troubled"}
+    assert "its worker died 4 times" in record.incomplete[0].reason
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+def test_a_hanging_worker_is_stopped_by_the_time_limit(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "hangs")
+    done = run(*RAY, "2", "--time-limit", "20", cwd=recipe.parent)
+    assert done.returncode == 1, done.stderr
+    record = read_record(recipe.parent / "run")
+    assert {row.classifier for row in record.incomplete} == {"troubled"}
+    assert "longer than the time limit of 20 s" in record.incomplete[0].reason
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+def test_a_leaking_worker_is_replaced_in_time(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "leaks")
+    done = run(*RAY, "1", "--memory-limit", "2.2", cwd=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_driver_is_started_again(how: signal.Signals, recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "hangs")
+    with started(*RAY, "2", cwd=recipe.parent) as process:
+        worker = wait_for(recipe.parent / "hanging", process)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == (-9 if how is signal.SIGKILL else 3), said
+    gone = time.monotonic() + 300
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+        assert time.monotonic() < gone, "its workers outlive a driver"
+        time.sleep(0.1)
+    trouble(recipe, None)
+    done = run(*RAY, "2", cwd=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+@pytest.fixture
+def cluster() -> Iterator[object]:
+    """Two nodes with one core each, on this machine."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def test_a_node_that_is_killed_costs_nothing(cluster: object, recipe: Path, undisturbed: dict[str, str]) -> None:
+    node = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
+    trouble(recipe, "hangs")
+    with started(*RAY, "2", "--address", cluster.address, cwd=recipe.parent) as process:  # type: ignore[attr-defined]
+        wait_for(recipe.parent / "hanging", process)
+        cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
+        cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
+        trouble(recipe, None)
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert contents(recipe.parent / "run") == undisturbed
+
+
+def test_what_a_worker_cannot_load_is_said(recipe: Path) -> None:
+    from robustframe.evaluation import load_task, pick_device
+    from robustframe.evaluation import run as run_task
+
+    device = pick_device("cpu")
+    task = load_task(recipe, device=device, keep=False)
+    (recipe.parent / "small.toml").write_text((recipe.parent / "small.toml").read_text().replace("20", "21"))
+    with pytest.raises(InputError, match="cannot take part: its data, batteries, user files or version"):
+        run_task(task, recipe.parent / "run", device=device, engine=ray_engine(workers=1))
+
+
+def test_no_cluster_where_none_is(recipe: Path) -> None:
+    done = run(*RAY, "1", "--address", "127.0.0.1:1", cwd=recipe.parent)
+    assert done.returncode == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr

@@ -1,0 +1,352 @@
+"""Everything that happens in days: after each accident the run ends byte-equal, or says which row is incomplete."""
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from troubled import contents, evaluate, lay_out, remount, run, small_disk, started
+
+import robustframe
+from robustframe.calls import out_of_memory
+from robustframe.errors import InputError, StoppedEarly
+from robustframe.evaluation import Limits, load_task
+from robustframe.evaluation.executors import attempt
+from robustframe.evaluation.jobs import Clean, Workshop
+from robustframe.evaluation.journal import Journal
+from robustframe.evaluation.limits import memory_limited
+from robustframe.record import read_record, write_aside
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The bytes of a run without any accident."""
+    recipe = lay_out(tmp_path_factory.mktemp("undisturbed"))
+    return contents(evaluate(recipe)[1])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return lay_out(tmp_path / "here")
+
+
+def trouble(recipe: Path, kind: str | None) -> None:
+    """Bring trouble on the first model, or take it away."""
+    file = recipe.parent / "trouble"
+    if kind is None:
+        file.unlink()
+    else:
+        file.write_text(kind)
+
+
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+    while not file.exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "reason"),
+    [
+        ("raises", Limits(), r"ZeroDivisionError: a bug of the model's \(models.py, line \d+\)"),
+        ("hangs", Limits(seconds=2), r"longer than the time limit of 2 s"),
+    ],
+)
+def test_a_failing_model_costs_its_own_rows_and_the_same_call_mends_them(
+    kind: str, limits: Limits, reason: str, recipe: Path, undisturbed: dict[str, str]
+) -> None:
+    trouble(recipe, kind)
+    record, folder = evaluate(recipe, limits=limits)
+    assert record.status == "complete"
+    assert {row.classifier for row in record.incomplete} == {"troubled"}
+    assert all(re.search(reason, row.reason) for row in record.incomplete)
+    good = {name: sha for name, sha in undisturbed.items() if name.startswith("units/01-good")}
+    assert good.items() <= contents(folder).items()
+    rows = pl.read_parquet(folder / "verdicts.parquet")
+    assert len(rows.filter(pl.col("classifier") == "good")) == 120
+    trouble(recipe, None)
+    again, _ = evaluate(recipe)
+    assert not again.incomplete
+    assert contents(folder) == undisturbed
+
+
+def test_an_incomplete_row_is_shown_with_its_reason_and_status_1(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "raises")
+    done = run("--out", "run", cwd=recipe.parent)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "incomplete: troubled under linf:0.1: ZeroDivisionError" in done.stderr
+    assert "Not finished: ZeroDivisionError" in done.stdout
+    table = recipe.parent / "run" / "table.csv"
+    lines = {tuple(line.split(",")[i] for i in (0, 3)): line for line in table.read_text().splitlines()}
+    assert ",,,," in lines["troubled", "linf:0.1"]
+    assert ",,,,,," not in lines["good", "linf:0.1"]
+    verified = robustframe.verify(
+        recipe.parent / "run", folder=recipe.parent, device="cpu", code=[recipe.parent / "models.py"]
+    )
+    assert verified.ok, str(verified)
+    assert "it calls incomplete: troubled under linf:0.1" in str(verified)
+
+
+def test_checks_made_while_a_row_was_missing_are_made_again(tmp_path: Path) -> None:
+    whole = contents(evaluate(lay_out(tmp_path / "whole", diagnose=True))[1])
+    recipe = lay_out(tmp_path / "here", diagnose=True)
+    trouble(recipe, "raises")
+    record, folder = evaluate(recipe)
+    assert [result.diagnosis is not None for result in record.results or []] == [True, True]
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(folder) == whole
+
+
+def test_a_model_in_hand_raises_what_it_raises() -> None:
+    class Broken(torch.nn.Module):
+        calls = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls > 4:
+                raise ZeroDivisionError("a bug")
+            return images.flatten(1)
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        robustframe.evaluate(Broken(), torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long), threat="linf:0.1")
+
+
+def test_nan_now_and_then_ends_with_a_flag(recipe: Path) -> None:
+    trouble(recipe, "nan")
+    record, folder = evaluate(recipe)
+    assert not record.incomplete
+    assert any(flag.startswith("troubled, linf:0.1") for flag in record.flags)
+    rows = pl.read_parquet(folder / "verdicts.parquet").filter(pl.col("classifier") == "good")
+    assert rows["adversarial_prediction"].min() != -1
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_byte(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "memory")
+    record, folder = evaluate(recipe)
+    assert not record.incomplete
+    assert contents(folder) == undisturbed
+
+
+def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Path, undisturbed: dict[str, str]) -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    (data,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData")]
+    trouble(recipe, "leaks")
+    done = run("--out", "run", "--memory-limit", str(int(data) / 2**20 + 0.3), cwd=recipe.parent)
+    assert done.returncode == 1, done.stderr
+    record = read_record(recipe.parent / "run")
+    assert {row.classifier for row in record.incomplete} == {"troubled"}
+    assert "ran out of memory: MemoryError (models.py, line" in record.incomplete[0].reason
+    trouble(recipe, None)
+    _, folder = evaluate(recipe)
+    assert contents(folder) == undisturbed
+
+
+def test_a_refused_allocation_is_known_as_such() -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught, memory_limited(0.5):
+        torch.ones(2**31)
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not out_of_memory(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_driver_is_continued_by_the_same_command(
+    how: signal.Signals, recipe: Path, undisturbed: dict[str, str]
+) -> None:
+    here = recipe.parent
+    trouble(recipe, "hangs")
+    with started("--out", "run", cwd=here) as process:
+        wait_for(here / "hanging", process)
+        process.send_signal(how)
+        _, said = process.communicate()
+    assert process.returncode == (-9 if how is signal.SIGKILL else 3)
+    if how is not signal.SIGKILL:
+        assert said.strip() == "stopped; the same command continues"
+    assert read_record(here / "run").status == "started"
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(here / "run") == undisturbed
+
+
+def test_a_second_driver_leaves_with_a_sentence_and_a_killed_one_leaves_no_lock(
+    recipe: Path, undisturbed: dict[str, str]
+) -> None:
+    here = recipe.parent
+    trouble(recipe, "hangs")
+    with started("--out", "run", cwd=here) as process:
+        wait_for(here / "hanging", process)
+        with pytest.raises(InputError, match=rf"process {process.pid} on .* is working in .*wait for it, or stop it"):
+            evaluate(recipe)
+        process.kill()
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(here / "run") == undisturbed
+
+
+def test_a_full_disk_stops_with_status_3_and_is_continued(recipe: Path, undisturbed: dict[str, str]) -> None:
+    disk = recipe.parent / "disk"
+    with small_disk(disk, "60k") as mounted:
+        if not mounted:
+            pytest.skip("no file system can be mounted here")
+        done = run("--out", "disk/run", cwd=recipe.parent)
+        assert done.returncode == 3, done.stderr
+        assert "No space left on device; the same command continues" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        remount(disk, "size=20m")
+        _, folder = evaluate(recipe, "disk/run")
+        assert contents(folder) == undisturbed
+
+
+def test_a_disk_that_is_full_for_moments_is_met_wherever_it_strikes(
+    recipe: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, write = [0], Path.write_bytes
+
+    def fail_sometimes(path: Path, content: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            write(path, content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fail_sometimes)
+    stops = 0
+    for writes in range(1, 60):
+        left[0] = writes
+        try:
+            _, folder = evaluate(recipe)
+            break
+        except StoppedEarly:
+            stops += 1
+    assert stops > 3
+    assert contents(folder) == undisturbed
+
+
+def test_a_read_only_folder_is_refused_and_a_complete_run_in_one_is_shown(
+    recipe: Path, undisturbed: dict[str, str]
+) -> None:
+    disk = recipe.parent / "disk"
+    with small_disk(disk, "20m") as mounted:
+        if not mounted:
+            pytest.skip("no file system can be mounted here")
+        record, folder = evaluate(recipe, "disk/run")
+        remount(disk, "ro")
+        with pytest.raises(InputError, match="cannot be written to: Read-only file system; name another folder"):
+            evaluate(recipe, "disk/other")
+        assert evaluate(recipe, "disk/run")[0] == record
+        assert contents(folder) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "complete"),
+    [
+        (".parquet", "truncated", False),
+        (".parquet", "one bit", True),
+        (".safetensors", "truncated", True),
+        (".safetensors", "one bit", False),
+    ],
+)
+def test_a_damaged_shard_is_found_by_its_hash_redone_and_said(
+    suffix: str, damage: str, complete: bool, recipe: Path, undisturbed: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    _, folder = evaluate(recipe)
+    if not complete:
+        unfinish(folder)
+    file = sorted(folder.glob(f"units/00-*/*/*/*{suffix}"))[0]
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        content = content[:-9]
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        evaluate(recipe)
+    assert f"{file.name} is damaged (its SHA-256 is not what was written)" in caplog.text
+    assert contents(folder) == undisturbed
+
+
+def unfinish(folder: Path) -> None:
+    """Put a complete run back to what it is while it goes on."""
+    lines = (folder / "evidence.sha256").read_text().splitlines(keepends=True)
+    (folder / "progress.sha256").write_text("".join(line for line in lines if "units/" in line))
+    for name in ("evidence.sha256", "verdicts.parquet"):
+        (folder / name).unlink()
+    record = json.loads((folder / "record.json").read_text())
+    empty = {"results": None, "verdicts_sha256": None, "evidence_sha256": None, "flags": [], "status": "started"}
+    (folder / "record.json").write_text(json.dumps(record | empty))
+
+
+def test_half_a_line_in_the_journal_counts_for_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add({"units/a": "0" * 64})
+    with (tmp_path / "progress.sha256").open("a") as file:
+        file.write("1" * 40)
+    journal = Journal(tmp_path)
+    assert journal.known == {"units/a": "0" * 64}
+    journal.add({"units/b": "2" * 64})
+    assert Journal(tmp_path).known == {"units/a": "0" * 64, "units/b": "2" * 64}
+
+
+def test_what_a_killed_writer_left_behind_is_swept(recipe: Path, undisturbed: dict[str, str]) -> None:
+    _, folder = evaluate(recipe)
+    unfinish(folder)
+    (folder / "units" / "00-troubled" / "clean" / "00000.parquet.abc.part").write_bytes(b"half")
+    evaluate(recipe)
+    assert contents(folder) == undisturbed
+
+
+def test_clocks_that_jump_change_nothing(
+    recipe: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: numbers.uniform(-1e9, 1e10))
+    _, folder = evaluate(recipe, limits=Limits(seconds=60))
+    unfinish(folder)
+    for file in folder.rglob("*"):
+        when = numbers.choice([0, 4_000_000_000])
+        os.utime(file, (when, when))
+    next(folder.glob("units/01-*/clean/00001.parquet")).unlink()
+    evaluate(recipe, limits=Limits(seconds=60))
+    assert contents(folder) == undisturbed
+
+
+def test_a_machine_that_does_not_share_the_folder_stops_the_run_and_costs_no_row(recipe: Path) -> None:
+    task = load_task(recipe, device=torch.device("cpu"))
+    workshop = Workshop(task, recipe.parent / "run", torch.device("cpu"), 256)
+    with pytest.raises(StoppedEarly, match=r"does not see the run in .*; every machine needs the folder"):
+        attempt(workshop, Clean(0, 0), Limits())
+
+
+def test_limits_must_be_above_0() -> None:
+    with pytest.raises(InputError, match="time limit 0 must be above 0"):
+        Limits(seconds=0)
+    with pytest.raises(InputError, match="memory limit -1 must be above 0"):
+        Limits(memory=-1)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    replace = Path.replace
+
+    def remember(self: Path, target: Path) -> Path:
+        names.append(self.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", remember)
+    for content in (b"one", b"two"):
+        write_aside(tmp_path / "file", content)
+    assert len(set(names)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,174 @@
+"""Many units: planned within seconds, a driver that hardly costs anything, and what a dry run says."""
+
+import importlib
+import itertools
+import json
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+from troubled import evaluate, lay_out, run
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import robustframe
+from robustframe.cli import app
+from robustframe.data import from_arrays
+from robustframe.errors import InputError
+from robustframe.evaluation import Moment, load_task
+from robustframe.evaluation import run as run_task
+from robustframe.evaluation.cluster import ray_engine
+from robustframe.evaluation.estimate import estimate
+from robustframe.evaluation.models import classify
+from robustframe.evaluation.schedule import Schedule
+from robustframe.evaluation.task import Task
+from robustframe.recipe import ModelSpec, load_battery, parse_threats
+
+FOLDER = Path(robustframe.__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scale() -> ModuleType:
+    """The benchmark of scale, imported and not run: it has the simulated workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        return importlib.import_module("scale")
+
+
+def test_a_hundred_workers_wait_for_the_driver_less_than_a_twentieth_of_the_time(
+    scale: ModuleType, tmp_path: Path
+) -> None:
+    share, simulation = scale.overhead(scale.stub_task(1, 10_000), tmp_path)
+    # A unit for each attack, threat and chunk, the clean passes, a check and a certificate.
+    assert simulation.units == 3 * 3 * 40 + 40 + 2
+    assert 0 <= share < 0.05
+
+
+def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Schedule.take
+
+    def slow(self: Schedule, outcome: object) -> None:
+        sum(range(1_000_000))
+        take(self, outcome)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Schedule, "take", slow)
+    share, _ = scale.overhead(scale.stub_task(1, 10_000), tmp_path)
+    assert share > 0.05
+
+
+@pytest.mark.slow
+def test_fifty_models_are_planned_in_seconds_by_a_driver_under_a_gigabyte(scale: ModuleType, tmp_path: Path) -> None:
+    simulation = scale.simulate(scale.stub_task(50, 10_000), tmp_path / "run", charge=True)
+    assert simulation.units == 50 * (3 * 3 * 40 + 40 + 2)
+    assert simulation.planned < 5
+    assert max(simulation.memory) < 2**30
+    # Once everything is loaded, what grows are the verdicts of 1.5 million rows.
+    assert simulation.memory[-1] - simulation.memory[1] < 250 * 2**20
+
+
+def test_progress_counts_every_unit_and_what_it_cost(tmp_path: Path) -> None:
+    moments: list[Moment] = []
+    record, _ = evaluate(lay_out(tmp_path / "here", diagnose=True), report=moments.append)
+    assert [moment.done for moment in moments] == list(range(1, moments[0].units + 1))
+    attacks = [entry for result in record.results or [] for entry in result.attacks]
+    passes = sum(entry.forwards + entry.backwards for entry in attacks) + 2 * 60
+    assert moments[-1].passes == passes
+    assert all(a.passes <= b.passes for a, b in itertools.pairwise(moments))
+
+
+def test_units_of_a_row_that_is_given_up_are_not_counted(tmp_path: Path) -> None:
+    recipe = lay_out(tmp_path / "here")
+    (recipe.parent / "trouble").write_text("raises")
+    moments: list[Moment] = []
+    evaluate(recipe, report=moments.append)
+    assert moments[-1].done == moments[-1].units < moments[0].units
+
+
+def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(tmp_path: Path) -> None:
+    recipe = lay_out(tmp_path / "here", diagnose=True)
+    done = run("--dry-run", cwd=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    for word in ("units", "passes", "time", "memory", "2 classifiers, 2 threats, 60 examples"):
+        assert word in done.stdout
+    assert not (recipe.parent / "runs").exists()
+    cost = json.loads(run("--dry-run", "--json", cwd=recipe.parent).stdout)
+    moments: list[Moment] = []
+    _, folder = evaluate(recipe, report=moments.append)
+    assert cost["units"] == moments[0].units
+    assert cost["finished"] == 0
+    again = estimate(load_task(recipe, device=torch.device("cpu")), folder, torch.device("cpu"), 256, 1)
+    assert again.finished == again.units
+    assert again.seconds == 0
+
+
+class Constant(nn.Module):
+    """A classifier that nothing breaks."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :3] * 1e-3 + torch.tensor([9.0, 0.0, 0.0])
+
+
+def stub(battery: str = "quick") -> Task:
+    """A task of that classifier, in hand."""
+    data = from_arrays(torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.long))
+    return Task(
+        name="x", recipe={"threats": ["linf:0.1"]}, data=data,
+        classifiers=classify(Constant(), "m", ModelSpec(use="p")),
+        threats=parse_threats(["linf:0.1"]), batteries=[load_battery(battery)], seed=0, chunk=4, diagnose=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("battery", ["quick", "minimal"])
+def test_a_dry_run_counts_the_passes_of_a_model_that_nothing_breaks(battery: str, tmp_path: Path) -> None:
+    task = stub(battery)
+    device = torch.device("cpu")
+    cost = estimate(task, tmp_path / "run", device, 256, 1)
+    record = run_task(task, tmp_path / "run", device=device)
+    (result,) = record.results or []
+    assert result.robust_correct == 4
+    # Square's proposals depend on the image, and so do its passes by a little.
+    assert cost.forwards == pytest.approx(4 + sum(entry.forwards for entry in result.attacks), rel=0.2)
+    assert cost.backwards == pytest.approx(sum(entry.backwards for entry in result.attacks), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--engine", "spark"], "unknown engine 'spark'"),
+        (["--workers", "2"], "belong with --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "--workers 0 must be at least 1"),
+        (["--threads", "0"], "--threads 0 must be at least 1"),
+        (["--time-limit", "0"], "time limit 0.0 must be above 0"),
+        (["--memory-limit", "-2"], "memory limit -2.0 must be above 0"),
+    ],
+)
+def test_engines_and_limits_that_are_none_are_refused(words: list[str], sentence: str, tmp_path: Path) -> None:
+    recipe = lay_out(tmp_path / "here")
+    found = CliRunner().invoke(app, ["evaluate", str(recipe), "--out", str(tmp_path / "run"), *words])
+    assert isinstance(found.exception, InputError)
+    assert sentence in str(found.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_in_hand_are_not_sent_to_workers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="evaluated in this process; state them in a recipe to use Ray"):
+        run_task(stub(), tmp_path / "run", device=torch.device("cpu"), engine=ray_engine())
+
+
+def test_the_launchers_in_the_docs_are_what_they_look_like(tmp_path: Path) -> None:
+    page = (FOLDER.parent / "docs" / "scale.md").read_text()
+    slurm, kubernetes = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-n"], input=slurm, text=True, check=True)
+    job = pytest.importorskip("yaml").safe_load(kubernetes)
+    assert job["kind"] == "RayJob"
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["template"] == cluster["workerGroupSpecs"][0]["template"]
+    command = get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    ours = [line for line in (slurm + kubernetes).splitlines() if "robustframe evaluate" in line]
+    assert len(ours) == 2
+    assert {word for line in ours for word in line.split() if word.startswith("--")} <= known
