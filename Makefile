@@ -27,8 +27,8 @@ $(READY): pyproject.toml
 evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print its table
 	@$(BIN)/robustframe evaluate $(EVAL)
 
-tables: $(READY) ## write the tables of README and docs anew from published records and benchmarks
-	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md
+tables: $(READY) ## write tables and pictures of README, docs and evaluations anew from what is published
+	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md docs/claims.md docs/zoo.md
 
 site: $(READY) ## build the leaderboard of all published records in site/
 	@$(BIN)/robustframe report $(patsubst %/record.json,%,$(wildcard evaluations/*/results/record.json)) --out site
@@ -78,7 +78,7 @@ bench: $(READY) ## measure the speed figures of benchmarks/
 museum: $(READY) ## evaluate the museum of broken defences; writes docs/museum.md and the table of docs/diagnostics.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/museum/tour.py
 
-zoo: $(READY) ## train every pair of the zoo anew (an hour and more on two cores); continues where it stopped
+zoo: $(READY) ## train every pair of the zoo anew (three hours on two cores); continues where it stopped
 	for recipe in robustframe/zoo/recipes/*.toml; do \
 		$(BIN)/robustframe train $$recipe --out robustframe/zoo/pairs || exit $$?; \
 	done

@@ -1,6 +1,6 @@
 """The pictures of the evaluations of the papers, drawn from published records and cards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from robustframe.report.figures import (
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent"}
 
 
-def draw_pictures(evaluations: Path) -> Iterator[Path]:
-    """Draw ``picture.svg`` beside the results of every evaluation that has one; yield their paths.
+def draw_pictures(evaluations: Path) -> None:
+    """Draw ``picture.svg`` beside the results of every evaluation that has one.
 
     Args:
         evaluations: the folder with a folder an evaluation, each with its ``results``.
@@ -33,7 +33,6 @@ def draw_pictures(evaluations: Path) -> Iterator[Path]:
     for name, draw in PICTURES.items():
         path = evaluations / name / "results" / "picture.svg"
         write(draw(path.parent), path)
-        yield path
 
 
 def _generalisation(folder: Path) -> Figure:

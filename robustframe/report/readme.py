@@ -10,6 +10,7 @@ from robustframe.errors import InputError
 from robustframe.record import read_record
 from robustframe.report.cards import zoo_table
 from robustframe.report.claims import claims, claims_table
+from robustframe.report.pictures import draw_pictures
 from robustframe.report.publish import write_tables
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
@@ -68,9 +69,10 @@ def _claims(what: str, root: Path, folder: Path) -> str:
 
 
 def main(pages: list[str]) -> None:
-    """Write the tables of every published record anew, and those inside the given pages and of each evaluation."""
+    """Write the tables and pictures of all published records anew, and the regions of the given pages and READMEs."""
     for record in sorted(Path("evaluations").glob("*/results/record.json")):
         write_tables(robustness_table(read_record(record), record.parent), record.parent)
+    draw_pictures(Path("evaluations"))
     for page in [*map(Path, pages), *sorted(Path("evaluations").glob("*/README.md"))]:
         page.write_text(fill(page.read_text(encoding="utf-8"), Path(), page=page), encoding="utf-8")
 
