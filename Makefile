@@ -4,9 +4,12 @@ EVAL ?= default
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The documentation has an environment of its own: it needs newer packages than torchattacks allows.
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check bench museum site zoo clean
+.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check docs docs-serve pictures bench museum site zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,10 +53,24 @@ fuzz: $(READY) ## TIMES=10 times as many hostile files as `make test` tries, dra
 	FUZZ=$(TIMES) $(PYTEST) tests/fuzz
 
 check: $(READY) ## ruff, mypy and the test of the layers
-	$(BIN)/ruff check robustframe tests benchmarks
-	$(BIN)/ruff format --check robustframe tests benchmarks
+	$(BIN)/ruff check robustframe tests benchmarks docs
+	$(BIN)/ruff format --check robustframe tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
+
+$(DOCS_READY): docs/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+docs: $(DOCS_READY) ## build the documentation strictly, into build/docs; open build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+docs-serve: $(DOCS_READY) ## show the documentation at http://localhost:8000 while it is being written
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
+pictures: $(READY) ## draw the pictures of docs/ anew
+	$(BIN)/python docs/pictures.py
 
 bench: $(READY) ## measure the speed figures of benchmarks/
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit $$?; done
@@ -66,5 +83,5 @@ zoo: $(READY) ## train every pair of the zoo anew (an hour and more on two cores
 		$(BIN)/robustframe train $$recipe --out robustframe/zoo/pairs || exit $$?; \
 	done
 
-clean: ## remove .venv and caches; runs stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+clean: ## remove environments and caches; runs stay
+	rm -rf $(VENV) $(DOCS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

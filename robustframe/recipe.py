@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
@@ -27,33 +27,58 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-class DataSpec(Strict):
+class Growing(Strict):
+    """A part of a recipe whose later keys are left out where they are not used, so that older evaluations stay."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        content = handler(self)
+        return {key: value for key, value in content.items() if value is not None or key not in self.later}
+
+
+class DataSpec(Growing):
     """Which examples: a data set, a split of it, and how many from its beginning."""
 
+    later: ClassVar[tuple[str, ...]] = ("resize", "crop")
+
     use: str
+    """A name in `robustframe.data.available`, ``file:PATH.npz`` or ``folder:PATH``."""
     split: str = "test"
     count: int | None = Field(default=None, ge=1)
+    resize: int | None = Field(default=None, ge=1)
+    """Of a folder's images: length of the shorter side, in pixels."""
+    crop: int | None = Field(default=None, ge=1)
+    """Of a folder's images, after ``resize``: side of the square cut from the middle."""
 
 
-class ModelSpec(Strict):
-    """One model: a pair of the zoo, of a card or of the hub, or a function of the user's that builds a classifier."""
+class Normalise(Strict):
+    """What a model does to each channel of an image first: ``(x - mean) / std``, in units of [0, 1]."""
+
+    mean: list[float] = Field(min_length=1)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
+class ModelSpec(Growing):
+    """One model, where it comes from, and what it is given."""
+
+    later: ClassVar[tuple[str, ...]] = ("sweeps", "weights", "classes", "normalise")
 
     use: str
-    """``zoo:NAME``, ``card:PATH.json``, ``hf:OWNER/REPO[@REVISION][:NAME]`` or ``file:PATH.py:FUNCTION``."""
+    """A source and a place, such as ``zoo:NAME`` or ``file:PATH.py:FUNCTION``; see `robustframe.evaluation.sources`."""
     name: str | None = Field(default=None, max_length=100)
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
     """Which classifiers of a pair to evaluate; of no meaning for anything else."""
     sweeps: int | None = Field(default=None, ge=2)
     """Sweeps of the recurrent twin; the pair's own when left out."""
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Leave out what was not there from the beginning where it is not given, so that old evaluations stay."""
-        content = handler(self)
-        if self.sweeps is None:
-            del content["sweeps"]
-        return content
+    weights: str | None = None
+    """A safetensors or weights-only checkpoint to load, or ``pretrained``."""
+    classes: int | None = Field(default=None, ge=2)
+    """Of a model by name: how many logits it has."""
+    normalise: Normalise | None = None
+    """Preprocessing put in front of the model; attacks see images in [0, 1]."""
 
 
 class Recipe(Strict):

@@ -53,6 +53,16 @@ class ClassifierEntry(Section):
     parameters: int
     sweeps: int | None
     mutual_coherence: float | None
+    weights_sha256: str | None = None
+    """Of the weights file that a recipe names, if it names one."""
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out `weights_sha256` where there is none: records from before there was one stay what they are."""
+        content = handler(self)
+        if self.weights_sha256 is None:
+            del content["weights_sha256"]
+        return content
 
 
 class AttackEntry(Section):

@@ -16,6 +16,7 @@ import typer
 
 from robustframe.cli.board import report
 from robustframe.cli.evaluating import evaluate
+from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
@@ -32,6 +33,7 @@ app = typer.Typer(
 list_app = typer.Typer(help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(list_app, name="list")
+app.add_typer(new_app, name="new")
 
 
 def main() -> None:
@@ -188,6 +190,8 @@ def list_data() -> None:
 
     for name, about in available().items():
         typer.echo(f"{name:16} {about}")
+    typer.echo("file:PATH        your own arrays images and labels, .npz or .safetensors")
+    typer.echo("folder:PATH      your own images, a folder for each class")
 
 
 @list_app.command("recipes")

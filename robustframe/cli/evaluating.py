@@ -25,9 +25,13 @@ def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of a recipe: zoo:NAME, card:PATH.json, hf:OWNER/REPO, file:PATH.py:FUNCTION."),
+        typer.Option(help="Instead of a recipe: zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see the docs."),
     ] = None,
-    data: Annotated[str, typer.Option(help="With --model: the data set.")] = "fashion-mnist",
+    weights: Annotated[str | None, typer.Option(help="With --model: a file of its weights, or pretrained.")] = None,
+    classes: Annotated[int | None, typer.Option(help="With --model by name: how many it has.")] = None,
+    data: Annotated[
+        str, typer.Option(help="With --model: the data set, file:PATH.npz or folder:PATH.")
+    ] = "fashion-mnist",
     split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
     count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
     threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
@@ -61,13 +65,15 @@ def evaluate(
     # The driver of a cluster only needs to know its models.
     keep = engine == "process" and not dry_run
     if recipe is not None:
-        _refuse_with_recipe(threat=threat, battery=battery, count=count)
+        _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
         task = load_task(find_recipe(recipe), device=here, root=data_root, download=download, keep=keep)
     else:
+        if weights and len(model or []) > 1:
+            raise InputError("--weights belongs to one model; a recipe gives each its own")
         content = {
             "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
             "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
-            "model": [{"use": use} for use in model or []],
+            "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
         }  # fmt: skip
         place, stated = Path("command line"), _validated(Recipe, content)
         task = make_task(stated, place, device=here, root=data_root, download=download, keep=keep)

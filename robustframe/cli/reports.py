@@ -78,5 +78,5 @@ def figure(
             chart = figures.outcome_figure(figures.gather_outcomes(loaded), **called)
         case _:
             chart = figures.example_figure(figures.gather_examples(loaded, count=count, root=data_root), **called)
-    figures.write(chart, out, "dark" if theme == "dark" else "light")
+    figures.write(chart, out, theme)
     typer.echo(str(out))

@@ -2,5 +2,6 @@
 
 from robustframe.data.dataset import Dataset, from_arrays, identity
 from robustframe.data.loaders import available, load
+from robustframe.data.own import from_file, from_folder
 
-__all__ = ["Dataset", "available", "from_arrays", "identity", "load"]
+__all__ = ["Dataset", "available", "from_arrays", "from_file", "from_folder", "identity", "load"]

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.data import Dataset, from_arrays, load
+from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
+from robustframe.evaluation.examples import load_examples
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.models import Classifier, classify, load_models
@@ -82,9 +83,7 @@ def make_task(
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
-    data = load(recipe.data.use, recipe.data.split, root=root, download=download)
-    if recipe.data.count is not None:
-        data = data.first(recipe.data.count)
+    data = load_examples(recipe.data, folder=folder, root=root, download=download)
     return Task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),

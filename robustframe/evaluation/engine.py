@@ -125,7 +125,7 @@ class _Work:
         if self.task.diagnose:
             incomplete += self._diagnose(results, dict(zip(results, verdicts)), resumable=not incomplete)
         rows = list(results.values())
-        flags = [flag for each in self.checked for flag in each.flags]
+        flags = [flag for each in self.checked for flag in each.flags] + self.schedule.guesses()
         flags += [sentence for result in rows for sentence in distrust(result)]
         flags += [sentence for result in rows for entry in result.attacks for sentence in doubts(result, entry)]
         table = parquet(pl.concat(verdicts) if verdicts else no_verdicts())

@@ -1,12 +1,14 @@
 """What the record says of an attack, from its rows, and the sentences on what makes a number doubtful."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from robustframe.attacks.registry import settings_of
 from robustframe.evaluation.stages import Stage
 from robustframe.record import AttackEntry, Result
+
+_ENOUGH = 50
 
 
 def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
@@ -21,6 +23,19 @@ def doubts(result: Result, entry: AttackEntry) -> Iterator[str]:
         )
     if entry.nonfinite:
         yield f"{what} met gradients with NaN or infinity on {entry.nonfinite} of {entry.entered} examples"
+
+
+def guessing(classifier: str, labels: Sequence[int], correct: int) -> Iterator[str]:
+    """A sentence where a model classifies clean images about as often right as by chance."""
+    examples, classes = len(labels), len(set(labels))
+    chance = examples / max(classes, 1)
+    # Two standard deviations; of fewer examples nothing can be said, and of one class neither.
+    if examples >= _ENOUGH and classes > 1 and correct <= chance + 2 * (chance * (1 - 1 / classes)) ** 0.5:
+        yield (
+            f"{classifier} is right on {correct} of {examples} clean images, about as often as by chance: a model "
+            "trained on normalised images needs its preprocessing inside (normalise in a recipe), others their weights "
+            "and their order of classes"
+        )
 
 
 def distrust(result: Result) -> Iterator[str]:

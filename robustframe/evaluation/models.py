@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError
+from robustframe.evaluation.sources import find_model
 from robustframe.frames import mutual_coherence
 from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
 from robustframe.record import ClassifierEntry
-from robustframe.userfile import USER_MODULE, load_user_file
-from robustframe.zoo import load_named
+from robustframe.userfile import USER_MODULE
 
 
 class Source:
@@ -96,7 +96,7 @@ def load_models(
         specs: the models as the recipe names them.
         folder: what relative paths are relative to.
         device: where the models go.
-        download: whether a model of the hub may be fetched.
+        download: whether weights that are not here may be fetched.
         keep: hold every model in memory; otherwise each is let go, and loaded again when it is needed.
 
     Returns:
@@ -120,14 +120,16 @@ def load_models(
 
 
 def _load(spec: ModelSpec, folder: Path, device: torch.device, download: bool) -> list[Classifier]:
-    kind, colon, place = spec.use.partition(":")
-    if colon and kind == "file":
-        module, code = _build(place, folder)
-        module = module.to(device)
-        return classify(module, spec.name or Path(place.rpartition(":")[0]).stem, spec, extra=code)
-    pair, card = load_named(spec.use, folder=folder, download=download)
-    name = spec.name or card.name
-    return classify(pair.to(device), name, spec, sha256=card.sha256, coherence=card.mutual_coherence)
+    found = find_model(spec, folder=folder, download=download)
+    return classify(
+        found.module.to(device),
+        spec.name or found.name,
+        spec,
+        sha256=None if found.card is None else found.card.sha256,
+        coherence=None if found.card is None else found.card.mutual_coherence,
+        extra=found.code,
+        weights_sha256=found.weights_sha256,
+    )
 
 
 def classify(
@@ -138,6 +140,7 @@ def classify(
     sha256: str | None = None,
     coherence: float | None = None,
     extra: bytes = b"",
+    weights_sha256: str | None = None,
 ) -> list[Classifier]:
     """Make the classifiers of one module: the wanted twins of a pair, or the module itself.
 
@@ -148,6 +151,7 @@ def classify(
         sha256: identity of the weights; computed from them when ``None``.
         coherence: mutual coherence of the pair's frame; computed when ``None``.
         extra: code that belongs to the identity.
+        weights_sha256: of the weights file, where a recipe names one.
     """
     sha256 = sha256 or _fingerprint(module, extra)
     parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -159,7 +163,7 @@ def classify(
             raise InputError(f"{name} is no pair; leave out sweeps = {spec.sweeps}")
         entry = ClassifierEntry(
             name=name, model=name, twin=None, use=spec.use, sha256=sha256,
-            parameters=parameters, sweeps=sweeps, mutual_coherence=coherence,
+            parameters=parameters, sweeps=sweeps, mutual_coherence=coherence, weights_sha256=weights_sha256,
         )  # fmt: skip
         return [Classifier(entry, module)]
     coherence = mutual_coherence(module.frame) if coherence is None else coherence
@@ -170,6 +174,7 @@ def classify(
             ClassifierEntry(
                 name=f"{name}/{twin}", model=name, twin=twin, use=spec.use, sha256=sha256,
                 parameters=parameters, sweeps=twins[twin].solver.sweeps, mutual_coherence=coherence,
+                weights_sha256=weights_sha256,
             ),
             twins[twin],
         )
@@ -225,6 +230,8 @@ def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> 
             f"{name} answers the same images differently each time; its accuracies are single draws unless a battery "
             "has votes, such as rand"
         )
+    if classifier.entry.use.startswith(("torchvision:", "timm:")) and classifier.entry.weights_sha256 is None:
+        flags.append(f"{name} has random weights; name a file of weights in the recipe")
     return flags
 
 
@@ -257,18 +264,3 @@ def _fingerprint(module: nn.Module, extra: bytes) -> str:
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
-
-
-def _build(place: str, folder: Path) -> tuple[nn.Module, bytes]:
-    """Call a function of the user's file; return the module and the file's content."""
-    code, path, name = load_user_file(place, folder, kind="model")
-    build = getattr(code, name, None)
-    if not callable(build):
-        raise unknown(f"function in {path}", name, [key for key, value in vars(code).items() if callable(value)])
-    try:
-        built = build()
-    except Exception as error:
-        raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
-    return built, path.read_bytes()

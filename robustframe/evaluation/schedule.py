@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from robustframe.evaluation.entries import attack_entry
+from robustframe.evaluation.entries import attack_entry, guessing
 from robustframe.evaluation.jobs import Attacked, Bound, Clean, Done, Failed, Job, Workshop
 from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, correct
@@ -145,7 +145,7 @@ class Schedule:
             classifier=self.task.classifiers[classifier].entry.name,
             threat=self.task.threats[threat].label,
             examples=len(self.task.data),
-            clean_correct=sum(int(each.sum()) for each in self.right[classifier].values()),
+            clean_correct=self._right(classifier),
             robust_correct=_standing(row),
             attacks=entries,
         )
@@ -168,6 +168,22 @@ class Schedule:
             for (classifier, threat), row in self.rows.items()
             if row.reason is not None
         ]
+
+    def guesses(self) -> list[str]:
+        """Return a sentence for each classifier that is right about as often as by chance."""
+        return [
+            sentence
+            for at in range(len(self.task.classifiers))
+            if len(self.right[at]) == self.chunks
+            for sentence in self._guesses(at)
+        ]
+
+    def _guesses(self, classifier: int) -> list[str]:
+        name, labels = self.task.classifiers[classifier].entry.name, self.task.data.labels.tolist()
+        return list(guessing(name, labels, self._right(classifier)))
+
+    def _right(self, classifier: int) -> int:
+        return sum(int(each.sum()) for each in self.right[classifier].values())
 
     def say(self, classifier: int, threat: int | None, attack: str, survivors: int) -> None:
         """Report a finished unit."""
@@ -216,7 +232,11 @@ class Schedule:
                 row.verdicts[job.chunk] = fresh_verdicts(rows)
                 self._go_on(row, job.classifier, threat, job.chunk, after=-1)
         self.passes += int(rows["forwards"].sum())
-        self.say(job.classifier, None, "clean", sum(int(each.sum()) for each in self.right[job.classifier].values()))
+        if len(self.right[job.classifier]) == self.chunks:
+            # Said at once: nobody wants to wait for the attacks to hear it.
+            for sentence in self._guesses(job.classifier):
+                log.warning("%s", sentence)
+        self.say(job.classifier, None, "clean", self._right(job.classifier))
 
     def _take_attack(self, job: Attacked, rows: pl.DataFrame) -> None:
         row, stage = self.rows[job.classifier, job.threat], self.stages[job.stage]

@@ -158,8 +158,8 @@ def check_bounds(run: Run, sources: Sources) -> Check:
 
 def _differences(now: dict[str, Any], entry: Section) -> Iterator[str]:
     for key, value in entry.model_dump().items():
-        if value != now[key]:
-            found, stated = _short(now[key]), _short(value)
+        if value != now.get(key):
+            found, stated = _short(now.get(key)), _short(value)
             other = "; these are other weights" if key == "sha256" and "model" in now else ""
             yield f"{key} is {found} now, the record says {stated}{other}"
 

@@ -8,8 +8,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from robustframe.data import Dataset, from_arrays, load
+from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
+from robustframe.evaluation.examples import load_examples
 from robustframe.evaluation.models import Classifier, classify, load_models
 from robustframe.evidence.run import Run
 from robustframe.recipe import ModelSpec, Recipe
@@ -50,13 +51,11 @@ def load_sources(run: Run, *, device: torch.device, root: Path | None = None, do
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{run.folder / RECORD}: recipe.{key}: {first['msg']}") from None
-    data = load(recipe.data.use, recipe.data.split, root=root, download=download)
-    if recipe.data.count is not None:
-        data = data.first(recipe.data.count)
+    data = load_examples(recipe.data, folder=run.recipe_folder, root=root, download=download)
     try:
         classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device, download=download)
     except InputError as error:
-        relative = [spec.use for spec in recipe.model if _relative(spec.use)]
+        relative = [spec.use for spec in recipe.model if _relative(spec)]
         hint = f"; paths are looked up in {run.recipe_folder.resolve()}, --folder names another" if relative else ""
         raise InputError(f"a model of {run.folder} cannot be loaded: {error}{hint}") from error
     return Sources(data, classifiers, device)
@@ -78,6 +77,7 @@ def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
     return Sources(from_arrays(x, y), classify(model, name, ModelSpec(use="python")), device)
 
 
-def _relative(use: str) -> bool:
-    kind, _, place = use.partition(":")
-    return kind in ("card", "file") and not Path(place).is_absolute()
+def _relative(spec: ModelSpec) -> bool:
+    kind, _, place = spec.use.partition(":")
+    paths = [*([place] if kind in ("card", "file") else []), *([spec.weights] if spec.weights else [])]
+    return any(not Path(path).is_absolute() for path in paths)

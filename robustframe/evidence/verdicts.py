@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from robustframe.errors import IntegrityError
-from robustframe.evaluation.entries import attack_entry, doubts
+from robustframe.evaluation.entries import attack_entry, doubts, guessing
 from robustframe.evaluation.tables import VERDICT_ROWS, empty_cells, read_table, verdict_schema
 from robustframe.evaluation.units import ATTACK_SCHEMA
 from robustframe.evaluation.verdicts import fresh_verdicts, judge
@@ -128,6 +128,9 @@ def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator
         # Units are missing or damaged, which their own check has said.
         return
     yield from _totals(result, derived)
+    for sentence in guessing(result.classifier, derived["label"].to_list(), int(derived["clean_correct"].sum())):
+        if sentence not in run.record.flags:
+            yield Finding(RECORD, None, f"a flag is missing: {sentence}")
     for entry, each in zip(result.attacks, attacks):
         rows = [table for table in each.tables if table is not None]
         counted = attack_entry(

@@ -18,6 +18,7 @@ _REGION = re.compile(
     r"(?P<head><!-- (?P<kind>table|page|claims|zoo): (?P<what>\S+) -->\n).*?(?P<foot><!-- end of (?P=kind) -->)",
     re.DOTALL,
 )
+_BESIDE = re.compile(r"\]\(([\w.-]+\.md)\)")
 
 
 def fill(text: str, root: Path, *, page: Path | None = None) -> str:
@@ -38,7 +39,7 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
     """
     writers: dict[str, Callable[[str], str]] = {
         "table": lambda what: render(robustness_table(read_record(root / what), root / what), "md"),
-        "page": lambda what: _without_title(root / what),
+        "page": lambda what: _without_title(root, Path(what)),
         "claims": lambda what: _claims(what, root, (page or root / "README.md").parent),
         "zoo": lambda what: zoo_table(),
     }
@@ -49,10 +50,13 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
     return _REGION.sub(written, text)
 
 
-def _without_title(file: Path) -> str:
+def _without_title(root: Path, what: Path) -> str:
+    file = root / what
     if not file.is_file():
         raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
-    title, _, body = file.read_text(encoding="utf-8").partition("\n")
+    # Links of the page are relative to where it lies; the pages that show it lie in docs/.
+    text = _BESIDE.sub(rf"](../{what.parent.as_posix()}/\1)", file.read_text(encoding="utf-8"))
+    title, _, body = text.partition("\n")
     return body if title.startswith("# ") else title + body
 
 

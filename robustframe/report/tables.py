@@ -172,8 +172,8 @@ def _tex_foreign(character: str) -> str:
 def _csv(table: Arranged) -> str:
     measured = [column for column in table.columns if column.kind == "measured"]
     texts = [column for column in table.columns if column.kind != "measured"]
-    first = table.columns.index(measured[0]) if measured else len(table.columns)
-    leading, trailing = ([c for c in texts if (table.columns.index(c) < first) == before] for before in (True, False))
+    trailing = [column for column in texts if column.name.startswith(("certified", "verdict"))]
+    leading = [column for column in texts if column not in trailing]
     head = [column.name for column in leading]
     head += [f"{column.name}{end}" for column in measured for end in ("", "_low", "_high")]
     head += (

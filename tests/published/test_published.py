@@ -1,9 +1,6 @@
 """Recipes parse, results belong to their recipe, tables are current, and a replay agrees."""
 
 import hashlib
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -11,17 +8,15 @@ import pytest
 import torch
 
 import robustframe
-from robustframe.attacks import ATTACKS, make_attack
+from robustframe.attacks import ATTACKS
 from robustframe.calls import call_in_batches
 from robustframe.data import load
-from robustframe.draws import Draws
 from robustframe.evaluation import load_task
-from robustframe.recipe import Recipe, batteries, load_battery, read_toml, recipes, shipped_folder
+from robustframe.recipe import Recipe, batteries, read_toml, recipes, shipped_folder
 from robustframe.record import read_record
 from robustframe.report.readme import fill
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
-from robustframe.threat import ThreatModel
 
 ROOT = Path(robustframe.__file__).parents[1]
 RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]
@@ -93,66 +88,10 @@ def test_clean_verdicts_of_the_default_evaluation_replay() -> None:
         assert ((logits.argmax(1) == stored) | (top[:, 0] - top[:, 1] < 1e-3)).all()
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-
-
-def test_the_readmes_python_runs_as_typed(tmp_path: Path) -> None:
-    (code,) = blocks(ROOT / "README.md", "python")
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "clean_correct" in run.stdout
-    assert (tmp_path / "my-run" / "record.json").is_file()
-
-
-def test_the_python_on_trust_runs_as_typed(tmp_path: Path) -> None:
-    (code,) = blocks(ROOT / "docs" / "trust.md", "python")
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "claimed breaks were replayed on the exact model" in run.stdout
-
-
-@pytest.mark.slow
-def test_the_commands_on_trust_run_as_typed(tmp_path: Path) -> None:
-    lines = [line for block in blocks(ROOT / "docs" / "trust.md", "sh") for line in block.splitlines()]
-    assert [line.split()[1] for line in lines] == ["evaluate", "verify", "evaluate", "compare", "doctor"]
-    for line in lines:
-        words = [sys.executable, "-m", "robustframe", *line.split()[1:]]
-        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, f"{line}: {run.stdout} {run.stderr}"
-
-
 @pytest.mark.parametrize("folder", RESULTS, ids=str)
 def test_a_published_result_verifies(folder: Path) -> None:
     found = robustframe.verify(folder, device="cpu")
     assert found.ok, str(found)
-
-
-def test_the_recipe_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
-    (text,) = blocks(ROOT / "docs" / "evaluating.md", "toml")
-    (tmp_path / "recipe.toml").write_text(text)
-    assert read_toml(tmp_path / "recipe.toml", Recipe).battery == ["quick@1"]
-
-
-def test_the_docs_on_attacks_run_as_typed(tmp_path: Path) -> None:
-    page = ROOT / "docs" / "attacks.md"
-    (text,) = blocks(page, "toml")
-    (tmp_path / "battery.toml").write_text(text)
-    assert load_battery(str(tmp_path / "battery.toml")).votes == 11
-    code, own = blocks(page, "python")
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    broken = re.fullmatch(r"(\d+) of 20 broken and verified\n", run.stdout)
-    assert broken is not None, run.stdout
-    assert int(broken[1]) > 0
-    (tmp_path / "mine.py").write_text(own)
-    attack = make_attack("file:mine.py:Straight", {}, folder=tmp_path)
-    data = load("digits").first(20)
-    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    labels = flat(data.images).argmax(1)
-    found = attack.run(flat, data.images, labels, ThreatModel.parse("linf:0.5"), Draws((0,), 20))
-    assert found.success.any()
-    assert found.forwards.max() <= 13
 
 
 def test_the_docs_name_every_battery_and_every_attack() -> None:

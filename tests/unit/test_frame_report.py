@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from robustframe.report.gram_plot import plot_gram
 from typer.testing import CliRunner
 
 from robustframe.cli import app
 from robustframe.errors import InputError
 from robustframe.frames import build_frame, mutual_coherence
 from robustframe.frames.architectures import architecture, architectures
-from robustframe.frames.coherence import coherence, filter_gram
+from robustframe.frames.coherence import coherence
 from robustframe.report.frame import find_frame, frame_report
 from robustframe.report.frame_text import block_picture, render_frame
-from robustframe.zoo import ZOO, load_card, names, read_card
+from robustframe.zoo import ZOO, load_card, read_card
 
 SMALL = [name for name in architectures() if name.endswith("-8")]
 
@@ -71,8 +70,17 @@ def test_every_architecture_by_name(name: str) -> None:
     assert render_frame(frame_report(name), frame).startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_zoo_pair(name: str) -> None:
+def test_an_untied_net_has_no_one_frame() -> None:
+    with pytest.raises(InputError, match="a frame of its own in every sweep"):
+        frame_report("zoo:fmnist-chain3-16-untied")
+
+
+# Every structure, pursuit and size; `zoo check` looks at all of them.
+SOME = ["digits-fc2-8", "fmnist-chain3-linf", "fmnist-residual5-16", "fmnist-dense7-6", "fmnist-chain3-16-layered"]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_zoo_pairs(name: str) -> None:
     report = frame_report(f"zoo:{name}", images=2)
     assert report.coherence.mutual == pytest.approx(read_card(ZOO / f"{name}.json").mutual_coherence, abs=1e-5)
 
@@ -102,45 +110,6 @@ def test_the_minimum_is_optimised_when_asked() -> None:
     assert closed.method == "closed form"
 
 
-def test_the_picture_holds_the_gram(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    frame = build_frame((4,), [{"atoms": 6}, {"atoms": 5}, {"atoms": 4}])
-    with torch.no_grad():
-        weight = frame.blocks[2].operator.weight
-        weight[1] = weight[0]
-    plot_gram(frame, tmp_path / "a.png", "title")
-    with Image.open(tmp_path / "a.png") as file:
-        picture = file.convert("RGB")
-    cell = 900 // 15
-
-    def colour(row: int, column: int) -> tuple[int, ...]:
-        at = picture.getpixel((64 + column * cell + cell // 2, 64 + row * cell + cell // 2))
-        assert isinstance(at, tuple)
-        return at
-
-    assert colour(3, 3) == (252, 255, 164)
-    assert colour(11, 12) == (252, 255, 164)
-    assert colour(0, 12) == colour(12, 0) == (232, 232, 232)
-    assert colour(0, 8) == colour(8, 0)
-    values = filter_gram(frame)[1, 1]
-    dark, bright = (
-        divmod(int(at), 6) for at in (values.fill_diagonal_(0.5).argmin(), values.fill_diagonal_(0).argmax())
-    )
-    assert sum(colour(*dark)) < sum(colour(*bright))
-    plot_gram(frame, tmp_path / "a.svg", "a < b")
-    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    assert text.startswith("<svg")
-    assert "a &lt; b" in text
-    assert ">w3</text>" in text
-
-
-def test_large_frames_fit_the_picture(tmp_path: Path) -> None:
-    frame = build_frame((30,), [{"atoms": 900}, {"atoms": 700}])
-    plot_gram(frame, tmp_path / "a.png", "large")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert max(picture.size) < 1200
-
-
 def test_block_pictures_show_skips_and_concatenations() -> None:
     torch.manual_seed(0)
     residual = build_frame((4,), [{"atoms": 6}] * 3, "residual")
@@ -166,8 +135,7 @@ def test_unknown_names_get_a_sentence(name: str, sentence: str) -> None:
 
 
 def test_a_plot_needs_a_file_that_can_be_written(tmp_path: Path) -> None:
-    frame = build_frame((3,), [{"atoms": 4}])
-    with pytest.raises(InputError, match=r"a \.png or \.svg file, not 'a\.pdf'"):
-        plot_gram(frame, tmp_path / "a.pdf", "")
-    with pytest.raises(InputError, match="is not there; make it first"):
-        plot_gram(frame, tmp_path / "no" / "a.png", "")
+    for name, sentence in (("a.gif", "ends in .svg, .pdf, .png, not 'a.gif'"), ("no/a.png", "is not there; make it")):
+        failed = CliRunner().invoke(app, ["frame", "fc-20-10", "--plot", str(tmp_path / name)])
+        assert isinstance(failed.exception, InputError)
+        assert sentence in str(failed.exception)

@@ -32,6 +32,7 @@ ROOMS = [
     ["curve"],
     ["report"],
     ["doctor"],
+    ["templates"],
     ["cli"],
     ["__main__"],
 ]

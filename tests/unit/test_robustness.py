@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from made_up import make_run
 
-from robustframe.record import read_record
+from robustframe.errors import InputError
+from robustframe.record import Record, read_record
 from robustframe.report.layout import Row, Table
-from robustframe.report.robustness import robustness_table
+from robustframe.report.robustness import robustness_table, robustness_tables
 from robustframe.statistics import PairedDifference, holm
 
 
@@ -68,3 +69,50 @@ def test_with_five_pairs_coherence_is_set_against_robustness(tmp_path: Path) -> 
     assert "p = 0.017 (permutation)" in table.caption
     four = {key: each for key, each in verdicts.items() if not key[0].startswith("m4")}
     assert "Spearman" not in build(make_run(tmp_path / "four", four, coherence=coherence)).caption
+
+
+def made(folder: Path, number: int, **changes: object) -> tuple[Record, Path]:
+    """A run of model ``a``, with a hash of its own and whatever else is different."""
+    verdicts = {(f"a/{twin}", "linf:0.1"): (first(90, 100), first(50, 100)) for twin in ("feedforward", "recurrent")}
+    make_run(folder, verdicts, data=str(changes.pop("data", "1")) * 64)
+    record = read_record(folder)
+    return record.model_copy(update={"hash": f"{number:064d}", **changes}), folder
+
+
+def test_runs_on_the_same_examples_share_a_table_and_others_do_not(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path / name, number, data=data) for number, (name, data) in enumerate((("x", 1), ("y", 2), ("z", 1)))
+    ]
+    tables = robustness_tables(runs)
+    assert [{row.model for row in table.rows} for table in tables] == [
+        {"a (x-00000000)", "a (z-00000000)"},
+        {"a"},
+    ]
+    assert tables[0].title.startswith("2 runs: digits test, 100 examples")
+    assert "Holm-adjusted over the table's 4 differences" in tables[0].caption
+    assert tables[0].caption.endswith("Runs x-00000000, z-00000000.")
+    assert "Attacks: quick@1. " in tables[0].caption
+    other = {"batteries": [{"name": "swift", "version": "1"}]}
+    (mixed,) = robustness_tables([runs[0], made(tmp_path / "w", 7, **other)])
+    assert "quick@1 in x-00000000; swift@1 in w-00000000, which bound the robust accuracy" in mixed.caption
+    with pytest.raises(InputError, match="are the same run; give it once"):
+        robustness_tables([runs[0], runs[0]])
+    with pytest.raises(InputError, match="give at least one"):
+        robustness_tables([])
+
+
+def test_one_run_has_the_table_that_is_published(tmp_path: Path) -> None:
+    record, folder = made(tmp_path / "x", 1)
+    assert robustness_tables([(record, folder)]) == [robustness_table(record, folder)]
+
+
+def test_an_unfinished_run_is_shown_as_such_and_has_no_number(tmp_path: Path) -> None:
+    runs = [made(tmp_path / "x", 1), made(tmp_path / "y", 2, status="started", results=None)]
+    (table,) = robustness_tables(runs)
+    unfinished = [row for row in table.rows if row.verdict == "unfinished"]
+    assert [row.twin for row in unfinished] == ["feed-forward", "recurrent"]
+    assert all(row.clean.value is None and row.robust.value is None for row in unfinished)
+    assert all("y is not complete; the same evaluate command continues it" in row.note for row in unfinished)
+    assert "Holm-adjusted over the table's 2 differences" in table.caption
+    with pytest.raises(InputError, match="is not complete"):
+        robustness_table(*runs[1])

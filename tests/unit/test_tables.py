@@ -3,12 +3,15 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from robustframe.errors import InputError
 from robustframe.report.layout import Written, written
-from robustframe.report.tables import FORMATS, Cell, Row, Table, render
+from robustframe.report.tables import FORMATS, Cell, Look, Row, Table, render
 
 LINF = "linf:8/255"
 
@@ -279,3 +282,147 @@ def test_a_verdict_gets_a_column_where_anybody_asked_for_one() -> None:
     assert lines[2].endswith("  Verdict")
     assert lines[4].split()[-2:] == ["50.0", "suspicious"]
     assert all("erdict" not in render(TABLE, format) for format in FORMATS)
+
+
+WIDE = "四角 é ø ε 😀"
+TWO = Table(
+    "Two",
+    "",
+    (
+        *_pair("b", 0.2),
+        *_pair("A", 0.9),
+        *_pair("A", 0.9, "l2:1"),
+        Row("c", None, "—", LINF, Cell(0.99), Cell(0.9), verdict="sound"),
+    ),
+)
+
+
+def _models(format: str, look: Look) -> list[str]:
+    rows = csv.DictReader(io.StringIO(render(TWO, format, look), newline=""))
+    return list(dict.fromkeys(row["model"] for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("sort", "models"),
+    [
+        ("", ["b", "A", "c"]),
+        ("name", ["A", "b", "c"]),
+        ("-name", ["c", "b", "A"]),
+        ("coherence", ["b", "A", "c"]),
+        ("-coherence", ["A", "b", "c"]),
+        ("-clean", ["c", "b", "A"]),
+        ("robust", ["b", "A", "c"]),
+        ("-robust", ["c", "b", "A"]),
+    ],
+)
+def test_models_are_sorted_as_asked_and_the_unknown_stand_last(sort: str, models: list[str]) -> None:
+    assert _models("csv", Look(sort=sort)) == models
+    assert _models("csv", Look(sort=sort, pairs=True)) == models
+
+
+def test_columns_are_those_chosen_and_what_a_row_is_stays() -> None:
+    text = render(TWO, "md", Look(columns=("robust",)))
+    assert "| Model | Twin | Threat | Robust accuracy (%) |" in text
+    assert "91.3" not in text
+    assert "0.900" not in text
+    assert render(TWO, "csv", Look(columns=("verdict",))).splitlines()[0] == "model,coherence,twin,threat,note,verdict"
+    assert "Certified (%)" in render(TWO, "md", Look(columns=("certified", "clean")))
+
+
+def test_rows_are_grouped_by_threat_or_twin() -> None:
+    by_threat = [row["threat"] for row in csv.DictReader(io.StringIO(render(TWO, "csv", Look(group_by="threat"))))]
+    assert by_threat == [LINF] * 7 + ["l2:1"] * 3
+    by_twin = [row["twin"] for row in csv.DictReader(io.StringIO(render(TWO, "csv", Look(group_by="twin"))))]
+    assert by_twin == ["feed-forward"] * 3 + ["recurrent"] * 3 + ["difference"] * 3 + [""]
+    lines = render(TWO, "terminal", Look(group_by="threat")).splitlines()
+    assert lines[2].startswith("Threat, model")
+    assert lines[4] == LINF
+    assert lines[5].split()[:3] == ["b", "0.200", "feed-forward"]
+    assert render(TWO, "md", Look(group_by="threat")).count(LINF) == 1
+
+
+def test_a_pair_is_one_line_with_its_difference() -> None:
+    look = Look(pairs=True, columns=("robust",))
+    first, *_ = csv.DictReader(io.StringIO(render(TWO, "csv", look), newline=""))
+    assert (first["robust_feedforward"], first["robust_recurrent"], first["robust_difference"]) == (
+        "0.041",
+        "0.5",
+        "0.459",
+    )
+    assert first["p_robust_difference"] == "1e-09"
+    assert "p_robust_recurrent" not in first
+    lines = [line for line in render(TWO, "md", look).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4
+    assert lines[2] == "| b | linf:8/255 | 4.1 [3.0, 5.5] | 50.0 [46.0, 54.0] | +45.9 [+42.0, +50.0], p < 0.001 | – |"
+    # A classifier without a twin keeps its own column, and is not called one.
+    assert lines[-1] == "| c | linf:8/255 | – | – | – | 90.0 |"
+    for format in FORMATS:
+        assert render(TWO, format, look)
+
+
+def test_verdicts_of_a_pair_are_one_or_each_named() -> None:
+    rows = [Row("m", None, twin, LINF, Cell(0.5), Cell(0.5), verdict="sound") for twin in ("feed-forward", "recurrent")]
+    assert "| sound |" in render(Table("t", "", tuple(rows)), "md", Look(pairs=True))
+    rows[1] = Row("m", None, "recurrent", LINF, Cell(0.5), Cell(0.5), note="why", verdict="suspicious")
+    text = render(Table("t", "", tuple(rows)), "md", Look(pairs=True))
+    assert "| feed-forward sound; recurrent suspicious |" in text
+    assert "linf:8/255¹" in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"columns": ("robst",)}, "unknown column 'robst'; did you mean 'robust'"),
+        ({"columns": ("",)}, "unknown column ''"),
+        ({"group_by": "modle"}, "unknown group 'modle'; did you mean 'model'"),
+        ({"sort": "-robst"}, "unknown order '-robst'; did you mean '-robust'"),
+        ({"sort": "-"}, "unknown order '-'"),
+        ({"pairs": True, "group_by": "twin"}, "cannot be grouped by twin"),
+    ],
+)
+def test_a_look_that_cannot_be_is_refused_in_words(wrong: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Look(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, WIDE])
+def test_a_hostile_name_is_text_in_html(name: str) -> None:
+    page = render(_hostile(name), "html")
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert page.count("<table") == 1
+    assert page == render(_hostile(name), "html")
+    assert '<meta charset="utf-8"' in page
+
+
+def test_numbers_and_intervals_stand_in_html() -> None:
+    page = render(TABLE, "html")
+    for text in ("91.3 [89.4, 92.9]", "+45.9 [+42.0, +50.0], p &lt; 0.001", "chain   coherence 0.123", "¹ robust"):
+        assert text in page
+
+
+def test_latex_names_what_no_font_has() -> None:
+    text = render(Table(WIDE, "", (PLAIN_ROW,)), "tex")
+    assert r"(U+56DB)(U+89D2) \'{e} (U+00F8) (U+03B5) (U+1F600)" in text
+
+
+LATEX_ENGINE = shutil.which("tectonic") or shutil.which("pdflatex")
+
+
+@pytest.mark.skipif(LATEX_ENGINE is None, reason="needs tectonic or pdflatex with booktabs and siunitx")
+def test_the_latex_compiles_as_it_is(tmp_path: Path) -> None:
+    looks = (Look(), Look(pairs=True), Look(group_by="threat", columns=("robust", "verdict"), sort="-robust"))
+    bodies = [render(TWO, "tex", look) for look in looks]
+    bodies += [render(_hostile(name), "tex") for name in (*HOSTILE, WIDE)]
+    packages = bodies[0].splitlines()[0].removeprefix("% ")
+    document = [r"\documentclass{article}", packages, r"\begin{document}", *bodies, r"\end{document}"]
+    (tmp_path / "all.tex").write_text("\n\n".join(document).replace(r"\begin{table}[t]", r"\clearpage\begin{table}[t]"))
+    words = [
+        str(LATEX_ENGINE),
+        *([] if "tectonic" in str(LATEX_ENGINE) else ["-interaction=batchmode", "-halt-on-error"]),
+    ]
+    done = subprocess.run([*words, "all.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    log = tmp_path / "all.log"
+    assert done.returncode == 0, done.stdout + (log.read_text(errors="replace")[-2000:] if log.is_file() else "")
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+    assert not log.is_file() or "Overfull" not in log.read_text(errors="replace")

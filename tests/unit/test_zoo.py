@@ -219,10 +219,11 @@ def test_a_shipped_pair_is_what_its_card_says(name: str) -> None:
     pair, card = load(name)
     assert card.name == name
     assert sum(parameter.numel() for parameter in pair.parameters()) == card.parameters
-    assert mutual_coherence(pair.frame) == pytest.approx(card.mutual_coherence, abs=1e-5)
+    coherence = max(mutual_coherence(frame) for frame in pair.frames)
+    assert coherence == pytest.approx(card.mutual_coherence, abs=1e-5)
     assert card.licence
     assert (ZOO.parent / "recipes" / f"{name}.toml").is_file()
-    assert "%" in check_pair(name)
+    assert "%" in check_pair(name, count=200)
 
 
 def test_the_first_pairs_classify_well() -> None:

@@ -1,6 +1,6 @@
 """Figures of runs and frames as Altair charts: built from plain data, written as SVG, PDF and PNG without a browser."""
 
-from robustframe.report.figures.style import MISSING, THEMES, Figure, Theme, ThemeName, check_path, svg, write  # isort: skip
+from robustframe.report.figures.style import MISSING, THEMES, Figure, Theme, check_path, svg, write  # isort: skip
 
 from robustframe.report.figures.association import Point, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
@@ -30,7 +30,6 @@ __all__ = [
     "Point",
     "SweepPoint",
     "Theme",
-    "ThemeName",
     "association_figure",
     "check_path",
     "curve_figure",

@@ -8,6 +8,7 @@ import altair as alt
 from torch import Tensor
 
 from robustframe.errors import InputError
+from robustframe.report.figures.outcomes import attack_name
 from robustframe.report.figures.pixels import embedded
 from robustframe.report.figures.style import Figure, headed, titled, values
 from robustframe.report.layout import one_line
@@ -74,14 +75,16 @@ def _block(examples: list[Example], head: str) -> Figure:
         for row, (image, text) in enumerate(stacked):
             images.append({"x": x, "y": row * _STEP, "url": embedded(image, 2 * _SIDE)})
             texts.append({"x": x, "y": row * _STEP + _SIDE + 3, "text": one_line(text)})
-        below = [one_line(example.attack), "" if example.distance is None else f"distance {example.distance:.3g}"]
+        battery, _, attack = one_line(example.attack).rpartition("/")
+        distance = "" if example.distance is None else f"distance {example.distance:.3g}"
+        below = [attack_name(attack), battery, distance]
         texts += [{"x": x, "y": 3 * _STEP + at * _LINE, "text": text} for at, text in enumerate(below)]
     names = ("clean", "adversarial", "difference", "attack")
     heads = [
         {"x": 0, "y": at * _STEP + (0 if name == "attack" else _SIDE / 2 - 5), "text": name}
         for at, name in enumerate(names)
     ]
-    width, height = _LEFT + len(examples) * (_SIDE + _GAP), 3 * _STEP + 2 * _LINE
+    width, height = _LEFT + len(examples) * (_SIDE + _GAP), 3 * _STEP + 3 * _LINE
     place = {
         "x": alt.X("x:Q", axis=None).scale(domain=[0, width], nice=False),
         "y": alt.Y("y:Q", axis=None).scale(domain=[0, height], reverse=True, nice=False),

@@ -15,7 +15,7 @@ from robustframe.frames.coherence import filter_gram
 from robustframe.report.figures.pixels import embedded
 from robustframe.report.figures.style import Figure, titled, values
 
-_SIDE, _PIXELS = 450, 900
+_SIDE, _PIXELS = 450.0, 900
 # Dark for zero, bright for one, of steadily rising lightness, so that it also reads in grey.
 _COLOURS = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (252, 255, 164)]
 _TICKS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.0)
@@ -38,10 +38,10 @@ def gram_figure(frame: Frame, *, title: str = "|Gram|") -> Figure:
     edges = [start * _SIDE / starts[-1] for start in starts]
     bar = torch.linspace(1, 0, 256).square().unsqueeze(1).expand(-1, 8)
     layers = [
-        _picture(gram_pixels(matrix), 0, _SIDE),
-        _picture(_coloured(bar), _SIDE + 16, 12),
-        _words([(at, -8, name) for name, at in _names(edges)], "center"),
-        _words([(-8, at, name) for name, at in _names(edges)], "right"),
+        _picture(gram_pixels(matrix), 0.0, _SIDE),
+        _picture(_coloured(bar), _SIDE + 16, 12.0),
+        _words([(at, -8.0, name) for name, at in _names(edges)], "center"),
+        _words([(-8.0, at, name) for name, at in _names(edges)], "right"),
         _words([(_SIDE + 34, (1 - value**0.5) * _SIDE, f"{value:g}") for value in _TICKS], "left"),
     ]
     if _SIDE / len(edges) > _NARROW:

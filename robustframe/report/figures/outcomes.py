@@ -13,7 +13,7 @@ from robustframe.report.layout import one_line
 WRONG, ROBUST = "wrong without attack", "robust"
 _COLOURS = {WRONG: "#8c959f", "": "#d55e00", ROBUST: "#0f7fc0"}
 """The empty kind is that of attacks."""
-_PLACE = re.compile(r"^.*/\d\d-(?:torchattacks:)?")
+_PLACE = re.compile(r"^(?:.*/)?\d\d-(?:torchattacks:)?")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _threat(outcomes: list[Outcome], threat: str) -> Figure:
         x=alt.X("outcome:N", sort=list(heads.values()), title=None).axis(
             orient="top", labelAngle=-35, labelLimit=180, domain=False, ticks=False
         ),
-        y=alt.Y("classifier:N", sort=names, title=None).axis(domain=False, ticks=False),
+        y=alt.Y("classifier:N", sort=names, title=None).axis(domain=False, ticks=False, labelLimit=360),
     )
     # The ground shines through a small share, so that the same cells are right on paper and in the dark.
     cells = base.mark_rect().encode(
@@ -90,9 +90,14 @@ def _threat(outcomes: list[Outcome], threat: str) -> Figure:
     return alt.layer(cells, texts).properties(width=alt.Step(56), height=alt.Step(19), title=headed(threat))
 
 
+def attack_name(label: str) -> str:
+    """Return the name of an attack without its battery and its place there: ``apgd-t`` of ``swift@1/03-apgd-t``."""
+    return one_line(_PLACE.sub("", label))
+
+
 def _heads(columns: Sequence[str]) -> dict[str, str]:
     """Name attacks without their battery and place in it, where that is enough to tell them apart."""
-    short = {column: one_line(_PLACE.sub("", column)) for column in columns}
+    short = {column: attack_name(column) for column in columns}
     return {
         column: name if list(short.values()).count(name) == 1 else one_line(column) for column, name in short.items()
     }

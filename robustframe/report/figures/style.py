@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from robustframe.errors import InputError, unknown
 from robustframe.record import write_aside
@@ -20,7 +20,6 @@ try:
 except ImportError as error:
     raise InputError(MISSING) from error
 
-ThemeName = Literal["light", "dark"]
 Figure = alt.LayerChart | alt.FacetChart | alt.VConcatChart
 TWINS = ("feed-forward", "recurrent", "single")
 """Every classifier is one of these; "single" has no twin."""
@@ -102,7 +101,7 @@ def headed(title: str, *notes: str) -> alt.TitleParams:
     )
 
 
-def svg(chart: Figure, theme: ThemeName = "light") -> str:
+def svg(chart: Figure, theme: str = "light") -> str:
     """Draw a chart as SVG; the same chart gives the same bytes.
 
     Args:
@@ -126,7 +125,7 @@ def svg(chart: Figure, theme: ThemeName = "light") -> str:
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{described}" ', 1)
 
 
-def write(chart: Figure, path: Path, theme: ThemeName = "light") -> None:
+def write(chart: Figure, path: Path, theme: str = "light") -> None:
     """Write a chart into a file, whole or not at all.
 
     Args:
@@ -176,9 +175,18 @@ def _described(chart: Figure) -> str:
 def _spec(chart: Figure, theme: str) -> dict[str, Any]:
     if theme not in THEMES:
         raise unknown("theme", theme, THEMES)
-    spec: dict[str, Any] = chart.to_dict()
+    spec: dict[str, Any] = _printable(chart.to_dict())
     spec["config"] = _config(THEMES[theme])
     return spec
+
+
+def _printable(part: Any) -> Any:
+    """Take control characters out of every text of a chart: they would end the process inside the converter."""
+    if isinstance(part, dict):
+        return {key: _printable(each) for key, each in part.items()}
+    if isinstance(part, list):
+        return [_printable(each) for each in part]
+    return one_line(part) if isinstance(part, str) and not part.isprintable() else part
 
 
 def _config(theme: Theme) -> dict[str, Any]:

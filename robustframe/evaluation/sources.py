@@ -1,0 +1,202 @@
+"""Where models come from: a recipe says ``use = "SOURCE:PLACE"``, and each source is one line of `SOURCES`."""
+
+import difflib
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustframe.calls import forked_random
+from robustframe.errors import InputError, unknown
+from robustframe.evaluation.weights import load_weights
+from robustframe.pairs import Pair
+from robustframe.recipe import ModelSpec, Normalise
+from robustframe.userfile import load_user_file
+from robustframe.zoo import Card, load_named
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that a recipe names, loaded."""
+
+    module: nn.Module
+    name: str
+    """What tables call it, unless the recipe says otherwise."""
+    card: Card | None = None
+    """Of a pair that has one; it states the identity of the weights."""
+    code: bytes = b""
+    """Of the user's file, which belongs to the identity."""
+    normalise: Normalise | None = None
+    """What its weights were trained behind."""
+    weights_sha256: str | None = None
+
+
+class Normalised(nn.Module):
+    """A model with its preprocessing in front of it, so that attacks see images in [0, 1].
+
+    Args:
+        model: takes normalised images.
+        mean: of each channel, in units of [0, 1].
+        std: of each channel, in the same units, above 0.
+
+    Raises:
+        InputError: when mean and std differ in length, or images have another number of channels.
+    """
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise InputError(f"normalise has {len(mean)} means and {len(std)} standard deviations; give one a channel")
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        if x.dim() != 4 or x.shape[1] != len(mean):
+            raise InputError(f"normalise has {len(mean)} channels, an image has shape {tuple(x.shape[1:])}")
+        logits: Tensor = self.model((x - mean) / std)
+        return logits
+
+
+def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Found:
+    """Load what a recipe names: the module of its source, its weights, and its preprocessing in front.
+
+    Args:
+        spec: the model as the recipe names it.
+        folder: what relative paths are relative to.
+        download: allow pretrained weights to be downloaded.
+
+    Raises:
+        InputError: for an unknown source or name, code that builds no module, or weights that do not fit.
+    """
+    kind, colon, place = spec.use.partition(":")
+    if not colon or kind not in SOURCES:
+        forms = [form for form, _ in SOURCES.values()]
+        raise InputError(
+            f"model {spec.use!r} must read {', '.join(forms[:-1])} or {forms[-1]}; `robustframe zoo list` shows the zoo"
+        )
+    found = SOURCES[kind][1](spec, place, folder, download)
+    if spec.weights is not None and found.weights_sha256 is None:
+        found = replace(found, weights_sha256=load_weights(found.module, folder / spec.weights))
+    normalise = spec.normalise or found.normalise
+    if normalise is None:
+        return found
+    if isinstance(found.module, Pair):
+        raise InputError(f"{spec.use} is a pair, which solves for the image itself; leave normalise out")
+    return replace(found, module=Normalised(found.module, normalise.mean, normalise.std))
+
+
+def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+    _refuse(spec, "its card states them", "weights", "classes", "normalise")
+    pair, card = load_named(spec.use, folder=folder, download=download)
+    return Found(pair, card.name, card)
+
+
+def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+    """Call a function of the user's file."""
+    _refuse(spec, "the function that builds it decides", "classes")
+    code, path, name = load_user_file(place, folder, kind="model")
+    build = getattr(code, name, None)
+    if not callable(build):
+        raise unknown(f"function in {path}", name, [key for key, value in vars(code).items() if callable(value)])
+    try:
+        built = build()
+    except Exception as error:
+        raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
+    return Found(built, path.stem, code=path.read_bytes())
+
+
+def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+    # Here and not above: importing torchvision's models takes longer than loading a pair.
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if place not in known:
+        raise _no_such("torchvision", place, known, "torchvision.models.list_models()")
+    if spec.weights == PRETRAINED:
+        _refuse(spec, "the pretrained weights decide", "classes")
+        return _pretrained(models, place, download)
+    return Found(_built(models.get_model, place, spec.classes, weights=None), place)
+
+
+def _pretrained(models: Any, place: str, download: bool) -> Found:
+    """Take torchvision's own weights from torch's cache, where they are or may be fetched to."""
+    weights = models.get_model_weights(place).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not file.is_file() and not download:
+        raise InputError(f"the pretrained weights of {place} are not at {file}; fetch them with --download")
+    try:
+        # With a fixed state, as weights that a file does not hold would be drawn anew each time.
+        with forked_random(0):
+            weights.get_state_dict(progress=False, check_hash=True)
+            module: nn.Module = models.get_model(place, weights=weights, progress=False)
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"the pretrained weights of {place} at {file} cannot be had: {error}") from error
+    transform = weights.transforms()
+    return Found(
+        module,
+        place,
+        normalise=Normalise(mean=list(transform.mean), std=list(transform.std)),
+        weights_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+
+
+def _timm(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f"{spec.use} needs timm, which is not installed; `pip install timm`") from error
+    if spec.weights == PRETRAINED:
+        raise InputError(
+            f"pretrained weights of {spec.use} are not fetched here; save timm.create_model({place!r}, "
+            "pretrained=True).state_dict() with safetensors, and name the file in weights"
+        )
+    if not timm.is_model(place):
+        raise _no_such("timm", place, timm.list_models(), "timm.list_models()")
+    return Found(_built(timm.create_model, place, spec.classes), place)
+
+
+def _built(create: Callable[..., nn.Module], place: str, classes: int | None, **settings: Any) -> nn.Module:
+    """Build a model by name; random weights are the same each time, and nothing is drawn from the user's state."""
+    if classes is not None:
+        settings["num_classes"] = classes
+    with forked_random(0):
+        try:
+            return create(place, **settings)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{place} cannot be built with {settings}: {error}") from error
+
+
+def _refuse(spec: ModelSpec, why: str, *keys: str) -> None:
+    given = [key for key in keys if getattr(spec, key) is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} cannot be set for {spec.use}: {why}")
+
+
+def _no_such(library: str, given: str, known: Sequence[str], where: str) -> InputError:
+    """These libraries know hundreds of names, so that only the nearest is worth saying."""
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"{library} has no classifier {given!r}; {hint}{where} lists them")
+
+
+Source = Callable[[ModelSpec, str, Path, bool], Found]
+SOURCES: dict[str, tuple[str, Source]] = {
+    "zoo": ("zoo:NAME", _with_card),
+    "card": ("card:PATH.json", _with_card),
+    "hf": ("hf:OWNER/REPO", _with_card),
+    "torchvision": ("torchvision:NAME", _torchvision),
+    "timm": ("timm:NAME", _timm),
+    "file": ("file:PATH.py:FUNCTION", _file),
+}
+"""By what stands before the colon: how it is written, and what loads it."""

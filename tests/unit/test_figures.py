@@ -1,0 +1,271 @@
+"""Figures: what they draw, that bytes repeat, what hostile names cannot do, and what is said to bad input."""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pytest
+import torch
+from made_up import make_run
+from typer.testing import CliRunner
+
+from robustframe.cli import app
+from robustframe.cli.reports import KINDS
+from robustframe.curve import Curve
+from robustframe.errors import InputError
+from robustframe.frames import build_frame
+from robustframe.frames.coherence import filter_gram
+from robustframe.report.figures import (
+    THEMES,
+    Example,
+    ModelCurve,
+    Outcome,
+    Point,
+    SweepPoint,
+    association_figure,
+    curve_figure,
+    example_figure,
+    gather_curves,
+    gather_examples,
+    gather_outcomes,
+    gather_points,
+    gather_sweeps,
+    gram_figure,
+    load_runs,
+    outcome_figure,
+    svg,
+    sweeps_figure,
+    write,
+)
+from robustframe.report.figures.curves import thinned
+from robustframe.report.figures.examples import magnified
+from robustframe.report.figures.gram import gram_pixels
+from robustframe.report.figures.style import TWIN_COLOURS, values
+from robustframe.statistics import least_squares
+
+HOSTILE = "<script>x</script>&\n\x1b[31m\"'四角"
+RNG = np.random.default_rng(0)
+
+
+def curve(distances: tuple[float, ...] = (0.0, 0.03, 0.05, math.inf), asked: tuple[float, ...] = (0.05, 0.1)) -> Curve:
+    return Curve("m", "linf", tuple(range(len(distances))), distances, asked[-1], asked)
+
+
+def points(count: int, model: str = "m") -> list[Point]:
+    return [
+        Point(f"{model}{at}", twin, 0.3 + at / 100, 50.0 - at + shift, 40.0 - at, 60.0 - at, "linf:0.1")
+        for at in range(count)
+        for twin, shift in (("feed-forward", 0), ("recurrent", 3))
+    ]
+
+
+def run(tmp_path: Path, name: str = "run", model: str = "a") -> Path:
+    clean, robust = np.arange(40) > 3, np.arange(40) > 20
+    made = {(f"{model}/{twin}", "linf:0.1"): (clean, robust & clean) for twin in ("feedforward", "recurrent")}
+    return make_run(tmp_path / name, made, coherence={f"{model}/{twin}": 0.5 for twin in ("feedforward", "recurrent")})
+
+
+def test_the_same_twin_has_the_same_colour_in_every_figure() -> None:
+    both = [ModelCurve("m", twin, curve()) for twin in ("feed-forward", "recurrent")]
+    for drawn in (svg(curve_figure(both)), svg(association_figure(points(6)))):
+        assert TWIN_COLOURS[0] in drawn
+        assert TWIN_COLOURS[1] in drawn
+        assert TWIN_COLOURS[2] not in drawn
+    alone = svg(curve_figure([ModelCurve("m", "recurrent", curve())]))
+    assert TWIN_COLOURS[1] in alone
+    assert TWIN_COLOURS[0] not in alone
+
+
+def test_figures_repeat_byte_for_byte_and_do_not_share_ids(tmp_path: Path) -> None:
+    chart = curve_figure([ModelCurve("m", "recurrent", curve()), ModelCurve("m", "feed-forward", curve())])
+    assert svg(chart) == svg(chart)
+    for suffix in (".svg", ".pdf", ".png"):
+        files = [tmp_path / f"{name}{suffix}" for name in "ab"]
+        for file in files:
+            write(chart, file)
+        assert files[0].read_bytes() == files[1].read_bytes()
+    clipped = alt.Chart(values([{"x": 1}])).mark_point(clip=True).encode(x="x:Q")
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg(alt.layer(clipped), theme))) for theme in ("light", "dark")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r"url\(#([^)]+)\)", svg(alt.layer(clipped)))) <= ids[0]
+
+
+def test_a_theme_changes_ground_and_ink_only() -> None:
+    chart = association_figure(points(6))
+    light, dark = svg(chart, "light"), svg(chart, "dark")
+    assert THEMES["light"].background in light
+    assert THEMES["dark"].background in dark
+    assert THEMES["dark"].ink in dark
+    assert THEMES["dark"].background not in light
+    with pytest.raises(InputError, match="unknown theme 'bark'; did you mean 'dark'"):
+        svg(chart, "bark")
+
+
+def test_a_thinned_curve_keeps_every_asked_radius_and_never_rises() -> None:
+    distances = tuple(sorted(RNG.uniform(0, 0.1, 5000).tolist()))
+    long = curve(distances, (0.0333, 0.1))
+    kept = thinned(long)
+    assert len(kept) < 140
+    assert {0.0, 0.0333, 0.1} <= {point.eps for point in kept}
+    assert all(point.robust == long.at(point.eps) for point in kept)
+    worst = max(abs(long.at(a.eps).value - long.at(b.eps).value) for a, b in itertools.pairwise(kept))
+    assert worst < 0.03
+
+
+def test_other_examples_get_panels_of_their_own() -> None:
+    one, two = (ModelCurve("m", "single", curve(), data) for data in ("digits", "clothes"))
+    text = svg(curve_figure([one, two]))
+    assert "digits" in text
+    assert "clothes" in text
+    assert text.count("Radius ε") == 2
+
+
+def test_the_line_and_its_interval_are_those_of_scipy() -> None:
+    from scipy.stats import linregress, t
+
+    x, y = RNG.normal(size=30), RNG.normal(size=30)
+    line, wanted = least_squares(x, y), linregress(x, y)
+    assert line is not None
+    assert line.slope == pytest.approx(wanted.slope)
+    assert line.intercept == pytest.approx(wanted.intercept)
+    # At x = 0 the line is its intercept.
+    reach = wanted.intercept_stderr * t.ppf(0.975, 28)
+    assert line.interval(0.0).low == pytest.approx(wanted.intercept - reach)
+    assert line.interval(0.0).high == pytest.approx(wanted.intercept + reach)
+    assert least_squares([1, 1, 1], [1, 2, 3]) is None
+    with pytest.raises(InputError, match="at least 3 numbers"):
+        least_squares([1, 2], [1, 2])
+    with pytest.raises(InputError, match="finite numbers"):
+        least_squares([1, 2, math.nan], [1, 2, 3])
+
+
+def test_ranks_are_stated_where_there_are_enough_models() -> None:
+    assert "Spearman's ρ −1.00 [−1.00, −1.00]" in svg(association_figure(points(6)))
+    few = svg(association_figure(points(3)))
+    assert "3 models, too few for a rank correlation" in few
+    assert "ρ" not in few
+    with pytest.raises(InputError, match="finite numbers"):
+        association_figure([Point("m", "single", math.nan, 1.0)])
+
+
+def test_names_stand_beside_few_points_only() -> None:
+    assert ">m3<" in svg(association_figure(points(5)))
+    assert ">m3<" not in svg(association_figure(points(40)))
+
+
+def test_sweeps_start_at_one() -> None:
+    assert ">32<" in svg(sweeps_figure([SweepPoint("m", "clean", sweeps, 8, 10) for sweeps in (1, 4, 32)]))
+    with pytest.raises(InputError, match="counted from 1"):
+        sweeps_figure([SweepPoint("m", "clean", 0, 8, 10)])
+
+
+def test_outcomes_say_what_was_not_run_and_name_attacks_as_long_as_needed() -> None:
+    made = [
+        Outcome("m", "single", "linf:0.1", name, count, 8)
+        for name, count in (("robust", 2), ("a@1/01-apgd", 6), ("a@1/02-square", None), ("b@1/01-apgd", 0))
+    ]
+    text = svg(outcome_figure(made))
+    for words in (">25.0<", ">75.0<", ">not run<", ">a@1/01-apgd<", ">square<", ">0<"):
+        assert words in text
+
+
+def test_a_difference_is_magnified_around_grey() -> None:
+    clean = torch.full((1, 2, 2), 0.5)
+    adversarial = clean + torch.tensor([[[0.1, -0.05], [0.0, 0.0]]])
+    gain, shown = magnified(clean, adversarial)
+    assert gain == pytest.approx(10)
+    assert shown.flatten().tolist() == pytest.approx([1.0, 0.25, 0.5, 0.5])
+    assert magnified(clean, clean)[0] == 1
+    with pytest.raises(InputError, match="two images of one shape"):
+        magnified(clean, torch.zeros(3, 2, 2))
+    text = svg(example_figure([Example(clean, adversarial, "cat", "dog", "a@1/01-apgd", "linf:0.1", "m", 0.1)]))
+    for words in (">cat<", "→ dog", "× 10<", ">apgd<", ">a@1<", "distance 0.1<"):
+        assert words in text
+    assert text.count("data:image/png") == 3
+
+
+def test_a_hostile_name_is_text_in_every_figure() -> None:
+    image = torch.zeros(3, 4, 4)
+    charts = [
+        curve_figure([ModelCurve(HOSTILE, "single", curve(), HOSTILE)], title=HOSTILE),
+        association_figure([Point(HOSTILE, "single", 1.0, 2.0, panel=HOSTILE)], title=HOSTILE, x=HOSTILE, y=HOSTILE),
+        sweeps_figure([SweepPoint(HOSTILE, HOSTILE, 1, 1, 2)], title=HOSTILE),
+        outcome_figure([Outcome(HOSTILE, "single", HOSTILE, HOSTILE, 1, 2)], title=HOSTILE),
+        example_figure([Example(image, image, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)], title=HOSTILE),
+    ]
+    for chart in charts:
+        text = svg(chart)
+        assert "<script" not in text
+        assert "\x1b" not in text
+        assert "&lt;script&gt;" in text
+
+
+def test_nothing_to_draw_is_said_so() -> None:
+    for draw in (curve_figure, association_figure, sweeps_figure, outcome_figure, example_figure):
+        with pytest.raises(InputError, match="there are no"):
+            draw([])
+
+
+def test_the_picture_of_a_gram_holds_its_entries() -> None:
+    torch.manual_seed(0)
+    frame = build_frame((4,), [{"atoms": 6}, {"atoms": 5}, {"atoms": 4}])
+    text = svg(gram_figure(frame, title="a < b"))
+    assert "a &lt; b" in text
+    assert ">w3<" in text
+    assert filter_gram(frame).keys() == {(1, 1), (1, 2), (2, 2), (2, 3), (3, 3)}
+    values = torch.tensor([[1.0, 0.2], [-1.0, 0.9]])
+    colours = gram_pixels(values)
+    assert [round(255 * part) for part in colours[:, 0, 0].tolist()] == [252, 255, 164]
+    assert [round(255 * part) for part in colours[:, 1, 0].tolist()] == [200, 204, 208]
+    assert colours[:, 0, 1].sum() < colours[:, 1, 1].sum()
+    large = gram_pixels(torch.eye(1600))
+    assert large.shape == (3, 900, 900)
+    assert [round(255 * part) for part in large[:, 450, 450].tolist()] == [252, 255, 164]
+
+
+def test_runs_are_gathered_by_twin_and_named_apart(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    (loaded,) = load_runs([first])
+    assert [(each.model, each.twin) for each in gather_curves([loaded])] == [("a", "feed-forward"), ("a", "recurrent")]
+    assert [(point.x, point.y) for point in gather_points([loaded])] == [(0.5, 47.5)] * 2
+    shares = {outcome.outcome: outcome.count for outcome in gather_outcomes([loaded]) if outcome.twin == "recurrent"}
+    assert sum(count or 0 for count in shares.values()) == 40
+    assert shares["robust"] == 19
+    assert shares["wrong without attack"] == 4
+    assert gather_sweeps([loaded]) == []
+    with pytest.raises(InputError, match="are the same run; give it once"):
+        load_runs([first, first])
+    with pytest.raises(InputError, match="unknown model 'b'"):
+        load_runs([first], only=["b"])
+    (only,) = load_runs([first], only=["a/recurrent"])
+    assert [each.twin for each in gather_curves([only])] == ["recurrent"]
+    with pytest.raises(InputError, match="stores no images; a published copy has none"):
+        gather_examples([loaded])
+
+
+def test_the_command_draws_what_it_is_told_and_refuses_in_words(tmp_path: Path) -> None:
+    made = str(run(tmp_path))
+    said = CliRunner().invoke(app, ["figure", "--help"]).stdout
+    assert all(re.search(rf"^\s+{kind}\s+\w", said, re.MULTILINE) for kind in KINDS)
+    for kind in ("curves", "coherence", "attacks"):
+        out = tmp_path / f"{kind}.svg"
+        done = CliRunner().invoke(app, ["figure", kind, made, "--out", str(out), "--theme", "dark", "--title", "Mine"])
+        assert done.exit_code == 0, done.exception
+        assert ">Mine<" in out.read_text(encoding="utf-8")
+    for words, sentence in (
+        (["exampels", made, "--out", "a.svg"], "did you mean 'examples'"),
+        (["curves", made, "--out", "a.jpg"], "ends in .svg, .pdf, .png"),
+        (["curves", made, "--out", str(tmp_path / "no" / "a.svg")], "is not there; make it first"),
+        (["examples", made, "--out", str(tmp_path / "a.svg"), "--count", "0"], "must be at least 1"),
+        (["sweeps", made, "--out", str(tmp_path / "a.svg")], "there are no accuracies over sweeps"),
+    ):
+        failed = CliRunner().invoke(app, ["figure", *words])
+        assert isinstance(failed.exception, InputError)
+        assert sentence in str(failed.exception)
+    (tmp_path / "taken.svg.part").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write(curve_figure([ModelCurve("m", "single", curve())]), tmp_path / "taken.svg")
