@@ -41,7 +41,9 @@ def _named(content: Any) -> Iterator[str]:
     elif isinstance(content, dict):
         for key, value in content.items():
             yield from _named(key)
-            yield from _named(value)
+            # The examples of a file are arrays, which are read and not run.
+            if key != "data":
+                yield from _named(value)
     elif isinstance(content, list):
         for value in content:
             yield from _named(value)

@@ -24,6 +24,7 @@ from robustframe.curve import security_curves
 from robustframe.data import load as load_data
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.manifest import read_manifest
 from robustframe.evaluation.stages import check_stages, make_stages
 from robustframe.evaluation.tables import read_verdicts
@@ -208,7 +209,7 @@ def unit(place: Path, content: bytes) -> None:
     """A table of a unit, read by verify and by an evaluation that continues."""
     file = _unit(place, ".parquet")
     _put(file, content)
-    Unit(file.parent, 0).load(ATTACK_SCHEMA)
+    Unit(file.parent, 0).load(ATTACK_SCHEMA, Journal(place / "run"))
     _verified(place)
 
 

@@ -15,7 +15,7 @@ from robustframe.pairs import Pair, Twin
 from robustframe.solvers import DeepPursuit, solve
 from robustframe.train import TrainingRecipe, train
 from robustframe.zoo import load as load_pair
-from robustframe.zoo import load_card, names
+from robustframe.zoo import load_card
 
 HERE = Path(__file__).parent
 COUNT = 200
@@ -262,6 +262,6 @@ HONEST = (
     Honest("pair", pair),
     *(
         Honest(f"zoo:{name}", lambda name=name: load_pair(name)[0], "fashion-mnist", threat)
-        for name, threat in zip(names(), ("linf:0.01", "linf:0.05"), strict=True)
+        for name, threat in (("fmnist-chain3", "linf:0.01"), ("fmnist-chain3-linf", "linf:0.05"))
     ),
 )

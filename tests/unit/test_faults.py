@@ -117,8 +117,9 @@ def test_a_model_in_hand_raises_what_it_raises() -> None:
                 raise ZeroDivisionError("a bug")
             return images.flatten(1)
 
+    images = torch.rand(8, 1, 2, 2)
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        robustframe.evaluate(Broken(), torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long), threat="linf:0.1")
+        robustframe.evaluate(Broken(), images, images.flatten(1).argmax(1), threat="linf:0.1")
 
 
 def test_nan_now_and_then_ends_with_a_flag(recipe: Path) -> None:

@@ -266,6 +266,6 @@ def test_the_command_draws_what_it_is_told_and_refuses_in_words(tmp_path: Path) 
         failed = CliRunner().invoke(app, ["figure", *words])
         assert isinstance(failed.exception, InputError)
         assert sentence in str(failed.exception)
-    (tmp_path / "taken.svg.part").mkdir()
+    (tmp_path / "taken.svg").mkdir()
     with pytest.raises(InputError, match="cannot be written"):
         write(curve_figure([ModelCurve("m", "single", curve())]), tmp_path / "taken.svg")

@@ -3,8 +3,10 @@
 import importlib
 import itertools
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -60,14 +62,25 @@ def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, mo
     assert share > 0.05
 
 
+_FIFTY = """
+import json, pathlib, scale
+simulation = scale.simulate(scale.stub_task(50, 10_000), pathlib.Path("run"), charge=True)
+print(json.dumps(simulation._asdict()))
+"""
+
+
 @pytest.mark.slow
-def test_fifty_models_are_planned_in_seconds_by_a_driver_under_a_gigabyte(scale: ModuleType, tmp_path: Path) -> None:
-    simulation = scale.simulate(scale.stub_task(50, 10_000), tmp_path / "run", charge=True)
-    assert simulation.units == 50 * (3 * 3 * 40 + 40 + 2)
-    assert simulation.planned < 5
-    assert max(simulation.memory) < 2**30
+def test_fifty_models_are_planned_in_seconds_by_a_driver_under_a_gigabyte(tmp_path: Path) -> None:
+    # In a process of its own: this one holds the memory of the tests before.
+    words, place = [sys.executable, "-c", _FIFTY], {**os.environ, "PYTHONPATH": f"{FOLDER}:{FOLDER.parent}"}
+    done = subprocess.run(words, cwd=tmp_path, env=place, capture_output=True, text=True, check=True)
+    simulation = json.loads(done.stdout.splitlines()[-1])
+    assert simulation["units"] == 50 * (3 * 3 * 40 + 40 + 2)
+    assert simulation["planned"] < 5
+    memory = simulation["memory"]
+    assert max(memory) < 2**30
     # Once everything is loaded, what grows are the verdicts of 1.5 million rows.
-    assert simulation.memory[-1] - simulation.memory[1] < 250 * 2**20
+    assert memory[-1] - memory[1] < 250 * 2**20
 
 
 def test_progress_counts_every_unit_and_what_it_cost(tmp_path: Path) -> None:

@@ -44,8 +44,10 @@ class Troubled(Centres):
 
     def forward(self, images):
         Troubled.calls += 1
-        if (HERE / "trouble").exists() and self.calls > 25:
-            return self.trouble((HERE / "trouble").read_text(), images)
+        kind = (HERE / "trouble").read_text() if (HERE / "trouble").exists() else ""
+        # A process that is new after a death has made few calls when its first unit comes.
+        if kind and self.calls > (4 if kind == "dies" else 25):
+            return self.trouble(kind, images)
         return super().forward(images)
 
     def trouble(self, kind, images):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, StoppedEarly, unknown
 from robustframe.record import write_aside
 from robustframe.report.layout import one_line
 
@@ -147,8 +147,8 @@ def write(chart: Figure, path: Path, theme: str = "light") -> None:
             content = vl_convert.vegalite_to_png(spec, ppi=_PIXELS_PER_INCH)
     try:
         write_aside(path, content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except StoppedEarly as error:
+        raise InputError(f"{path} cannot be written: {error}") from error
 
 
 def check_path(path: Path) -> None:
