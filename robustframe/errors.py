@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class InputError(ValueError):
@@ -22,6 +23,9 @@ class OutOfTime(BaseException):
 
 class Interrupted(BaseException):
     """The user or the machine asked for a stop; like `KeyboardInterrupt`, no handler of ordinary errors catches it."""
+
+    asked: ClassVar[bool] = False
+    """Whether a stop was asked for: one that is raised while foreign code calls back into Python may be lost there."""
 
 
 def shown(value: object) -> str:

@@ -39,6 +39,7 @@ app.add_typer(new_app, name="new")
 def main() -> None:
     """Run the command line; every expected failure is a sentence and an exit status, never a trace."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    Interrupted.asked = False
     # Ctrl-C as an exception of our own: the command-line library turns KeyboardInterrupt into status 1.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -204,4 +205,5 @@ def list_recipes() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    Interrupted.asked = True
     raise Interrupted

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
-from robustframe.errors import InputError, StoppedEarly
+from robustframe.errors import InputError, Interrupted, StoppedEarly
 from robustframe.evaluation.executors import Engine, Executor
 from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import NO_LIMITS, Limits
@@ -25,6 +26,8 @@ RETRIES = 3
 """How often Ray does a unit again whose worker or machine has died, before its row is given up."""
 _RECYCLE = 0.5
 """Share of the memory limit above which a worker is replaced between two units."""
+_GLANCE = 0.5
+"""Seconds to wait at a time before looking whether a stop was asked for."""
 _PATIENCE = 15.0
 """Seconds without any worker after which that is said."""
 
@@ -102,6 +105,7 @@ class Cluster(Executor):
         self.order, self.limits, self.clock = order, limits, clock
         self.ray = _ray()
         self.gpus = int(order.device == "cuda")
+        self._handlers: dict[int, Any] = {}
         count = self._connect(address, workers)
         self._idle: list[_Hand] = []
         self._starting: dict[Any, _Hand] = {}
@@ -137,6 +141,8 @@ class Cluster(Executor):
         while self._busy and not found:
             refs = [*self._busy, *self._starting]
             ready, _ = self.ray.wait(refs, num_returns=1, timeout=self._patience())
+            if Interrupted.asked:
+                raise Interrupted
             if ready:
                 # Whatever else is there too is taken along.
                 ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
@@ -150,6 +156,8 @@ class Cluster(Executor):
         for hand in hands:
             self.ray.kill(hand.actor, no_restart=True)
         self.ray.shutdown()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _connect(self, address: str | None, workers: int | None) -> int:
         """Join a cluster or make one; return how many workers to start."""
@@ -160,15 +168,19 @@ class Cluster(Executor):
             options: dict[str, Any] = {"address": "local", "num_cpus": count * threads, "include_dashboard": False}
         else:
             options = {"address": address}
-        at_a_stop = signal.getsignal(signal.SIGTERM)
+        at_a_stop = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             where = address or "this machine"
             raise InputError(f"no Ray cluster answers at {where}: {_first_line(error)}") from error
-        # Ray puts a handler of its own in this place, which would leave the run without a word.
+        # Ray puts a handler of its own in this place, which would leave the run without a word; and an exception that
+        # a handler raises while Ray looks for signals is lost. So a stop is noted, and raised between two glances.
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, at_a_stop)
+            for number, handler in at_a_stop.items():
+                ours = callable(handler) and handler is not signal.default_int_handler
+                signal.signal(number, _note if ours else handler)
+                self._handlers[number] = handler
         if address is not None:
             there = self.ray.cluster_resources()
             room = int(there.get("GPU", 0)) if self.gpus else int(there.get("CPU", 0)) // threads
@@ -260,11 +272,15 @@ class Cluster(Executor):
             found.append(Failed(job, f"a unit took longer than the time limit of {limit:g} s"))
         return found
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         if self.limits.seconds is None:
-            return None
+            return _GLANCE
         first = min(since for _, _, since in self._busy.values())
-        return max(0.05, first + self.limits.seconds - self.clock())
+        return min(_GLANCE, max(0.05, first + self.limits.seconds - self.clock()))
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    Interrupted.asked = True
 
 
 def _ray() -> Any:
