@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from robustframe.evaluation.worker import Order, Worker
 from robustframe.record import Environment
 
 RETRIES = 3
-"""How often Ray does a unit again whose worker or machine has died, before its row is given up."""
+"""How often Ray does a unit again whose worker or machine has died, before its row is given up; and how often the
+driver hands it to another worker when its own is out of reach: until a cluster has noticed that a machine is gone, Ray
+spends its own tries on that machine within moments."""
 _RECYCLE = 0.5
 """Share of the memory limit above which a worker is replaced between two units."""
 _GLANCE = 0.5
@@ -110,6 +113,8 @@ class Cluster(Executor):
         self._idle: list[_Hand] = []
         self._starting: dict[Any, _Hand] = {}
         self._busy: dict[Any, tuple[_Hand, Job, float]] = {}
+        self._out_of_reach: Counter[Job | None] = Counter()
+        """How often the worker of a unit, or one that starts, could not be reached."""
         self._environment: Environment | None = None
         # Ray starts a worker again wherever there is room, and gives it the unit again that it died of.
         self._worker = self.ray.remote(Worker).options(
@@ -218,7 +223,13 @@ class Cluster(Executor):
         try:
             said = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
+            if self._working(hand):
+                return  # What becomes of its unit says the rest.
+            if self._elsewhere(error, None):
+                self._replace(hand)
+                return
             raise InputError(f"a worker does not start: {_first_line(error)}") from error
+        self._out_of_reach[None] = 0
         if isinstance(said, str):
             raise InputError(f"a worker cannot take part: {said}")
         if self._environment is None:
@@ -226,7 +237,7 @@ class Cluster(Executor):
         elif said != self._environment:
             log.warning("workers differ (%s; %s); bytes may depend on who did what", said, self._environment)
         # One that was given a unit before it had started is busy already, or has even finished it.
-        if not hand.used and all(hand is not busy for busy, _, _ in self._busy.values()):
+        if not hand.used and not self._working(hand):
             self._idle.append(hand)
 
     def _collect(self, ref: Any) -> list[Done | Failed]:
@@ -240,7 +251,10 @@ class Cluster(Executor):
         try:
             outcome = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
-            self._replace(hand)
+            another = self._replace(hand)
+            if self._elsewhere(error, job):
+                self._give(another, job)
+                return []
             return [Failed(job, f"its worker died {1 + RETRIES} times: {_first_line(error)}")]
         if isinstance(outcome, StoppedEarly):
             raise outcome
@@ -258,6 +272,15 @@ class Cluster(Executor):
         else:
             self._idle.append(hand)
         return [outcome]
+
+    def _elsewhere(self, error: Exception, job: Job | None) -> bool:
+        """Say whether a unit, or the start of a worker, should be tried on another worker."""
+        unreached = isinstance(error, self.ray.exceptions.ActorUnavailableError)
+        self._out_of_reach[job] += unreached
+        return unreached and self._out_of_reach[job] <= RETRIES
+
+    def _working(self, hand: _Hand) -> bool:
+        return any(hand is busy for busy, _, _ in self._busy.values())
 
     def _overdue(self) -> list[Done | Failed]:
         """Stop the units that take too long, with their workers."""
