@@ -99,7 +99,7 @@ ROWS = (
     _one("fab-t", TRAINED, (128, 2), ("FAB-T", peers.OUR_FAB_T), peers.FAB_T_PEER),
     _one("square", TRAINED, (128, 2), ("Square", peers.OUR_SQUARE), peers.SQUARE_PEER),
     _whole("standard-robust-feedforward", TRAINED, "feedforward", 128, 2),
-    _whole("standard-robust-recurrent", TRAINED, "recurrent", 32, 1),
+    _whole("standard-robust-recurrent", TRAINED, "recurrent", 32, 2),
 )
 """The short ones first."""
 

@@ -12,9 +12,10 @@ from robustframe.errors import InputError
 from robustframe.types import Images, Labels, Logits
 
 DEFAULT_BATCH = 256
-_PAD_TO = 16
-"""Model calls are padded to a multiple of this many rows: CPU kernels for a handful of rows round
-differently, and an example's verdict must not depend on how many others are still in its batch."""
+_LEAST_ROWS, _ROWS = 16, 8
+"""Model calls are padded to at least the first, and to a multiple of the second: CPU kernels for a handful of rows, and
+for odd ones over several threads, round differently, and an example's verdict must not depend on how many others are
+still in its batch."""
 
 
 def predict(logits: Logits) -> Labels:
@@ -65,12 +66,12 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
 
 
 def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
-    """Evaluate a model batch by batch, each padded to a multiple of 16 rows.
+    """Evaluate a model batch by batch, each padded to a multiple of 8 rows and to 16 at least.
 
     Args:
         model: maps images to logits.
         points: images, shape (b, ...), at least one.
-        batch_size: rows of one call at most; rounded up to a multiple of 16.
+        batch_size: rows of one call at most; rounded up likewise.
 
     Returns:
         Logits of shape (b, classes), differentiable where the model and the points are.
@@ -117,4 +118,4 @@ def checked(logits: object, points: Tensor) -> Logits:
 
 def padded(rows: int) -> int:
     """Round a number of rows up to the size a model call is padded to."""
-    return -(-rows // _PAD_TO) * _PAD_TO
+    return max(-(-rows // _ROWS) * _ROWS, _LEAST_ROWS)

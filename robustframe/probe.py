@@ -191,12 +191,13 @@ class Probe:
         # A NaN logit has no margin.
         height = margin(logits, labels).double().nan_to_num(-torch.inf) - self._below
         wrong = predict(logits) != labels
-        promising = (wrong | (height > self._height[rows])).nonzero().squeeze(1)
-        if len(promising):
+        promising = wrong | (height > self._height[rows])
+        if promising.any():
             # Only points that may be better than the best are measured; the others are most of a search.
-            allowed = self._allowed(self.x[rows[promising]], points[promising], wrong[promising])
-            kept = promising[allowed]
-            self._keep(rows[kept], points[kept], height[kept], wrong[kept], exact and self.votes == 1)
+            owners, found, height, wrong = _chosen(promising, rows, points, height, wrong)
+            allowed = self._allowed(self.x.index_select(0, owners), found, wrong)
+            owners, found, height, wrong = _chosen(allowed, owners, found, height, wrong)
+            self._keep(owners, found, height, wrong, exact and self.votes == 1)
         self._last = (rows, points, points._version)
         if self.broken.all() or (self.budget is not None and not self.searched().any()):
             raise SearchOver
@@ -212,7 +213,7 @@ class Probe:
             live[rows[same]] = False
         rows = live.nonzero().squeeze(1)
         if len(rows):
-            self.logits(points[rows], rows)
+            self.logits(points.index_select(0, rows), rows)
 
     def majority(self, points: Images, rows: Labels) -> Labels:
         """Return the class that most of the fresh evaluations give each point, shape (m,)."""
@@ -269,14 +270,13 @@ class Probe:
             doubtful = wrong.nonzero().squeeze(1)
             wrong = wrong.clone()
             wrong[doubtful] = self.majority(points[doubtful], rows[doubtful]) != self.y[rows[doubtful]]
-        reached = -self.threat.distance(self.x[rows], points) if self.closest else torch.inf
+        reached = -self.threat.distance(self.x.index_select(0, rows), points) if self.closest else torch.inf
         height = torch.where(wrong, reached, height)
         if len(rows) and int(torch.bincount(rows).max()) > 1:
             rows, height, points, wrong = _best_of_each(rows, height, points, wrong)
-        better = height > self._height[rows]
-        rows, improved = rows[better], wrong[better]
-        self.best[rows] = points[better]
-        self._height[rows] = height[better]
+        rows, points, height, improved = _chosen(height > self._height[rows], rows, points, height, wrong)
+        self.best.index_copy_(0, rows, points)
+        self._height[rows] = height
         self.succeeded[rows] |= improved
         if not self.closest:
             self.broken[rows] |= improved
@@ -312,7 +312,14 @@ class Probe:
 
 
 def _pick(values: Tensor, places: Tensor | None) -> Tensor:
-    return values if places is None else values[places]
+    # On a CPU this is several times as fast as an index in brackets.
+    return values if places is None else values.index_select(0, places)
+
+
+def _chosen(which: Verdicts, *columns: Tensor) -> tuple[Tensor, ...]:
+    """Keep some rows of each column."""
+    places = None if which.all() else which.nonzero().squeeze(1)
+    return tuple(_pick(column, places) for column in columns)
 
 
 def _best_of_each(rows: Labels, height: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:

@@ -87,7 +87,7 @@ class ThreatModel:
 
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
-        return _vector_norm((z.double() - x.double()).flatten(1), self.norm)
+        return vector_norm((z.double() - x.double()).flatten(1), self.norm)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse a radius that is larger than the box of images of a shape.
@@ -127,7 +127,7 @@ class ThreatModel:
         """Say nearly the same as `contains`, never less, from a distance in the pixels' own precision: cheaper."""
         flat = z.flatten(1)
         in_box = (flat.amin(1) >= self.low) & (flat.amax(1) <= self.high)
-        return in_box & (_vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * self._stored(z))
+        return in_box & (vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * self._stored(z))
 
     def project(self, x: Images, z: Images) -> Images:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.
@@ -144,7 +144,7 @@ class ThreatModel:
             Points that satisfy `contains`, same shape and type as ``z``.
         """
         if self.norm == "linf":
-            return torch.minimum(torch.maximum(z, x - self.eps), x + self.eps).clamp(self.low, self.high)
+            return torch.clamp(z, x - self.eps, x + self.eps).clamp_(self.low, self.high)
         inside = z.clamp(self.low, self.high)
         outside = self.distance(x, inside) > self.eps
         if not outside.any():
@@ -178,7 +178,7 @@ class ThreatModel:
         elif self.norm == "l2":
             direction = draws.normal(*shape)
             radius = self.eps * draws.uniform() ** (1 / dims)
-            offset = _per_row(radius, x) * direction / _per_row(_vector_norm(direction.flatten(1), "l2"), x)
+            offset = _per_row(radius, x) * direction / _per_row(vector_norm(direction.flatten(1), "l2"), x)
         else:
             # d exponentials over the sum of d + 1 are uniform on the simplex with its inside.
             sizes = -torch.log1p(-draws.uniform(dims + 1))
@@ -195,7 +195,7 @@ class ThreatModel:
             return gradient.sign()
         flat = gradient.flatten(1)
         if self.norm == "l2":
-            size = _vector_norm(flat, "l2").clamp_min(torch.finfo(flat.dtype).tiny)
+            size = vector_norm(flat, "l2").clamp_min(torch.finfo(flat.dtype).tiny)
             return gradient / _per_row(size, gradient)
         best = flat.abs().argmax(1, keepdim=True)
         step = torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign())
@@ -215,11 +215,19 @@ def _largest(flat: Tensor, count: int) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, places, True)
 
 
-def _vector_norm(flat: Tensor, norm: Norm) -> Tensor:
+DUAL: dict[Norm, Norm] = {"l1": "linf", "l2": "l2", "linf": "l1"}
+"""The norm of gradients that belongs to one of steps."""
+
+
+def vector_norm(flat: Tensor, norm: Norm) -> Tensor:
+    """Measure vectors along the last axis, shape (..., d), in a norm: shape (...)."""
     if norm == "l0":
-        return (flat != 0).sum(1).to(flat.dtype)
+        return (flat != 0).sum(-1).to(flat.dtype)
+    if norm == "linf" and flat.shape[-1]:
+        # The stock norm of this order takes ten times as long on a CPU.
+        return flat.abs().amax(-1)
     order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
-    norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=-1)
     return norms
 
 

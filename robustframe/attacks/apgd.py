@@ -10,7 +10,7 @@ from robustframe.attacks.base import GradientAttack, Runs
 from robustframe.draws import Draws
 from robustframe.losses import Loss, find_loss, targeted_dlr
 from robustframe.probe import Probe
-from robustframe.threat import ThreatModel
+from robustframe.threat import ThreatModel, vector_norm
 from robustframe.types import Images, Labels, Norm
 
 _ALPHA = 0.75
@@ -107,7 +107,7 @@ def surface_start(x: Images, threat: ThreatModel, draws: Draws) -> Images:
     """
     shape = tuple(x.shape[1:])
     noise = (2 * draws.uniform(*shape) - 1 if threat.norm == "linf" else draws.normal(*shape)).to(x.dtype)
-    size = torch.linalg.vector_norm(noise.flatten(1), ord=torch.inf if threat.norm == "linf" else 2, dim=1)
+    size = vector_norm(noise.flatten(1), threat.norm)
     return inside(x, x + threat.eps * noise / size.view(-1, *[1] * (x.dim() - 1)), threat)
 
 

@@ -13,11 +13,8 @@ from robustframe.calls import predict
 from robustframe.draws import Draws
 from robustframe.losses import targeted_margin
 from robustframe.probe import Probe
-from robustframe.threat import ThreatModel
+from robustframe.threat import DUAL, ThreatModel, vector_norm
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
-
-_ORDER = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}
-_DUAL = {"l1": torch.inf, "l2": 2.0, "linf": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +94,7 @@ class FAB(GradientAttack):
         """
         expected = (crossed & probe.searched()[rows]).nonzero().squeeze(1)
         if len(expected):
-            logits = probe.logits(points[expected], rows[expected])
+            logits = probe.logits(points.index_select(0, expected), rows[expected])
             wrong = torch.zeros_like(crossed)
             wrong[expected] = predict(logits) != probe.y[rows[expected]]
             points = _back(clean, points, wrong, self.beta)
@@ -173,7 +170,7 @@ def linearise(probe: Probe, points: Images, rows: Labels, rivals: Tensor, norm: 
     copies = points.repeat_interleave(count, 0)
     seen = probe.gradient(copies, targeted_margin, rivals[rows].flatten(), rows.repeat_interleave(count))
     slopes, gaps = seen.gradient.view(-1, count, *points.shape[1:]), seen.value.view(-1, count)
-    distance = gaps.abs() / (torch.linalg.vector_norm(slopes.flatten(2), ord=_DUAL[norm], dim=2) + 1e-12)
+    distance = gaps.abs() / (vector_norm(slopes.flatten(2), DUAL[norm]) + 1e-12)
     each, nearest = torch.arange(len(rows), device=rows.device), distance.argmin(1)
     return Boundary(slopes[each, nearest], gaps[each, nearest], predict(seen.logits[::count]))
 
@@ -199,7 +196,7 @@ def step_between(
     ends, normal = torch.stack([z.flatten(1), x.flatten(1)]), slope.flatten(1)
     heights = torch.stack([gap, gap + (normal * (ends[1] - ends[0])).sum(1)])
     steps = step_to_hyperplane(ends, normal, heights, norm, threat.low, threat.high)
-    lengths = torch.linalg.vector_norm(steps, ord=_ORDER[norm], dim=2).clamp_min(1e-8)
+    lengths = vector_norm(steps, norm).clamp_min(1e-8)
     alpha = (lengths[0] / lengths.sum(0)).clamp_max(alpha_max).unsqueeze(1)
     beyond = ends + eta * steps
     moved: Images = torch.lerp(beyond[0], beyond[1], alpha).clamp_(threat.low, threat.high)
@@ -217,7 +214,7 @@ def _start(probe: Probe, restart: int, draws: Draws) -> Images:
         return x
     stream, shape = draws.child("restart", restart), tuple(x.shape[1:])
     noise = (2 * stream.uniform(*shape) - 1 if threat.norm == "linf" else stream.normal(*shape)).to(x.dtype)
-    length = torch.linalg.vector_norm(noise.flatten(1), ord=_ORDER[threat.norm], dim=1)
+    length = vector_norm(noise.flatten(1), threat.norm)
     reached = threat.distance(x, probe.best).clamp_max(threat.eps)
     radius = torch.where(probe.succeeded, reached, threat.eps).to(x.dtype) / 2
     offset = noise * (radius / length).view(-1, *[1] * (x.dim() - 1))

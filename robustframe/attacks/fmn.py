@@ -12,11 +12,8 @@ from robustframe.calls import predict
 from robustframe.draws import Draws
 from robustframe.losses import margin
 from robustframe.probe import Probe
-from robustframe.threat import ThreatModel
+from robustframe.threat import DUAL, ThreatModel, vector_norm
 from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
-
-_ORDER: dict[str, float] = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": torch.inf}
-_DUAL: dict[str, float] = {"l1": torch.inf, "l2": 2.0, "linf": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class FMN(GradientAttack):
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws
-        each, norm = (-1, *[1] * (x.dim() - 1)), str(threat.norm)
+        each, norm = (-1, *[1] * (x.dim() - 1)), threat.norm
         delta = torch.zeros_like(x)
         # In l0 the first step changes one number or two; elsewhere the distance to the boundary says how far.
         radius = x.new_full((len(x),), float(norm == "l0"))
@@ -47,7 +44,7 @@ class FMN(GradientAttack):
         for step in range(self.steps):
             now = probe.gradient(x + delta, margin)
             wrong = predict(now.logits) != probe.y
-            size = torch.linalg.vector_norm(delta.flatten(1), ord=_ORDER[norm], dim=1)
+            size = vector_norm(delta.flatten(1), threat.norm)
             closest = torch.where(wrong, torch.minimum(size, closest), closest)
             gamma = anneal(self.gamma, 0.001, step, self.steps)
             if norm == "l0":
@@ -67,9 +64,9 @@ class FMN(GradientAttack):
         return points
 
 
-def _to_boundary(height: PerExample, slope: Images, norm: str) -> PerExample:
+def _to_boundary(height: PerExample, slope: Images, norm: Norm) -> PerExample:
     """The distance to the zero of the loss, were it linear; nothing where the slope is zero."""
-    rate = torch.linalg.vector_norm(slope.flatten(1), ord=_DUAL[norm], dim=1)
+    rate = vector_norm(slope.flatten(1), DUAL[norm])
     return torch.where(rate > 0, height.abs() / rate.clamp_min(1e-12), 0.0)
 
 

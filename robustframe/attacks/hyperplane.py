@@ -45,7 +45,9 @@ def step_to_hyperplane(
     # Relative weights, so that neither their squares nor their quotients leave the range of float32.
     weight, need = slope.abs() / largest, height.abs().unsqueeze(-1) / largest
     down = slope * height.sign().unsqueeze(-1)
-    room = torch.where(down < 0, high - points, points - low)
+    # As numbers, with which a CPU reckons ten times as fast as with truth values.
+    up = torch.lt(down, 0, out=torch.empty_like(down))
+    room = (up * high + (1 - up) * low - points).abs_()
     if norm == "l1":
         size = _heaviest_first(weight, room, need)
     else:
@@ -61,7 +63,7 @@ def _all_at_once(weight: Tensor, speed: Tensor, room: Tensor, need: Tensor) -> T
     for _ in range(_PASSES):
         reach = t * speed
         missing = need - _dot(weight, torch.minimum(reach, room))
-        moving = _dot(rate, (reach < room).to(rate.dtype))
+        moving = _dot(rate, torch.lt(reach, room, out=torch.empty_like(room)))
         further = torch.where(moving > 0, t + missing / moving.clamp_min(tiny), t).clamp_max(1e30)
         # What has settled never moves again: a row's answer does not depend on how long the others take.
         grows = further > t * (1 + 4 * torch.finfo(t.dtype).eps)

@@ -57,15 +57,15 @@ class Square(Attack):
             if len(active) < len(rows):
                 kept = torch.isin(rows, active)
                 rows, images, best, highest = active, images[kept], best[kept], highest[kept]
-            proposal, new = moves.propose(rows, images, best, self.share(query))
-            places = new.nonzero().squeeze(1)
+            places, proposal = moves.propose(rows, images, best, self.share(query))
             if not len(places):
                 continue
-            proposal, owners = proposal[places], rows[places]
+            owners = rows[places]
             height = margin(probe.logits(proposal.reshape(-1, *x.shape[1:]), owners), probe.y[owners])
-            better = height > highest[places]
+            better = (height > highest[places]).nonzero().squeeze(1)
             higher = places[better]
-            highest[higher], best[higher] = height[better], proposal[better]
+            highest[higher] = height[better]
+            best.index_copy_(0, higher, proposal.index_select(0, better))
 
     def share(self, query: int) -> float:
         """Return the share of the image that a window covers at a query (counted from 0)."""
@@ -80,7 +80,7 @@ class _Moves(Protocol):
     def start(self, x: Tensor) -> Tensor: ...
 
     def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Return a point for each row, and whether it may differ from the best one."""
+        """Return the places of the rows whose next point may differ from their best one, and these points."""
         ...
 
 
@@ -95,9 +95,12 @@ class _FaceMoves:
         return self._faces(x, self.draws.sign(x.shape[1], 1, x.shape[3]))
 
     def propose(self, rows: Tensor, x: Tensor, best: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        places = _places(self.draws, rows, x, _window(x, share, self.lined))
-        faces = self._faces(x.take(places), self.draws.sign(x.shape[1], 1, 1)[rows])
-        return best.clone().put_(places, faces), (faces != best.take(places)).flatten(1).any(1)
+        window = _places(self.draws, rows, x, _window(x, share, self.lined))
+        faces = self._faces(_take(x, window), self.draws.sign(x.shape[1], 1, 1)[rows])
+        # The largest difference of each row, as comparing whole windows takes a CPU longer.
+        moved = (faces - _take(best, window)).abs_().flatten(1).amax(1).nonzero().squeeze(1)
+        points = best.index_select(0, moved)
+        return moved, _put(points, window.index_select(0, moved), faces.index_select(0, moved))
 
     def _faces(self, x: Tensor, signs: Tensor) -> Tensor:
         """The pixels at the upper or lower face of the ball, cut by the box."""
@@ -134,18 +137,18 @@ class _MassMoves:
         pattern = self._patterns(x, window, rows)
         delta = best - x
         unused = (self.threat.eps**self.power - _mass(delta, self.power, (1, 2, 3))).clamp_min(0)
-        old = delta.take(target)
+        old = _take(delta, target)
         mass = _mass(old, self.power)
         pattern = pattern + old / (_TINY + self._size(mass))
         pattern = pattern / (_TINY + self._size(_mass(pattern, self.power)))
         # The target is emptied first, so pixels that lie in both windows are counted once.
-        delta.put_(target, torch.zeros_like(old))
-        mass = mass + _mass(delta.take(source), self.power)
-        delta.put_(source, torch.zeros_like(old))
+        _put(delta, target, torch.zeros_like(old))
+        mass = mass + _mass(_take(delta, source), self.power)
+        _put(delta, source, torch.zeros_like(old))
         channels = x.shape[1]
         # In l1 AutoAttack gives each channel the mass of all; what is too much goes in the projection.
-        delta.put_(target, pattern * self._size(unused / channels + mass) * (channels if self.power == 1 else 1))
-        return self._spread(x, delta), torch.ones_like(rows, dtype=torch.bool)
+        _put(delta, target, pattern * self._size(unused / channels + mass) * (channels if self.power == 1 else 1))
+        return torch.arange(len(rows), device=rows.device), self._spread(x, delta)
 
     def _patterns(self, x: Tensor, window: tuple[int, int], rows: Tensor | None = None) -> Tensor:
         """A pattern for every row, upright or lying, with a sign for each channel."""
@@ -181,15 +184,25 @@ def _window(x: Tensor, share: float, lined: bool, *, least: int = 1, odd: bool =
 
 
 def _places(draws: Draws, rows: Tensor, x: Tensor, window: tuple[int, int]) -> Tensor:
-    """Draw where the window of each row lies, as places in the flattened batch, shape (rows, channels, *window)."""
+    """Draw where the window of each row lies, as places in its flattened image, shape (rows, channels, *window)."""
     channels, height, width = x.shape[1:]
     top = draws.integers(height - window[0] + 1)[rows]
     left = draws.integers(width - window[1] + 1)[rows]
-    corner = torch.arange(len(x), device=x.device) * (channels * height * width) + top * width + left
+    corner = top * width + left
     down = torch.arange(window[0], device=x.device).view(-1, 1) * width
     inner = down + torch.arange(window[1], device=x.device)
     planes = torch.arange(channels, device=x.device).view(-1, 1, 1) * (height * width)
     return corner.view(-1, 1, 1, 1) + (planes + inner)
+
+
+def _take(images: Tensor, places: Tensor) -> Tensor:
+    return images.flatten(1).gather(1, places.flatten(1)).view_as(places)
+
+
+def _put(images: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Write into images, which are contiguous."""
+    images.flatten(1).scatter_(1, places.flatten(1), values.flatten(1))
+    return images
 
 
 def _mass(delta: Tensor, power: int, dims: tuple[int, ...] = (2, 3)) -> Tensor:

@@ -248,7 +248,8 @@ class Counting(nn.Module):
 @every_attack
 @pytest.mark.parametrize("known_correct", [False, True])
 def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, monkeypatch):
-    monkeypatch.setattr(calls, "_PAD_TO", 1)
+    monkeypatch.setattr(calls, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(calls, "_ROWS", 1)
     model, x = Small(), images(rows=10)
     y = classify(model, x)
     counting = Counting(model, x)
