@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -167,19 +168,17 @@ class Conv(Operator):
     def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
         weight = _scaled(self.weight, scale)
         if not self._phased:
-            return F.conv2d(signal, weight, bias, stride=self.stride, padding=self.padding)
+            return _conv2d(signal, weight, bias, self.stride, self.padding)
         (top, bottom), (left, right) = self._frame
         phases = F.pixel_unshuffle(F.pad(signal, (left, right, top, bottom)), self.stride)
-        return F.conv2d(phases, self._phases(weight), bias)
+        return _conv2d(phases, self._phases(weight), bias)
 
     def synthesis(self, code: Tensor) -> Tensor:
         (top, bottom), (left, right) = self._frame
         if not self._phased:
-            return F.conv_transpose2d(
-                code, self.weight, stride=self.stride, padding=self.padding, output_padding=self._leftover
-            )
+            return _conv2d(code, self.weight, None, self.stride, self.padding, self._leftover)
         turned = self._phases(self.weight).transpose(0, 1).flip(2, 3)
-        phases = F.conv2d(code, turned, padding=self._taps - 1)
+        phases = _conv2d(code, turned, None, 1, self._taps - 1)
         return F.pad(F.pixel_shuffle(phases, self.stride), (-left, -right, -top, -bottom))
 
     def atom_norms(self) -> Tensor:
@@ -238,11 +237,67 @@ class PooledConv(Conv):
 
     def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
         pooled = F.avg_pool2d(signal, self.pool)
-        return F.conv2d(pooled, _scaled(self.weight, scale * self.pool), bias)
+        return _conv2d(pooled, _scaled(self.weight, scale * self.pool), bias)
 
     def synthesis(self, code: Tensor) -> Tensor:
-        mixed = F.conv2d(code, (self.weight / self.pool).transpose(0, 1))
+        mixed = _conv2d(code, (self.weight / self.pool).transpose(0, 1))
         return mixed.repeat_interleave(self.pool, 2).repeat_interleave(self.pool, 3)
+
+
+def _conv2d(
+    image: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    leftover: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Convolve, or with a ``leftover`` (the output padding) apply the transpose of a convolution.
+
+    Frozen filters, as every attack has them, keep no image for the way back: only a gradient of filters needs it.
+    """
+    frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    differentiated = image.requires_grad and torch.is_grad_enabled()
+    if frozen and differentiated and not torch.is_autocast_enabled(image.device.type):
+        convolved: Tensor = _Frozen.apply(image, weight, bias, stride, padding, leftover)
+        return convolved
+    return _stock_conv2d(image, weight, bias, stride, padding, leftover)
+
+
+def _stock_conv2d(
+    image: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, leftover: tuple[int, ...] | None
+) -> Tensor:
+    if leftover is None:
+        return F.conv2d(image, weight, bias, stride=stride, padding=padding)
+    return F.conv_transpose2d(image, weight, bias, stride=stride, padding=padding, output_padding=leftover)
+
+
+class _Frozen(torch.autograd.Function):
+    """A convolution with frozen filters: the stock one, which also keeps the image for a gradient nobody asks for."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(image: Tensor, *arguments: Any) -> Tensor:
+        return _stock_conv2d(image, *arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        image, weight, _, ctx.stride, ctx.padding, ctx.leftover = inputs
+        ctx.save_for_backward(weight)
+        ctx.layout = image.shape, image.stride()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        # Its numbers are not read, only its shape and how it lies in memory.
+        image = slope.new_empty_strided(*ctx.layout)
+        sides = [ctx.stride] * 2, [ctx.padding] * 2, [1, 1]
+        found = torch.ops.aten.convolution_backward(
+            slope, image, weight, None, *sides, ctx.leftover is not None, ctx.leftover or [0, 0], 1,
+            (True, False, False),
+        )  # fmt: skip
+        return (found[0], *[None] * 5)
 
 
 def _scaled(weight: Tensor, scale: float) -> Tensor:

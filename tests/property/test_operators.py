@@ -97,3 +97,40 @@ def test_skips_subsample_and_pad_exactly(channels: int, extra: int, size: tuple[
     left, right = (applied * above).sum(), (below * skip.adjoint(above)).sum()
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
     assert skip.adjoint(above).shape == below.shape
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    channels=st.sampled_from([1, 9]),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+)
+def test_frozen_filters_give_the_same_gradient_and_keep_no_image(
+    channels: int, kernel: int, stride: int, padding: int
+) -> None:
+    try:
+        conv = Conv((channels, 6, 7), 4, kernel, stride=stride, padding=padding)
+    except InputError:
+        assume(False)
+        return
+    generator = torch.Generator().manual_seed(kernel)
+    for apply, shape in ((conv.analysis, conv.in_shape), (conv.synthesis, conv.code_shape)):
+        point = torch.randn(2, *shape, generator=generator)
+        found = []
+        for frozen in (False, True):
+            conv.requires_grad_(not frozen)
+            leaf, saved = point.clone().requires_grad_(), []
+
+            def keep(tensor: torch.Tensor, saved: list[torch.Tensor] = saved) -> torch.Tensor:
+                saved.append(tensor)
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                value = apply(leaf)
+            (slope,) = torch.autograd.grad(value.square().sum(), leaf, create_graph=True)
+            (again,) = torch.autograd.grad(slope.square().sum(), leaf)
+            found.append((value.detach(), slope.detach(), again))
+            assert frozen != any(len(tensor) == len(point) for tensor in saved)
+        for trained, left in zip(*found):
+            assert torch.equal(trained, left)
