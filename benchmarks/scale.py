@@ -244,7 +244,7 @@ def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("simulated", "ray"))
-    parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--examples", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     busy = os.getloadavg()[0]
