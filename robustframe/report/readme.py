@@ -27,8 +27,9 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
 
     Args:
         text: a Markdown page with regions ``<!-- KIND: WHAT -->`` ... ``<!-- end of KIND -->``: ``table: FOLDER`` for
-            the table of a published record; ``page: FILE`` for a page of a benchmark, without its title; ``claims:
-            all`` or ``claims: EVALUATION`` for the claims that evaluations test; ``zoo: pairs`` for the shipped pairs.
+            the table of a published record; ``page: FILE`` for a page of a benchmark without its title, or
+            ``page: FILE#SECTION`` for one section of it; ``claims: all`` or ``claims: EVALUATION`` for the claims that
+            evaluations test; ``zoo: pairs`` for the shipped pairs.
         root: what folders and files are relative to.
         page: where the page lies, for links out of it; at the root when left out.
 
@@ -40,7 +41,7 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
     """
     writers: dict[str, Callable[[str], str]] = {
         "table": lambda what: render(robustness_table(read_record(root / what), root / what), "md"),
-        "page": lambda what: _without_title(root, Path(what)),
+        "page": lambda what: _page(what, root, (page or root / "README.md").parent),
         "claims": lambda what: _claims(what, root, (page or root / "README.md").parent),
         "zoo": lambda what: zoo_table(),
     }
@@ -51,12 +52,19 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
     return _REGION.sub(written, text)
 
 
-def _without_title(root: Path, what: Path) -> str:
-    file = root / what
+def _page(what: str, root: Path, folder: Path) -> str:
+    name, _, section = what.partition("#")
+    file = root / name
     if not file.is_file():
         raise InputError(f"there is no page {file}; `make bench` writes those of the benchmarks")
-    # Links of the page are relative to where it lies; the pages that show it lie in docs/.
-    text = _BESIDE.sub(rf"](../{what.parent.as_posix()}/\1)", file.read_text(encoding="utf-8"))
+    # Links of the page are relative to where it lies.
+    there = Path(os.path.relpath(file.parent, folder)).as_posix()
+    text = _BESIDE.sub(rf"]({there}/\1)", file.read_text(encoding="utf-8"))
+    if section:
+        _, found, text = text.partition(f"\n## {section}\n")
+        if not found:
+            raise InputError(f"{file} has no section {section!r}")
+        return text.partition("\n## ")[0]
     title, _, body = text.partition("\n")
     return body if title.startswith("# ") else title + body
 
