@@ -7,19 +7,15 @@ from typing import Any
 
 import altair as alt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robustframe.frames import Frame
-from robustframe.frames.coherence import filter_gram
 from robustframe.report.figures.pixels import embedded
 from robustframe.report.figures.style import Figure, titled, values
+from robustframe.report.gram import coloured, gram_matrix, shrunk
 
 _SIDE, _PIXELS = 450.0, 900
-# Dark for zero, bright for one, of steadily rising lightness, so that it also reads in grey.
-_COLOURS = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (252, 255, 164)]
 _TICKS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.0)
-_NOTHING = (200, 204, 208)
 _ROOM, _NARROW = 15, 6
 _NOTE = "Largest normalised inner product of each pair of filters over all positions; grey: zero by structure."
 
@@ -34,12 +30,12 @@ def gram_figure(frame: Frame, *, title: str = "|Gram|") -> Figure:
     Returns:
         The chart: the matrix as pixels, of a large one the largest entries, and its layers as text.
     """
-    matrix, starts = _assemble(frame)
+    matrix, starts = gram_matrix(frame)
     edges = [start * _SIDE / starts[-1] for start in starts]
     bar = torch.linspace(1, 0, 256).square().unsqueeze(1).expand(-1, 8)
     layers = [
         _picture(gram_pixels(matrix), 0.0, _SIDE),
-        _picture(_coloured(bar), _SIDE + 16, 12.0),
+        _picture(_pixels(bar), _SIDE + 16, 12.0),
         _words([(at, -8.0, name) for name, at in _names(edges)], "center"),
         _words([(-8.0, at, name) for name, at in _names(edges)], "right"),
         _words([(_SIDE + 34, (1 - value**0.5) * _SIDE, f"{value:g}") for value in _TICKS], "left"),
@@ -55,32 +51,11 @@ def gram_figure(frame: Frame, *, title: str = "|Gram|") -> Figure:
 
 def gram_pixels(matrix: Tensor) -> Tensor:
     """Colour a matrix with entries in [0, 1], -1 where zero by structure; shape (3, side, side), at most 900 wide."""
-    if len(matrix) > _PIXELS:
-        # What is shrunk keeps its largest entries.
-        matrix = F.adaptive_max_pool2d(matrix[None, None], _PIXELS)[0, 0]
-    return _coloured(matrix)
+    return _pixels(shrunk(matrix, _PIXELS))
 
 
-def _assemble(frame: Frame) -> tuple[Tensor, list[int]]:
-    filters = [shape[0] for shape in frame.code_shapes]
-    starts = [0, *itertools.accumulate(filters)]
-    matrix = torch.full((starts[-1], starts[-1]), -1.0)
-    for (i, j), tile in filter_gram(frame).items():
-        rows, columns = slice(starts[i - 1], starts[i]), slice(starts[j - 1], starts[j])
-        matrix[rows, columns] = tile.float()
-        matrix[columns, rows] = tile.T.float()
-    return matrix.fill_diagonal_(1), starts
-
-
-def _coloured(matrix: Tensor) -> Tensor:
-    anchors = torch.tensor(_COLOURS, dtype=torch.float32)
-    # The square root opens up the small values, where almost all of them are.
-    at = matrix.clamp(0, 1).sqrt() * (len(anchors) - 1)
-    low = at.floor().clamp(max=len(anchors) - 2).long()
-    colours = torch.lerp(anchors[low], anchors[low + 1], (at - low).unsqueeze(2))
-    # Blocks that are zero by structure are not values.
-    colours[matrix < 0] = torch.tensor(_NOTHING, dtype=torch.float32)
-    return colours.permute(2, 0, 1) / 255
+def _pixels(matrix: Tensor) -> Tensor:
+    return coloured(matrix).permute(2, 0, 1) / 255
 
 
 def _names(edges: list[float]) -> list[tuple[str, float]]:
