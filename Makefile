@@ -9,7 +9,7 @@ DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-fast test-slow fuzz check docs docs-serve pictures bench museum site zoo clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,14 +41,14 @@ publish: $(READY) ## copy RUN=runs/... to the results of its folder in evaluatio
 # One process a core with one thread each: many small tensors gain nothing from more threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-test: $(READY) ## the whole test suite
-	$(PYTEST)
-
-test-fast: $(READY) ## the test suite without the slow tests
+test: $(READY) ## the tests, without those that take long
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## only the slow tests, those of Ray among them
+test-slow: $(READY) ## the tests that take long, those of Ray among them
 	$(PYTEST) -m slow
+
+test-all: $(READY) ## all tests, as CI runs them
+	$(PYTEST)
 
 TIMES ?= 10
 fuzz: $(READY) ## TIMES=10 times as many hostile files as `make test` tries, drawn anew

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -33,6 +35,8 @@ _GLANCE = 0.5
 """Seconds to wait at a time before looking whether a stop was asked for."""
 _PATIENCE = 15.0
 """Seconds without any worker after which that is said."""
+_KNOCK = 10.0
+"""Seconds that a cluster has to take a connection; Ray itself tries for a quarter of an hour."""
 
 log = logging.getLogger("robustframe")
 
@@ -172,6 +176,7 @@ class Cluster(Executor):
             count = room if workers is None else workers
             options: dict[str, Any] = {"address": "local", "num_cpus": count * threads, "include_dashboard": False}
         else:
+            _expect_an_answer(address)
             options = {"address": address}
         at_a_stop = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -304,6 +309,21 @@ class Cluster(Executor):
 
 def _note(number: int, frame: FrameType | None) -> None:
     Interrupted.asked = True
+
+
+def _expect_an_answer(address: str) -> None:
+    """Refuse an address at which nothing listens; one without a port, such as ``auto``, is Ray's to find.
+
+    Raises:
+        InputError: when nothing takes a connection there.
+    """
+    place = re.fullmatch(r"(?:ray://)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:/]+)):(?P<port>\d{1,5})/?", address)
+    if place is None:
+        return
+    try:
+        socket.create_connection((place["six"] or place["host"], int(place["port"])), timeout=_KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
 
 
 def _ray() -> Any:

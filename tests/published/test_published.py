@@ -89,7 +89,8 @@ def test_clean_verdicts_of_the_default_evaluation_replay() -> None:
         assert ((logits.argmax(1) == stored) | (top[:, 0] - top[:, 1] < 1e-3)).all()
 
 
-@pytest.mark.parametrize("folder", RESULTS, ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.parent.name)
 def test_a_published_result_verifies(folder: Path) -> None:
     found = robustframe.verify(folder, device="cpu")
     assert found.ok, str(found)

@@ -71,6 +71,7 @@ def test_a_mean_of_few_is_students() -> None:
         mean_of_few(np.array([1.0]))
 
 
+@pytest.mark.slow
 def test_every_evaluation_of_the_papers_states_its_claims() -> None:
     found = claims(EVALUATIONS)
     assert {claim.evaluation for claim in found} == {

@@ -55,6 +55,7 @@ def here(tiny_card: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_table_and_says_where_everything_lies(here: Path) -> None:
     run = robustframe("evaluate", "recipe.toml", cwd=here)
     assert run.returncode == 0, run.stderr

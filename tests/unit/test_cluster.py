@@ -155,7 +155,8 @@ def test_what_a_worker_cannot_load_is_said(recipe: Path) -> None:
         run_task(task, recipe.parent / "run", device=device, engine=ray_engine(workers=1))
 
 
-def test_no_cluster_where_none_is(recipe: Path) -> None:
-    done = run(*RAY, "1", "--address", "127.0.0.1:1", cwd=recipe.parent)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_where_none_is(address: str, recipe: Path) -> None:
+    done = run(*RAY, "1", "--address", address, cwd=recipe.parent)
     assert done.returncode == 2
-    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
+    assert f"no Ray cluster answers at {address}" in done.stderr

@@ -223,6 +223,7 @@ def test_an_image_outside_the_ball_is_no_transfer(place: Path) -> None:
         compare_runs(place / "run-tiny", place / "run-other", device="cpu", folder=place)
 
 
+@pytest.mark.slow
 def test_the_command_prints_text_or_json_and_refuses_with_status_2(honest: Path, tmp_path: Path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "robustframe", "compare", *words]

@@ -187,6 +187,7 @@ def test_what_is_needed_and_wrong_is_named(
     assert str(wrong[0]).startswith("WRONG")
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_0_or_1(here: Path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "robustframe", "doctor", *words]

@@ -50,6 +50,7 @@ def test_a_hundred_workers_wait_for_the_driver_less_than_a_twentieth_of_the_time
     assert 0 <= share < 0.05
 
 
+@pytest.mark.slow
 def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take = Schedule.take
 

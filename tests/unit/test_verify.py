@@ -359,6 +359,7 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_0_1_or_2(place: Path) -> None:
     well = command(place, "run", "--strict")
     assert well.returncode == 0, well.stderr
