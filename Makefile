@@ -74,8 +74,8 @@ docs-serve: $(DOCS_READY) ## show the documentation at http://localhost:8000 whi
 pictures: $(READY) ## draw the pictures of docs/ anew
 	$(BIN)/python docs/pictures.py
 
-bench: $(READY) ## measure the speed figures of benchmarks/
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit $$?; done
+bench: $(READY) ## measure the speed figures of benchmarks/, one thread each
+	for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$benchmark || exit $$?; done
 
 museum: $(READY) ## evaluate the museum of broken defences; writes docs/museum.md and the table of docs/diagnostics.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/museum/tour.py

@@ -44,7 +44,7 @@ class FMN(GradientAttack):
         for step in range(self.steps):
             now = probe.gradient(x + delta, margin)
             wrong = predict(now.logits) != probe.y
-            size = vector_norm(delta.flatten(1), threat.norm)
+            size = vector_norm(delta.flatten(1), norm)
             closest = torch.where(wrong, torch.minimum(size, closest), closest)
             gamma = anneal(self.gamma, 0.001, step, self.steps)
             if norm == "l0":

@@ -101,7 +101,7 @@ def plan(case: Case, budget: int) -> tuple[int, set[str]]:
         count = most
         while count > 1 and count * whole + min(count, case.survivors) * partial > budget:
             count -= 1
-        # Model calls are padded to a multiple of 16 rows: those in between cost as much as the next one.
+        # Whole sixteens, so that no row of a padded model call is paid for that is no example.
         count -= count % 16 if count > 16 and count < most else 0
         if count >= min(LEAST, most) or not any(costs.values()):
             return count, {question.name for question in costs}

@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from troubled import contents, evaluate, lay_out, run, started
 
 from robustframe.errors import InputError
-from robustframe.evaluation.cluster import ray_engine
+from robustframe.evaluation.cluster import RETRIES, Cluster, ray_engine
+from robustframe.evaluation.jobs import Clean, Done, Failed
+from robustframe.evaluation.limits import NO_LIMITS
 from robustframe.record import read_record
 
 ray = pytest.importorskip("ray")
@@ -157,6 +161,54 @@ def test_what_a_worker_cannot_load_is_said(recipe: Path) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster_where_none_is(address: str, recipe: Path) -> None:
+    begun = time.monotonic()
     done = run(*RAY, "1", "--address", address, cwd=recipe.parent)
     assert done.returncode == 2
     assert f"no Ray cluster answers at {address}" in done.stderr
+    assert time.monotonic() - begun < 300, "Ray itself has tried, for a quarter of an hour"
+
+
+class OutOfReach:
+    """Ray as far as a cluster looks at it; the first workers cannot be reached."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, times: int) -> None:
+        self.times, self.started = times, 0
+
+    def get(self, ref: object) -> Done:
+        self.times -= 1
+        if self.times >= 0:
+            raise ray.exceptions.ActorUnavailableError("not now", None)
+        return Done(JOB, None, {})
+
+    def kill(self, actor: object, *, no_restart: bool) -> None:
+        assert no_restart
+
+    def worker(self, order: object) -> SimpleNamespace:
+        self.started += 1
+        name = self.started
+        return SimpleNamespace(
+            ready=SimpleNamespace(remote=lambda: f"ready {name}"), do=SimpleNamespace(remote=lambda job: f"unit {name}")
+        )
+
+
+JOB = Clean(0, 0)
+
+
+@pytest.mark.parametrize(("times", "found"), [(RETRIES, Done), (RETRIES + 1, Failed)])
+def test_a_unit_whose_worker_is_out_of_reach_goes_to_another(times: int, found: type) -> None:
+    cluster, fake = Cluster.__new__(Cluster), OutOfReach(times)
+    cluster.ray, cluster.order, cluster.limits, cluster.clock = fake, None, NO_LIMITS, time.monotonic
+    cluster._idle, cluster._starting, cluster._busy, cluster._out_of_reach = [], {}, {}, Counter()
+    cluster._worker = SimpleNamespace(remote=fake.worker)
+    cluster._give(cluster._start(), JOB)
+    outcomes: list[Done | Failed] = []
+    for _ in range(times + 1):
+        (ref,) = cluster._busy
+        outcomes += cluster._collect(ref)
+        if outcomes:
+            break
+    assert [type(outcome) for outcome in outcomes] == [found]
+    assert not cluster._busy
+    assert fake.started == min(times, RETRIES) + 1 + (found is Failed)
