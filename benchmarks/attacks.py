@@ -27,7 +27,7 @@ import robustframe
 from robustframe import data, zoo
 from robustframe.calls import forked_random
 from robustframe.evaluation import pick_device
-from robustframe.record import write_aside
+from robustframe.runs.record import write_aside
 from robustframe.threat import ThreatModel
 
 PAGE = Path(__file__).parent / "results" / "attacks.md"

@@ -24,10 +24,10 @@ from safetensors.torch import save
 
 from robustframe.data import Dataset, load
 from robustframe.diagnose.table import QUESTIONS
-from robustframe.evaluation.manifest import manifest
-from robustframe.evaluation.units import classifier_folder, parquet, slug
 from robustframe.frames import build_frame, mutual_coherence
 from robustframe.pairs import Pair
+from robustframe.runs.manifest import manifest
+from robustframe.runs.units import classifier_folder, parquet, slug
 from robustframe.zoo import Card
 from robustframe.zoo import save as save_pair
 

@@ -32,10 +32,10 @@ from robustframe.evaluation.environment import environment
 from robustframe.evaluation.executors import Executor
 from robustframe.evaluation.jobs import Attacked, Check, Checked, Clean, Done, Failed, Job, Workshop
 from robustframe.evaluation.limits import Limits, resident_memory
-from robustframe.evaluation.models import Classifier
-from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
+from robustframe.models.classifiers import Classifier
 from robustframe.recipe import load_battery, parse_threats
-from robustframe.record import ClassifierEntry, Environment, write_aside
+from robustframe.runs.record import ClassifierEntry, Environment, write_aside
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
 
 THREATS = ["linf:0.1", "l2:0.5", "l1:5"]
 WORKERS, SECONDS = 100, 1.0

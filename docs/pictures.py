@@ -10,8 +10,8 @@ import torch
 from robustframe.data import load as load_data
 from robustframe.frames import Frame, objective
 from robustframe.frames.build import build_frame
-from robustframe.record import Record, read_record
 from robustframe.report.figures import gram_figure, write
+from robustframe.runs.record import Record, read_record
 from robustframe.solvers import DeepPursuit, iterate
 from robustframe.statistics import Proportion
 from robustframe.zoo import load

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
-    from robustframe.evidence import verify as verify
     from robustframe.pairs import Pair as Pair
-    from robustframe.record import Record as Record
+    from robustframe.runs import Run as Run
+    from robustframe.runs import open_run as open_run
+    from robustframe.runs.record import Record as Record
     from robustframe.threat import ThreatModel as ThreatModel
+    from robustframe.verification import verify as verify
 
 _HOMES = {
     "Pair": "robustframe.pairs",
-    "Record": "robustframe.record",
+    "Record": "robustframe.runs.record",
+    "Run": "robustframe.runs",
     "ThreatModel": "robustframe.threat",
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
-    "verify": "robustframe.evidence",
+    "open_run": "robustframe.runs",
+    "verify": "robustframe.verification",
 }
 
-__all__ = ["Pair", "Record", "ThreatModel", "evaluate", "evaluate_recipe", "verify"]
+__all__ = ["Pair", "Record", "Run", "ThreatModel", "evaluate", "evaluate_recipe", "open_run", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.units import parquet
+from robustframe.runs.units import parquet
 from robustframe.train import TrainingRecipe, train
 
 TINY = {

@@ -70,17 +70,10 @@ app.command(help=FIGURE_HELP)(figure)
 @app.command()
 def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
-    from robustframe.curve import security_curves
-    from robustframe.evaluation.tables import read_verdicts
-    from robustframe.record import VERDICTS, check_usable, find_run, read_record
     from robustframe.report.curves import curves_json, curves_text
+    from robustframe.runs import open_run
 
-    folder = find_run(run)
-    record = read_record(run)
-    if not (folder / VERDICTS).is_file():
-        raise InputError(f"{folder} has no verdicts yet; run the same evaluate command again to continue it")
-    check_usable(record, folder)
-    curves = security_curves(record, read_verdicts(folder / VERDICTS))
+    curves = open_run(run).curves()
     typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)
@@ -92,8 +85,9 @@ def publish(
 ) -> None:
     """Copy a run's record, verdicts and tables to evaluations/NAME/results."""
     from robustframe.report.publish import publish_run
+    from robustframe.runs import open_run
 
-    typer.echo(str(publish_run(run)))
+    typer.echo(str(publish_run(open_run(run))))
 
 
 app.command()(verify)

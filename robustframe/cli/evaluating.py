@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from robustframe.evaluation import Task
     from robustframe.evaluation.executors import Engine
-    from robustframe.record import Record
+    from robustframe.runs import Run
 
 ENGINES = ("process", "ray")
 
@@ -85,11 +85,11 @@ def evaluate(
         return
     limits = Limits(time_limit, memory_limit)
     with Bar("units", task.name) as bar:
-        record = run(
+        found = run(
             task, folder, device=where, batch_size=batch_size, report=bar.moment, limits=limits,
             engine=_engine(engine, address, workers),
         )  # fmt: skip
-    _finish(record, folder, as_json=as_json)
+    _finish(found, as_json=as_json)
 
 
 def _check_engine(engine: str, workers: int | None, address: str | None) -> None:
@@ -143,12 +143,13 @@ def _say_cost(
     typer.echo(json.dumps(asdict(cost), indent=2) if as_json else str(cost))
 
 
-def _finish(record: "Record", folder: Path, *, as_json: bool) -> None:
+def _finish(found: "Run", *, as_json: bool) -> None:
     from robustframe.report.publish import write_tables
     from robustframe.report.robustness import robustness_table
     from robustframe.report.tables import render
 
-    result = robustness_table(record, folder)
+    record, folder = found.record, found.folder
+    result = robustness_table(found)
     files = write_tables(result, folder)
     typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
     for flag in record.flags:

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from robustframe.evaluation import Moment
-    from robustframe.evidence import Progress as Verified
     from robustframe.pairs import Progress
+    from robustframe.verification import Progress as Verified
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]

@@ -30,7 +30,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replay a run's stored images on its exact models, derive its counts anew, and name whatever differs."""
-    from robustframe.evidence import verify as verify_run
+    from robustframe.verification import verify as verify_run
 
     with Bar("parts", "verify") as bar:
         found = verify_run(
@@ -64,9 +64,9 @@ def compare(
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
     from robustframe.errors import unknown
-    from robustframe.report.compare import compare_runs
     from robustframe.report.compare_text import render_comparison
     from robustframe.report.grid import FORMATS
+    from robustframe.verification.compare import compare_runs
 
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)

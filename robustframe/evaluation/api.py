@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
-from robustframe.evaluation.examples import load_examples
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.limits import NO_LIMITS, Limits
-from robustframe.evaluation.models import Classifier, classify, load_models
 from robustframe.evaluation.schedule import Moment
-from robustframe.evaluation.stages import check_stages, make_stages
 from robustframe.evaluation.task import Origin, Task
+from robustframe.models.classifiers import Classifier, classify, load_models
 from robustframe.recipe import ModelSpec, Recipe, load_battery, parse_threats, read_toml
-from robustframe.record import Record
+from robustframe.recipe.examples import load_examples
+from robustframe.recipe.stages import check_stages, make_stages
+from robustframe.runs.run import Run
 
 Report = Callable[[Moment], None]
 
@@ -105,18 +106,18 @@ def run_folder(task: Task, runs: Path) -> Path:
 
 
 def evaluate_recipe(
-    path: Path,
+    path: str | Path,
     *,
-    runs: Path = Path("runs"),
-    out: Path | None = None,
+    runs: str | Path = "runs",
+    out: str | Path | None = None,
     device: str = "auto",
     batch_size: int = DEFAULT_BATCH,
-    root: Path | None = None,
+    data_root: str | Path | None = None,
     download: bool = False,
     report: Report = _quiet,
     engine: Engine = InProcess,
     limits: Limits = NO_LIMITS,
-) -> tuple[Record, Path]:
+) -> Run:
     """Evaluate a recipe, or continue its run.
 
     Args:
@@ -125,20 +126,20 @@ def evaluate_recipe(
         out: the run's folder itself, instead.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         batch_size: rows of one model call at most; it changes no verdict.
-        root: where data that does not ship lies.
+        data_root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
         report: called after every unit of work.
         engine: who carries the units of work out; it changes no byte.
         limits: what one unit may take.
 
     Returns:
-        The record and the run's folder. Rows of models that failed are named in ``record.incomplete``.
+        The run. Rows of models that failed are named in ``record.incomplete``.
     """
     where = pick_device(device)
-    task = load_task(path, device=where, root=root, download=download)
-    folder = out or run_folder(task, runs)
-    record = run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
-    return record, folder
+    root = None if data_root is None else Path(data_root)
+    task = load_task(Path(path), device=where, root=root, download=download)
+    folder = run_folder(task, Path(runs)) if out is None else Path(out)
+    return run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
 
 
 def evaluate(
@@ -155,7 +156,7 @@ def evaluate(
     out: str | Path | None = None,
     diagnose: bool = True,
     report: Report = _quiet,
-) -> Record:
+) -> Run:
     """Evaluate one model, or both twins of a pair, on images in hand.
 
     Args:
@@ -169,12 +170,12 @@ def evaluate(
         seed: of all random numbers.
         chunk: examples that are attacked together; part of what is asked.
         batch_size: rows of one model call at most; it changes no verdict.
-        out: folder to keep the run in; without one only the record is returned.
+        out: folder to keep the run in; without one it lies in a temporary folder, as long as the run itself is kept.
         diagnose: check after the attacks whether their numbers are to be believed.
         report: called after every unit of work.
 
     Returns:
-        The complete record.
+        The complete run: its table, verdicts and adversarial images.
 
     Raises:
         InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
@@ -197,7 +198,7 @@ def evaluate(
             "battery": [each.cited for each in batteries],
             "seed": seed,
             "chunk": chunk,
-            **({} if diagnose else {"diagnose": False}),
+            "diagnose": diagnose,
         },
         data=data,
         classifiers=classify(model, name, ModelSpec(use="python")),
@@ -207,7 +208,8 @@ def evaluate(
         chunk=whole_number(chunk, "chunk", least=1),
         diagnose=diagnose,
     )
-    if out is not None:
-        return run(task, Path(out), device=device, batch_size=batch_size, report=report, keep_going=False)
-    with tempfile.TemporaryDirectory() as folder:
-        return run(task, Path(folder), device=device, batch_size=batch_size, report=report, keep_going=False)
+    # It goes with the run that holds it.
+    held = tempfile.TemporaryDirectory(prefix="robustframe-") if out is None else None
+    folder = Path(str(out) if held is None else held.name)
+    found = run(task, folder, device=device, batch_size=batch_size, report=report, keep_going=False)
+    return replace(found, held=held)

@@ -4,7 +4,7 @@ import torch
 
 from robustframe.certify import lipschitz_radius
 from robustframe.data import Dataset
-from robustframe.evaluation.models import Classifier
+from robustframe.models.classifiers import Classifier
 from robustframe.pairs import Twin
 from robustframe.solvers import DeepPursuit
 from robustframe.threat import ThreatModel

@@ -20,10 +20,10 @@ from robustframe.errors import InputError, Interrupted, StoppedEarly
 from robustframe.evaluation.executors import Engine, Executor
 from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import NO_LIMITS, Limits
-from robustframe.evaluation.models import Source
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.worker import Order, Worker
-from robustframe.record import Environment
+from robustframe.models.classifiers import Source
+from robustframe.runs.record import Environment
 
 RETRIES = 3
 """How often Ray does a unit again whose worker or machine has died, before its row is given up; and how often the

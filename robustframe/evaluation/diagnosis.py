@@ -1,8 +1,7 @@
 """The checks of one row of a run: what they are given comes from the run's files."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import torch
@@ -13,10 +12,10 @@ from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
 from robustframe.diagnose.case import Found, Met, Replays
 from robustframe.diagnose.run import diagnose, rank
-from robustframe.evaluation.models import Classifier
-from robustframe.evaluation.stages import Stage
-from robustframe.evaluation.units import Unit, slug
-from robustframe.record import Result
+from robustframe.models.classifiers import Classifier
+from robustframe.recipe.stages import Stage
+from robustframe.runs.record import Result
+from robustframe.runs.units import RunFiles
 from robustframe.threat import ThreatModel
 
 
@@ -31,8 +30,7 @@ class Shelf:
     chunks: int
     votes: int
     seed: int
-    place: Callable[..., Path]
-    """The folder of a classifier, threat and attack, as `Unit` takes it."""
+    files: RunFiles
     device: torch.device
     batch_size: int
     finished: Collection[tuple[str, str]]
@@ -90,7 +88,8 @@ class Shelf:
         left = set(wanted) if done else set()
         for stage in self.stages:
             for chunk in range(self.chunks):
-                file = Unit(self.place(classifier, slug(threat.label), slug(stage.label)), chunk).images
+                place = self.classifiers.index(classifier)
+                file = self.files.attack(place, threat.label, stage.label, chunk).images
                 if not left or not file.is_file():
                     continue
                 tensors = load_tensors(file.read_bytes())

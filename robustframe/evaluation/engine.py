@@ -16,19 +16,17 @@ from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct
-from robustframe.evaluation.entries import distrust, doubts
 from robustframe.evaluation.executors import Engine, Executor, InProcess
 from robustframe.evaluation.jobs import Check, Checked, Diagnosed, Done, Failed, Job, Workshop
-from robustframe.evaluation.journal import Journal, altered
 from robustframe.evaluation.limits import NO_LIMITS, Limits
-from robustframe.evaluation.lock import locked
-from robustframe.evaluation.manifest import manifest
 from robustframe.evaluation.schedule import Moment, Schedule
 from robustframe.evaluation.task import Task
-from robustframe.evaluation.units import parquet
-from robustframe.evaluation.verdicts import no_verdicts
 from robustframe.files import check_sealed
-from robustframe.record import (
+from robustframe.runs.entries import distrust, doubts
+from robustframe.runs.journal import Journal, altered
+from robustframe.runs.lock import locked
+from robustframe.runs.manifest import manifest
+from robustframe.runs.record import (
     EVIDENCE,
     RECORD,
     VERDICTS,
@@ -39,6 +37,9 @@ from robustframe.record import (
     read_record,
     write_aside,
 )
+from robustframe.runs.run import Run, open_run
+from robustframe.runs.units import parquet
+from robustframe.runs.verdicts import VERDICT_SCHEMA
 
 log = logging.getLogger("robustframe")
 
@@ -53,7 +54,7 @@ def run(
     engine: Engine = InProcess,
     limits: Limits = NO_LIMITS,
     keep_going: bool = True,
-) -> Record:
+) -> Run:
     """Carry an evaluation out, or continue it; the files of the run end the same, byte for byte.
 
     Args:
@@ -68,7 +69,7 @@ def run(
             raised.
 
     Returns:
-        The complete record, as it stands in ``record.json``.
+        The complete run.
 
     Raises:
         InputError: when the folder belongs to another evaluation or another process works in it, or a model cannot be
@@ -78,15 +79,16 @@ def run(
     whole_number(batch_size, "batch size", least=1)
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
-    if (done := _whole(folder, task)) is not None:
-        return done
+    if _whole(folder, task):
+        return open_run(folder)
     executor = engine(task, folder, device, batch_size, limits)
     try:
         checked = _check(task, executor)
         with locked(folder):
             record = _open(folder, _begun(task, executor), task)
             workshop = Workshop(task, folder, device, batch_size)
-            return _Work(workshop, executor, checked, report, keep_going).finish(record)
+            _Work(workshop, executor, checked, report, keep_going).finish(record)
+        return open_run(folder)
     finally:
         executor.close()
 
@@ -114,7 +116,7 @@ class _Work:
         self.journal = Journal(self.folder)
         self.schedule = Schedule(workshop, self.journal, [each.skipped for each in checked], report)
 
-    def finish(self, record: Record) -> Record:
+    def finish(self, record: Record) -> None:
         """Carry out what is left, and write verdicts, manifest and record."""
         for outcome in carry_out(self.executor, self.schedule.next):
             self._raise(outcome)
@@ -128,7 +130,7 @@ class _Work:
         flags = [flag for each in self.checked for flag in each.flags] + self.schedule.guesses()
         flags += [sentence for result in rows for sentence in distrust(result)]
         flags += [sentence for result in rows for entry in result.attacks for sentence in doubts(result, entry)]
-        table = parquet(pl.concat(verdicts) if verdicts else no_verdicts())
+        table = parquet(pl.concat(verdicts) if verdicts else pl.DataFrame(schema=VERDICT_SCHEMA))
         write_aside(self.folder / VERDICTS, table)
         evidence = manifest(self.folder)
         write_aside(self.folder / EVIDENCE, evidence)
@@ -144,7 +146,6 @@ class _Work:
         )
         write_aside(self.folder / RECORD, record.to_json().encode())
         self.journal.close()
-        return record
 
     def _results(self) -> dict[tuple[int, int], Result]:
         """The counts of every finished row, by classifier and threat."""
@@ -252,17 +253,17 @@ def _begun(task: Task, executor: Executor) -> Record:
     )
 
 
-def _whole(folder: Path, task: Task) -> Record | None:
-    """Return the record of a run that is complete and undamaged."""
+def _whole(folder: Path, task: Task) -> bool:
+    """Say whether a run is complete and undamaged."""
     if not (folder / RECORD).exists():
-        return None
+        return False
     found = _same(folder, task)
     if found.status != "complete" or found.incomplete:
-        return None
+        return False
     damaged = altered(folder)
     for name in damaged:
         log.warning("%s is damaged (its SHA-256 is not what was written)", folder / name)
-    return None if damaged else found
+    return not damaged
 
 
 def _open(folder: Path, record: Record, task: Task) -> Record:
@@ -298,7 +299,8 @@ def _same(folder: Path, task: Task) -> Record:
     Raises:
         InputError: when it is another one's.
     """
-    found = read_record(folder)
+    check_sealed(folder)
+    found, _ = read_record(folder)
     if found.hash != task.hash:
         raise InputError(
             f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "

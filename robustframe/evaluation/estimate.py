@@ -15,12 +15,12 @@ from robustframe.attacks import GradientAttack
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.draws import Draws
 from robustframe.evaluation.jobs import Workshop
-from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.limits import resident_memory
-from robustframe.evaluation.manifest import DIAGNOSIS
-from robustframe.evaluation.models import Classifier
-from robustframe.evaluation.stages import Stage
 from robustframe.evaluation.task import Task
+from robustframe.models.classifiers import Classifier
+from robustframe.recipe.stages import Stage
+from robustframe.runs.journal import Journal
+from robustframe.runs.units import DIAGNOSIS
 from robustframe.threat import ThreatModel
 from robustframe.types import Images
 

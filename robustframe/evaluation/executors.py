@@ -10,11 +10,10 @@ import torch
 
 from robustframe.calls import out_of_memory
 from robustframe.errors import InputError, OutOfTime, StoppedEarly
-from robustframe.evaluation.environment import environment
 from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
 from robustframe.evaluation.limits import Limits, memory_limited, resident_memory, time_limited
 from robustframe.evaluation.task import Task
-from robustframe.record import Environment
+from robustframe.runs.record import Environment
 
 
 class Executor(ABC):
@@ -61,7 +60,7 @@ class InProcess(Executor):
 
     @property
     def environment(self) -> Environment:
-        return environment(self.workshop.device)
+        return Environment.here(self.workshop.device)
 
     @property
     def free(self) -> bool:

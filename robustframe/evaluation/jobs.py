@@ -14,12 +14,12 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import Shelf
-from robustframe.evaluation.manifest import DIAGNOSIS, sha256
-from robustframe.evaluation.models import Classifier, check_model
-from robustframe.evaluation.stages import make_stages
 from robustframe.evaluation.task import Task
-from robustframe.evaluation.units import Unit, chunks, classifier_folder, slug
-from robustframe.record import Result, read_record, write_aside
+from robustframe.models.classifiers import Classifier, check_model
+from robustframe.recipe.stages import make_stages
+from robustframe.runs.manifest import file_sha256
+from robustframe.runs.record import Result, read_record, write_aside
+from robustframe.runs.units import RunFiles, Unit, chunks
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class Workshop:
     ) -> None:
         self.task, self.folder, self.device = task, folder, device
         self.batch_size, self.release = batch_size, release
+        self.files = RunFiles(folder, tuple(each.entry.name for each in task.classifiers))
         self.chunks = chunks(len(task.data), task.chunk)
         self.stages = make_stages(task.batteries, task.folder)
         self.votes = max(battery.votes for battery in task.batteries)
@@ -147,21 +148,15 @@ class Workshop:
 
     def clean_unit(self, classifier: int, chunk: int) -> Unit:
         """Return where the clean pass of a chunk lies."""
-        return Unit(self.place(self.task.classifiers[classifier], "clean"), chunk)
+        return self.files.clean(classifier, chunk)
 
     def attack_unit(self, classifier: int, threat: int, stage: int, chunk: int) -> Unit:
         """Return where a chunk under an attack lies."""
-        names = slug(self.task.threats[threat].label), slug(self.stages[stage].label)
-        return Unit(self.place(self.task.classifiers[classifier], *names), chunk)
+        return self.files.attack(classifier, self.task.threats[threat].label, self.stages[stage].label, chunk)
 
     def diagnosis(self, classifier: int, threat: int) -> Path:
         """Return where the checks of a row lie."""
-        return self.place(self.task.classifiers[classifier], slug(self.task.threats[threat].label)) / DIAGNOSIS
-
-    def place(self, classifier: Classifier, *parts: str) -> Path:
-        """Return a folder of a classifier."""
-        at = self.task.classifiers.index(classifier)
-        return (self.folder / classifier_folder(at, classifier.entry.name)).joinpath(*parts)
+        return self.files.diagnosis(classifier, self.task.threats[threat].label)
 
     def halve(self) -> bool:
         """Halve the batch for the rest of the evaluation; say whether there was anything to halve."""
@@ -187,7 +182,7 @@ class Workshop:
         if self._seen:
             return
         try:
-            found = read_record(self.folder)
+            found, _ = read_record(self.folder)
         except InputError as error:
             here = f"{platform.node()} does not see the run in {self.folder}"
             raise StoppedEarly(f"{here}; every machine needs the folder at this path") from error
@@ -226,7 +221,7 @@ class Workshop:
         task = self.task
         shelf = Shelf(
             task.data, task.classifiers, task.threats, self.stages, len(self.chunks), self.votes, task.seed,
-            self.place, self.device, self.batch_size, job.finished,
+            self.files, self.device, self.batch_size, job.finished,
         )  # fmt: skip
         said = shelf.diagnose(classifier, task.threats[job.threat], job.result, job.rows)
         path = self.diagnosis(job.classifier, job.threat)
@@ -234,7 +229,7 @@ class Workshop:
         return Done(job, said, self._hashes(path))
 
     def _hashes(self, *paths: Path) -> dict[str, str]:
-        return {path.relative_to(self.folder).as_posix(): sha256(path) for path in paths}
+        return {self.files.name(path): file_sha256(path) for path in paths}
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> bytes:

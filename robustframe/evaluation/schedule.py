@@ -9,12 +9,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from robustframe.evaluation.entries import attack_entry, guessing
 from robustframe.evaluation.jobs import Attacked, Bound, Clean, Done, Failed, Job, Workshop
-from robustframe.evaluation.journal import Journal
-from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, correct
-from robustframe.evaluation.verdicts import fresh_verdicts, judge
-from robustframe.record import AttackEntry, Incomplete, Result
+from robustframe.runs.entries import attack_entry, guessing
+from robustframe.runs.journal import Journal
+from robustframe.runs.record import AttackEntry, Incomplete, Result
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, correct
+from robustframe.runs.verdicts import fresh_verdicts, judge
 
 log = logging.getLogger("robustframe")
 
@@ -147,7 +147,9 @@ class Schedule:
             examples=len(self.task.data),
             clean_correct=self._right(classifier),
             robust_correct=_standing(row),
+            certified_correct=None,
             attacks=entries,
+            diagnosis=None,
         )
 
     def verdicts(self, classifier: int, threat: int) -> pl.DataFrame:
@@ -209,10 +211,10 @@ class Schedule:
 
     def _stored(self, job: Job) -> pl.DataFrame | None:
         if isinstance(job, Clean):
-            return self.workshop.clean_unit(job.classifier, job.chunk).load(CLEAN_SCHEMA, self.journal)
+            return self.journal.load(self.workshop.clean_unit(job.classifier, job.chunk), CLEAN_SCHEMA)
         if isinstance(job, Attacked):
             unit = self.workshop.attack_unit(job.classifier, job.threat, job.stage, job.chunk)
-            rows = unit.load(ATTACK_SCHEMA, self.journal)
+            rows = self.journal.load(unit, ATTACK_SCHEMA)
             return rows if rows is not None and tuple(rows["index"].to_list()) == job.index else None
         return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustframe.data import Dataset
-from robustframe.evaluation.models import Classifier
+from robustframe.models.classifiers import Classifier
 from robustframe.recipe import Battery, digest, user_files
 from robustframe.threat import ThreatModel
 
@@ -79,8 +79,7 @@ def run_hash(
         {
             "robustframe": code,
             "recipe": recipe,
-            # Without defaults, so that a new setting with one leaves old evaluations what they are.
-            "batteries": [battery.model_dump(by_alias=True, exclude_defaults=True) for battery in batteries],
+            "batteries": [battery.model_dump(by_alias=True) for battery in batteries],
             "files": files,
             "data": data,
             "classifiers": classifiers,

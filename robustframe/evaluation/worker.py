@@ -8,14 +8,13 @@ import torch
 
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.api import make_task
-from robustframe.evaluation.environment import environment
 from robustframe.evaluation.executors import attempt
 from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
 from robustframe.evaluation.limits import Limits
-from robustframe.evaluation.models import Classifier, Source
 from robustframe.evaluation.task import Origin, Task
+from robustframe.models.classifiers import Classifier, Source
 from robustframe.recipe import Recipe
-from robustframe.record import ClassifierEntry, Environment
+from robustframe.runs.record import ClassifierEntry, Environment
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Worker:
     def ready(self) -> Environment | str:
         """Load what the order names; return what this worker runs on, or why it cannot work."""
         try:
-            return environment(self._open().device)
+            return Environment.here(self._open().device)
         except (InputError, OSError) as error:
             return str(error)
 

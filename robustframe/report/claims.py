@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.record import VERDICTS, Record, find_run, read_record
+from robustframe.runs.record import VERDICTS, Record, find_run, read_record
 from robustframe.statistics import Association, Interval, Mean, crossed_mean, mean_of_few, spearman
 from robustframe.zoo import Card, load
 

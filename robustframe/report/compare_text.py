@@ -1,10 +1,10 @@
 """A comparison of two runs as text."""
 
-from robustframe.report.compare import ROBUST, WRONG, Comparison, Difference
 from robustframe.report.grid import Grid, paragraph, render_grid
 from robustframe.report.layout import Cell, Row, Table
 from robustframe.report.tables import render
 from robustframe.statistics import Proportion, Ranked, resolution_sentence
+from robustframe.verification.compare import ROBUST, WRONG, Comparison, Difference
 
 
 def render_comparison(comparison: Comparison, format: str) -> str:

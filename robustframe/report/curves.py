@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from robustframe.curve import Curve
+from robustframe.runs.curve import Curve
 
 _STEPS = 8
 """Radii shown of a curve whose run asked for one only."""

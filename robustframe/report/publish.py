@@ -1,14 +1,14 @@
 """Tables beside a run, and the published copy of a run in ``evaluations/``."""
 
-import hashlib
 from pathlib import Path
 
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
-from robustframe.record import RECORD, VERDICTS, Record, find_run, read_record, write_aside
 from robustframe.report.layout import Table
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.runs import Run, open_run
+from robustframe.runs.record import RECORD, VERDICTS, Record, write_aside
 
 
 def write_tables(table: Table, folder: Path) -> list[Path]:
@@ -19,26 +19,23 @@ def write_tables(table: Table, folder: Path) -> list[Path]:
     return files
 
 
-def publish_run(run: str) -> Path:
+def publish_run(run: Run) -> Path:
     """Copy a complete run of a shipped recipe to the recipe's ``results`` folder, with its tables.
 
     Raises:
         InputError: when the run is incomplete or altered, or the recipe has changed since.
     """
-    folder = find_run(run)
-    record = read_record(folder)
+    folder, record = run.folder, run.record
     if record.incomplete:
         rows = ", ".join(f"{row.classifier} under {row.threat}" for row in record.incomplete)
         raise InputError(f"{folder} is incomplete ({rows}); run the same evaluate command again")
-    table = robustness_table(record, folder)
-    verdicts = (folder / VERDICTS).read_bytes()
-    if hashlib.sha256(verdicts).hexdigest() != record.verdicts_sha256:
-        raise InputError(f"{folder / VERDICTS} is not what the record says; evaluate again")
+    table = robustness_table(run)
     results = _stated(record, folder).parent / "results"
     results.mkdir(exist_ok=True)
-    write_aside(results / VERDICTS, verdicts)
+    write_aside(results / VERDICTS, (folder / VERDICTS).read_bytes())
     write_tables(table, results)
     write_aside(results / RECORD, record.to_json().encode())
+    open_run(results)
     return results
 
 

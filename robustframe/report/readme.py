@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robustframe.errors import InputError
-from robustframe.record import read_record
 from robustframe.report.cards import zoo_table
 from robustframe.report.claims import claims, claims_table
 from robustframe.report.pictures import draw_pictures
 from robustframe.report.publish import write_tables
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.runs.record import read_record
 
 _REGION = re.compile(
     r"(?P<head><!-- (?P<kind>table|page|claims|zoo): (?P<what>\S+) -->\n).*?(?P<foot><!-- end of (?P=kind) -->)",

@@ -3,16 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
-
-from robustframe.errors import InputError
-from robustframe.evaluation import tables
-from robustframe.record import VERDICTS, ClassifierEntry, Incomplete, Record, Result, check_usable
-from robustframe.report.layout import UNKNOWN, Cell, Row, Table
+from robustframe.report.layout import Cell, Row, Table
+from robustframe.runs import Run
+from robustframe.runs.record import ClassifierEntry, Incomplete, Record, Result
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
 _ENOUGH_PAIRS = 5
@@ -20,57 +14,34 @@ _ENOUGH_PAIRS = 5
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
 
 
-Source = tuple[Record, Path]
-"""A record and the folder of its run."""
-
-
-def robustness_table(record: Record, folder: Path) -> Table:
+def robustness_table(run: Run) -> Table:
     """Build the robustness table of a complete run.
 
     Args:
-        record: the run's record.
-        folder: the run's folder, for the verdicts of the paired differences.
+        run: a complete run.
 
     Returns:
         Accuracies with 95 % Wilson intervals; for each pair the difference recurrent minus feed-forward with
         Newcombe's interval and the exact McNemar p, adjusted by Holm over all differences of the table. The caption
         says what the number of examples resolves and, for five pairs or more, how robustness goes with coherence.
-
-    Raises:
-        InputError: when the run is not complete or its verdicts are missing.
     """
-    check_usable(record, folder)
-    return _table([(record, folder)])
+    return _table([run])
 
 
-def robustness_tables(runs: Sequence[Source]) -> list[Table]:
+def robustness_tables(runs: Sequence[Run]) -> list[Table]:
     """Build the robustness tables of several runs: one for each set of examples, as no number spans two of them.
 
     Args:
-        runs: records with their folders. A run that is not complete has its classifiers in the table, without numbers
+        runs: some runs, each of them once. One that is not complete has its classifiers in the table, without numbers
             and with the verdict "unfinished".
 
     Returns:
         Tables as of `robustness_table`, in the order of the runs; a model that several runs have is named with its run.
-
-    Raises:
-        InputError: without runs, for one given twice, or when verdicts are missing.
     """
-    if not runs:
-        raise InputError("give at least one folder of a run")
-    of: dict[str, list[Source]] = {}
-    for record, folder in runs:
-        same = of.setdefault(record.data.sha256, [])
-        twice = next((other for known, other in same if known.hash == record.hash), None)
-        if twice is not None:
-            raise InputError(f"{twice} and {folder} are the same run; give it once")
-        same.append((record, folder))
+    of: dict[str, list[Run]] = {}
+    for run in runs:
+        of.setdefault(run.record.data.sha256, []).append(run)
     return [_table(same) for same in of.values()]
-
-
-def run_name(record: Record) -> str:
-    """Return how a run is cited."""
-    return f"{record.name}-{record.hash[:8]}"
 
 
 def model_names(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -78,38 +49,33 @@ def model_names(records: Sequence[Record]) -> list[dict[str, str]]:
     having = Counter(name for record in records for name in {entry.model for entry in record.classifiers})
     return [
         {
-            entry.model: entry.model if having[entry.model] == 1 else f"{entry.model} ({run_name(record)})"
+            entry.model: entry.model if having[entry.model] == 1 else f"{entry.model} ({record.cited})"
             for entry in record.classifiers
         }
         for record in records
     ]
 
 
-def _complete(record: Record) -> bool:
-    return record.status == "complete" and record.results is not None
-
-
-def _table(runs: Sequence[Source]) -> Table:
+def _table(runs: Sequence[Run]) -> Table:
     rows: list[Row] = []
-    names = model_names([record for record, _ in runs])
-    for (record, folder), called in zip(runs, names, strict=True):
-        rows += _rows(record, folder, called) if _complete(record) else _unfinished(record, folder, called)
+    records = [run.record for run in runs]
+    for run, called in zip(runs, model_names(records), strict=True):
+        rows += _rows(run, called) if run.complete else _unfinished(run, called)
     rows, tests = _adjusted(rows)
-    records = [record for record, _ in runs]
     return Table(title=_title(records, rows), caption=_caption(records, tests), rows=tuple(rows))
 
 
-def _rows(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
-    verdicts = read_verdicts(folder)
+def _rows(run: Run, called: Mapping[str, str]) -> list[Row]:
+    record = run.record
     entries = {entry.name: entry for entry in record.classifiers}
-    done = {(result.classifier, result.threat) for result in record.results or []}
+    done = {(result.classifier, result.threat) for result in run.results}
     rows = []
-    for result in record.results or []:
+    for result in run.results:
         entry = entries[result.classifier]
         rows.append(_row(entry, result))
         partner = f"{entry.model}/feedforward"
         if entry.twin == "recurrent" and (partner, result.threat) in done:
-            rows.append(_difference(entry, result.threat, verdicts, partner))
+            rows.append(_difference(entry, result.threat, run, partner))
     # Where only the checks of a row failed, its numbers are there.
     rows += [
         _missing(entries[each.classifier], each)
@@ -119,23 +85,22 @@ def _rows(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
     return [replace(row, model=called[row.model]) for row in rows]
 
 
-def _unfinished(record: Record, folder: Path, called: Mapping[str, str]) -> list[Row]:
+def _unfinished(run: Run, called: Mapping[str, str]) -> list[Row]:
     """The classifiers of a run that is not complete: nothing is known of them yet."""
-    threats = record.recipe.get("threats")
-    note = f"{folder} is not complete; the same evaluate command continues it"
+    note = f"{run.folder} is not complete; the same evaluate command continues it"
     return [
         Row(
             model=called[entry.model],
             coherence=entry.mutual_coherence,
             twin=_TWINS[entry.twin],
-            threat=str(threat),
+            threat=threat.label,
             clean=Cell(),
             robust=Cell(),
             note=note,
             verdict="unfinished",
         )
-        for threat in (threats if isinstance(threats, list) and threats else [UNKNOWN])
-        for entry in record.classifiers
+        for threat in run.threats
+        for entry in run.record.classifiers
     ]
 
 
@@ -151,7 +116,7 @@ def _caption(records: Sequence[Record], tests: int) -> str:
     if tests:
         differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
         differences += f"table's {tests} differences"
-    runs = ", ".join(map(run_name, records))
+    runs = ", ".join(record.cited for record in records)
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
         f"{resolution_sentence(records[0].data.count)}.",
@@ -168,7 +133,7 @@ def _attacks(records: Sequence[Record]) -> str:
     cited: dict[str, list[str]] = {}
     for record in records:
         batteries = " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
-        cited.setdefault(batteries, []).append(run_name(record))
+        cited.setdefault(batteries, []).append(record.cited)
     if len(cited) == 1:
         return next(iter(cited))
     return "; ".join(f"{batteries} in {', '.join(runs)}" for batteries, runs in cited.items()) + (
@@ -264,13 +229,12 @@ def _trust(result: Result) -> dict[str, str]:
     return {"verdict": verdict, "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}"}
 
 
-def _difference(entry: ClassifierEntry, threat: str, verdicts: pl.DataFrame, partner: str) -> Row:
+def _difference(entry: ClassifierEntry, threat: str, run: Run, partner: str) -> Row:
     cells: list[Cell] = []
     ps: list[float] = []
+    first, second = run.rows(partner, threat), run.rows(entry.name, threat)
     for column in ("clean_correct", "robust"):
-        difference = PairedDifference.of(
-            _verdicts(verdicts, partner, threat, column), _verdicts(verdicts, entry.name, threat, column)
-        )
+        difference = PairedDifference.of(first[column].to_numpy(), second[column].to_numpy())
         interval = difference.interval()
         cells.append(Cell(difference.value, interval.low, interval.high))
         ps.append(difference.p_value)
@@ -290,20 +254,3 @@ def _cell(right: int, examples: int) -> Cell:
     share = Proportion(right, examples)
     interval = share.interval()
     return Cell(share.value, interval.low, interval.high)
-
-
-def read_verdicts(folder: Path) -> pl.DataFrame:
-    """Read the verdicts of a complete run.
-
-    Raises:
-        InputError: when they are missing or damaged.
-    """
-    try:
-        return tables.read_verdicts(folder / VERDICTS)
-    except InputError as error:
-        raise InputError(f"{error}; run the same evaluate command again") from error
-
-
-def _verdicts(verdicts: pl.DataFrame, classifier: str, threat: str, column: str) -> NDArray[np.bool_]:
-    rows = verdicts.filter((pl.col("classifier") == classifier) & (pl.col("threat") == threat)).sort("index")
-    return rows[column].to_numpy()

@@ -20,24 +20,24 @@ import torch
 
 import robustframe
 from robustframe.cli.shared import plain
-from robustframe.curve import security_curves
 from robustframe.data import load as load_data
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.journal import Journal
-from robustframe.evaluation.manifest import read_manifest
-from robustframe.evaluation.stages import check_stages, make_stages
-from robustframe.evaluation.tables import read_verdicts
-from robustframe.evaluation.units import ATTACK_SCHEMA, Unit
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
-from robustframe.record import check_usable, read_record
+from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.report.cards import card_text, cards_table
-from robustframe.report.compare import compare_runs
 from robustframe.report.compare_text import render_comparison
 from robustframe.report.curves import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.runs.curve import security_curves
+from robustframe.runs.journal import Journal
+from robustframe.runs.manifest import read_manifest
+from robustframe.runs.record import check_usable, read_record
+from robustframe.runs.units import ATTACK_SCHEMA, Unit
+from robustframe.runs.verdicts import read_verdicts
 from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
+from robustframe.verification.compare import compare_runs
 from robustframe.zoo import load_card, read_card
 
 SECONDS = 20

@@ -11,7 +11,7 @@ from exhibits import BROKEN, COUNT, HERE, HONEST, Exhibit, Honest
 import robustframe
 from robustframe.data import load
 from robustframe.diagnose.table import QUESTIONS
-from robustframe.record import Result
+from robustframe.runs.record import Result
 
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "museum.md"

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import robustframe
 from robustframe.cli import app
-from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA
-from robustframe.evidence.verdicts import verdict_schema
 from robustframe.recipe import Battery, Recipe
-from robustframe.record import Record
+from robustframe.runs.record import Record
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA
 from robustframe.train import TrainingRecipe
+from robustframe.verification.counts import verdict_schema
 
 ROOT = Path(robustframe.__file__).parents[1]
 DOCS = ROOT / "docs"

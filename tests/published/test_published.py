@@ -13,10 +13,10 @@ from robustframe.calls import call_in_batches
 from robustframe.data import load
 from robustframe.evaluation import load_task
 from robustframe.recipe import Recipe, batteries, read_toml, recipes, shipped_folder
-from robustframe.record import read_record
 from robustframe.report.readme import fill
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.runs.record import read_record
 
 ROOT = Path(robustframe.__file__).parents[1]
 RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]

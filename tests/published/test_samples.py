@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import robustframe
-from robustframe.record import read_record
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
+from robustframe.runs.record import read_record
 from robustframe.zoo import ZOO, read_card
 
 SAMPLES = Path(__file__).parent / "samples"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from robustframe.evaluation.units import parquet
+from robustframe.runs.units import parquet
 
 LABEL = 3
 ATTACK = "quick@1/01-apgd"
@@ -19,7 +19,7 @@ def classifier(name: str, coherence: float | None = None) -> dict[str, Any]:
     model, _, twin = name.partition("/")
     return {
         "name": name, "model": model, "twin": twin or None, "use": f"zoo:{model}", "sha256": "0" * 64,
-        "parameters": 10, "sweeps": None, "mutual_coherence": coherence,
+        "parameters": 10, "sweeps": None, "mutual_coherence": coherence, "weights_sha256": None,
     }  # fmt: skip
 
 
@@ -39,13 +39,13 @@ def make_run(
     names = list(dict.fromkeys(name for name, _ in verdicts))
     threats = list(dict.fromkeys(threat for _, threat in verdicts))
     record = {
-        "schema": 1, "status": "complete", "name": folder.name, "hash": "ab" * 32,
+        "schema": 2, "status": "complete", "name": folder.name, "hash": "ab" * 32,
         "recipe": {"threats": threats, "battery": ["quick@1"], "seed": 0, "chunk": 250}, "batteries": [BATTERY],
         "data": {"use": "digits", "split": "test", "count": count, "sha256": data, "classes": []},
         "classifiers": [classifier(name, (coherence or {}).get(name)) for name in names],
         "environment": ENVIRONMENT,
         "results": [_result(name, threat, *each) for (name, threat), each in verdicts.items()],
-        "verdicts_sha256": hashlib.sha256(content).hexdigest(), "flags": [],
+        "verdicts_sha256": hashlib.sha256(content).hexdigest(), "evidence_sha256": "0" * 64, "flags": [],
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps(record))
     return folder
@@ -83,8 +83,9 @@ def _result(name: str, threat: str, clean: np.ndarray, robust: np.ndarray) -> di
     attack = {
         "battery": "quick@1", "position": 1, "use": "apgd", "settings": {}, "entered": int(clean.sum()),
         "broken": int((clean & ~robust).sum()), "unverified": 0, "forwards": 1, "backwards": 1,
+        "name": None, "skipped": None, "blind": 0, "nonfinite": 0,
     }  # fmt: skip
     return {
         "classifier": name, "threat": threat, "examples": len(clean), "clean_correct": int(clean.sum()),
-        "robust_correct": int(robust.sum()), "attacks": [attack],
+        "robust_correct": int(robust.sum()), "attacks": [attack], "certified_correct": None, "diagnosis": None,
     }  # fmt: skip

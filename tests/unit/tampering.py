@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustframe.data import load
-from robustframe.evaluation.units import parquet
+from robustframe.runs.units import parquet
 
 CLEAN = "units/00-tiny_feedforward/clean"
 PGD = "units/00-tiny_feedforward/linf_0.15/small_0.1_01-pgd"

@@ -16,7 +16,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation.cluster import RETRIES, Cluster, ray_engine
 from robustframe.evaluation.jobs import Clean, Done, Failed
 from robustframe.evaluation.limits import NO_LIMITS
-from robustframe.record import read_record
+from robustframe.runs.record import read_record
 
 ray = pytest.importorskip("ray")
 pytestmark = [

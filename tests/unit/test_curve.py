@@ -6,9 +6,9 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from robustframe.curve import security_curves
 from robustframe.errors import InputError
-from robustframe.record import AttackEntry, Record, Result
+from robustframe.runs.curve import security_curves
+from robustframe.runs.record import AttackEntry, Record, Result
 
 
 def attack(use, position=1):

@@ -18,7 +18,7 @@ from robustframe.diagnose.case import Found, Met, Replays
 from robustframe.diagnose.run import LEAST, SHARE, diagnose
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.evaluation import evaluate_recipe
-from robustframe.record import RECORD, Record, Result, read_record
+from robustframe.runs.record import RECORD, Record, Result, read_record
 from robustframe.threat import ThreatModel
 from robustframe.zoo import load_card
 

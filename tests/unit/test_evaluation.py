@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import robustframe
-import robustframe.record
+import robustframe.runs.record
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.units import slug
+from robustframe.runs.units import slug
 from robustframe.threat import ThreatModel
 from robustframe.zoo import load_card
 
@@ -148,7 +148,7 @@ def test_order_of_chunks_and_lost_or_damaged_units_change_no_byte(recipe: Path, 
 
 def unfinish(folder: Path) -> None:
     """Put the record back to what it is while a run goes on."""
-    record = robustframe.record.read_record(folder)
+    record = robustframe.runs.record.read_record(folder)
     begun = record.model_copy(update={"status": "started", "results": None, "verdicts_sha256": None, "flags": []})
     (folder / "record.json").write_text(begun.to_json())
 
@@ -292,7 +292,7 @@ def test_a_users_model_is_loaded_from_its_file(tmp_path: Path, recipe: Path) -> 
 
 def test_a_record_survives_its_file(recipe: Path) -> None:
     record, folder = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    assert robustframe.record.read_record(folder) == record
+    assert robustframe.runs.record.read_record(folder) == record
     table = (folder / "verdicts.parquet").read_bytes()
     assert hashlib.sha256(table).hexdigest() == record.verdicts_sha256
     assert pl.read_parquet(io.BytesIO(table))["distance"].null_count() > 0

@@ -21,9 +21,9 @@ from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation import Limits, load_task
 from robustframe.evaluation.executors import attempt
 from robustframe.evaluation.jobs import Clean, Workshop
-from robustframe.evaluation.journal import Journal
 from robustframe.evaluation.limits import memory_limited
-from robustframe.record import read_record, write_aside
+from robustframe.runs.journal import Journal
+from robustframe.runs.record import read_record, write_aside
 
 
 @pytest.fixture(scope="module")

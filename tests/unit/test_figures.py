@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from robustframe.cli import app
 from robustframe.cli.reports import KINDS
-from robustframe.curve import Curve
 from robustframe.errors import InputError
 from robustframe.frames import build_frame
 from robustframe.frames.coherence import filter_gram
@@ -44,6 +43,7 @@ from robustframe.report.figures.curves import thinned
 from robustframe.report.figures.examples import magnified
 from robustframe.report.figures.gram import gram_pixels
 from robustframe.report.figures.style import TWIN_COLOURS, values
+from robustframe.runs.curve import Curve
 from robustframe.statistics import least_squares
 
 HOSTILE = "<script>x</script>&\n\x1b[31m\"'四角"

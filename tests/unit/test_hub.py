@@ -12,7 +12,7 @@ import torch
 from hub_server import Hub, serve
 
 from robustframe.errors import InputError, IntegrityError
-from robustframe.evaluation.models import load_models
+from robustframe.models.classifiers import load_models
 from robustframe.recipe import ModelSpec
 from robustframe.zoo import load_card, load_named
 

@@ -25,9 +25,9 @@ from robustframe.evaluation import Moment, load_task
 from robustframe.evaluation import run as run_task
 from robustframe.evaluation.cluster import ray_engine
 from robustframe.evaluation.estimate import estimate
-from robustframe.evaluation.models import classify
 from robustframe.evaluation.schedule import Schedule
 from robustframe.evaluation.task import Task
+from robustframe.models.classifiers import classify
 from robustframe.recipe import ModelSpec, load_battery, parse_threats
 
 FOLDER = Path(robustframe.__file__).parents[1] / "benchmarks"

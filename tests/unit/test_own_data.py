@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from robustframe.data import from_file, from_folder, identity, load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evidence import verify
+from robustframe.verification import verify
 
 
 def test_a_file_holds_the_same_examples_as_the_arrays(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from torch import nn
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.models import Classifier, check_model, load_models
-from robustframe.evaluation.sources import SOURCES, Normalised
-from robustframe.evidence import verify
+from robustframe.models.classifiers import Classifier, check_model, load_models
+from robustframe.models.sources import SOURCES, Normalised
 from robustframe.recipe import ModelSpec, Normalise, Recipe
+from robustframe.verification import verify
 
 MODEL = """
 import torch

@@ -7,9 +7,9 @@ import pytest
 from made_up import make_run
 
 from robustframe.errors import InputError
-from robustframe.record import Record, read_record
 from robustframe.report.layout import Row, Table
 from robustframe.report.robustness import robustness_table, robustness_tables
+from robustframe.runs.record import Record, read_record
 from robustframe.statistics import PairedDifference, holm
 
 

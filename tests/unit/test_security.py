@@ -14,14 +14,14 @@ import robustframe
 from robustframe.cli.shared import plain
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.manifest import read_manifest
 from robustframe.files import check_sealed, is_plain_name, read_plain
 from robustframe.recipe import Recipe, load_battery, read_toml
-from robustframe.record import read_record
-from robustframe.report.compare import compare_runs
 from robustframe.report.robustness import robustness_table
+from robustframe.runs.manifest import read_manifest
+from robustframe.runs.record import read_record
 from robustframe.threat import parse_eps
 from robustframe.train import read_training_recipe
+from robustframe.verification.compare import compare_runs
 
 PACKAGE = Path(robustframe.__file__).parent
 

@@ -19,12 +19,12 @@ pytest.importorskip("jinja2")
 from robustframe.cli import app
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe
-from robustframe.record import read_record
 from robustframe.report.site import build, build_site
 from robustframe.report.site.board import grouped
 from robustframe.report.site.entries import read_runs
 from robustframe.report.site.names import page_names
 from robustframe.report.site.provenance import provenance, recipe_toml
+from robustframe.runs.record import read_record
 
 EVIL = [
     "../../up", "..", "a/b", "a\\b", "/etc/passwd", "C:\\x", "nul", "COM1.txt", "con", "x" * 400, "Résnet", "模型", "",

@@ -11,8 +11,8 @@ import robustframe
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe, load_task
-from robustframe.evaluation.stages import make_stages
 from robustframe.recipe import batteries, load_battery
+from robustframe.recipe.stages import make_stages
 
 DIGITS = load("digits").first(60)
 

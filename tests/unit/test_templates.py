@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import load_task
-from robustframe.record import read_record
+from robustframe.runs.record import read_record
 from robustframe.templates import write_template
 
 

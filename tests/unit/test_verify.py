@@ -37,9 +37,9 @@ from torch import Tensor, nn
 import robustframe
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.evaluation.manifest import manifest
-from robustframe.evidence import Verification
-from robustframe.record import read_record
+from robustframe.runs.manifest import manifest
+from robustframe.runs.record import read_record
+from robustframe.verification import Verification
 from robustframe.zoo import load_card, save
 
 RECIPE = """

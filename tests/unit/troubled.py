@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustframe.evaluation import evaluate_recipe
-from robustframe.record import Record
+from robustframe.runs.record import Record
 
 MODELS = '''
 import os

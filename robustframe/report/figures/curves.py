@@ -7,10 +7,10 @@ from typing import Any
 
 import altair as alt
 
-from robustframe.curve import Curve, Point
 from robustframe.errors import InputError
 from robustframe.report.figures.style import TWINS, Figure, headed, titled, twin_channels, values
 from robustframe.report.layout import one_line
+from robustframe.runs.curve import Curve, Point
 
 NORMS: Mapping[str, str] = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 _STEPS = 120
@@ -35,7 +35,7 @@ def curve_figure(curves: Sequence[ModelCurve], *, title: str = "Security curves"
     """Draw security curves: both twins of a model in one panel, a block of panels a norm.
 
     Args:
-        curves: at least one; see `robustframe.curve.security_curves`.
+        curves: at least one; see `robustframe.runs.curve.security_curves`.
         title: what stands above.
 
     Returns:

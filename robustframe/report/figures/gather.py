@@ -7,10 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from robustframe.curve import security_curves
 from robustframe.data import Dataset
 from robustframe.errors import InputError, unknown
-from robustframe.record import ClassifierEntry, Record, Result, find_run, read_record
 from robustframe.report.figures.association import Point
 from robustframe.report.figures.curves import ModelCurve
 from robustframe.report.figures.examples import Example
@@ -19,6 +17,8 @@ from robustframe.report.figures.stored import StoredImages
 from robustframe.report.figures.style import twin_name
 from robustframe.report.figures.sweeps import SweepPoint
 from robustframe.report.robustness import model_names, read_verdicts
+from robustframe.runs.curve import security_curves
+from robustframe.runs.record import ClassifierEntry, Record, Result, find_run, read_record
 from robustframe.statistics import Proportion
 from robustframe.zoo import ZOO, names, read_card
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from robustframe.data import Dataset, load
 from robustframe.errors import InputError
-from robustframe.evaluation.units import Unit, classifier_folder, slug
-from robustframe.evidence.replay import read_images
-from robustframe.record import ClassifierEntry, Record
 from robustframe.report.figures.examples import Example
+from robustframe.runs.record import ClassifierEntry, Record
+from robustframe.runs.units import Unit, classifier_folder, slug
+from robustframe.verification.replay import read_images
 
 
 class StoredImages:

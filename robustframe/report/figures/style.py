@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustframe.errors import InputError, StoppedEarly, unknown
-from robustframe.record import write_aside
 from robustframe.report.layout import one_line
+from robustframe.runs.record import write_aside
 
 MISSING = "figures need the extra `report`: pip install 'robustframe[report]'"
 

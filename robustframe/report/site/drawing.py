@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from robustframe.curve import Curve
 from robustframe.report.layout import Cell
 from robustframe.report.site.markup import Markup
+from robustframe.runs.curve import Curve
 from robustframe.statistics import Proportion
 
 _WIDTH, _HEIGHT = 640, 300

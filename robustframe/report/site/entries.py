@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from robustframe.curve import Curve, security_curves
 from robustframe.errors import InputError
-from robustframe.evaluation.manifest import sha256
-from robustframe.evaluation.units import slug
-from robustframe.record import VERDICTS, ClassifierEntry, Record, Result, find_run, read_record
 from robustframe.report.layout import Row
 from robustframe.report.robustness import robustness_table
 from robustframe.report.site.provenance import Provenance, provenance
+from robustframe.runs.curve import Curve, security_curves
+from robustframe.runs.manifest import sha256
+from robustframe.runs.record import VERDICTS, ClassifierEntry, Record, Result, find_run, read_record
+from robustframe.runs.units import slug
 from robustframe.threat import ThreatModel
 
 _BATTERY = " then "

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from robustframe.evaluation.units import slug
+from robustframe.runs.units import slug
 
 _LONGEST = 60
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(10))}

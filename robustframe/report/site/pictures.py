@@ -18,10 +18,10 @@ from torch import Tensor
 from robustframe.data import Dataset
 from robustframe.data import load as load_data
 from robustframe.errors import InputError
-from robustframe.evaluation.manifest import read_manifest, sha256
-from robustframe.evaluation.units import Unit, classifier_folder, slug
-from robustframe.record import EVIDENCE
 from robustframe.report.site.entries import Entry, Run
+from robustframe.runs.manifest import read_manifest, sha256
+from robustframe.runs.record import EVIDENCE
+from robustframe.runs.units import Unit, classifier_folder, slug
 
 MOST = 6
 """Examples shown of a classifier under a threat."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe, read_toml, recipes
-from robustframe.record import Record
+from robustframe.runs.record import Record
 
 _FROM_COMMAND_LINE = "evaluate"
 """What `robustframe evaluate --model` calls its recipe."""

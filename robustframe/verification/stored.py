@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from robustframe.errors import InputError, IntegrityError
-from robustframe.evaluation.manifest import bound_files, read_manifest, sha256
-from robustframe.evaluation.stages import Stage
-from robustframe.evaluation.tables import read_table
-from robustframe.evaluation.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
-from robustframe.evidence.diagnoses import diagnosis_files
-from robustframe.evidence.findings import Check, Finding, check, left_out
-from robustframe.evidence.run import Run
-from robustframe.evidence.sources import Sources
-from robustframe.record import EVIDENCE, RECORD, VERDICTS
+from robustframe.recipe.stages import Stage
+from robustframe.runs.manifest import bound_files, read_manifest, sha256
+from robustframe.runs.record import EVIDENCE, RECORD, VERDICTS
+from robustframe.runs.run import Run
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
+from robustframe.runs.verdicts import read_table
 from robustframe.threat import ThreatModel
+from robustframe.verification.diagnoses import diagnosis_files
+from robustframe.verification.findings import Check, Finding, check, left_out
+from robustframe.verification.sources import Sources
 
 Tables = list[pl.DataFrame | None]
 """One table a chunk; `None` where it is missing or damaged."""

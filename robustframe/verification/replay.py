@@ -6,21 +6,17 @@ from dataclasses import dataclass
 
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches, predict
-from robustframe.errors import InputError
-from robustframe.evaluation.environment import environment
-from robustframe.evaluation.models import Classifier
-from robustframe.evaluation.units import Unit
-from robustframe.evidence.findings import Finding
-from robustframe.evidence.run import Run
-from robustframe.evidence.sources import Sources
-from robustframe.evidence.units import Attacked
-from robustframe.files import WEIGHTS_BYTES, read_plain
+from robustframe.models.classifiers import Classifier
+from robustframe.runs.record import Environment
+from robustframe.runs.run import Run
+from robustframe.runs.units import Unit
 from robustframe.threat import ThreatModel
+from robustframe.verification.findings import Finding
+from robustframe.verification.sources import Sources
+from robustframe.verification.stored import Attacked
 
 _SAME, _ELSEWHERE = 1e-5, 1e-3
 """Lead of one logit over another, as a share of the largest, that rounding explains: with the kernels that the run
@@ -49,7 +45,7 @@ class Replayer:
 
     def __init__(self, run: Run, sources: Sources, batch_size: int) -> None:
         self.run, self.sources, self.batch_size = run, sources, batch_size
-        here, then = environment(sources.device), run.record.environment
+        here, then = Environment.here(sources.device), run.record.environment
         alike = (here.device, here.torch, here.platform) == (then.device, then.torch, then.platform)
         self.rounding = _SAME if alike else _ELSEWHERE
         self.tally = Tally()
@@ -129,24 +125,6 @@ class Replayer:
 
     def _rounding_of(self, logits: Tensor) -> Tensor:
         return self.rounding * logits.abs().amax(1).clamp_min(1)
-
-
-def read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
-    """Read the images of a unit, or say in a sentence why not."""
-    try:
-        tensors = load_tensors(read_plain(unit.images, limit=WEIGHTS_BYTES))
-    except (SafetensorError, InputError, ValueError, KeyError):
-        return "it cannot be read: truncated, or no safetensors file"
-    if set(tensors) != {"adversarial", "index"}:
-        return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"
-    images, index = tensors["adversarial"], tensors["index"]
-    if index.dtype != torch.int64:
-        return f"its index is {index.dtype}, not torch.int64"
-    if images.dtype != torch.float32 or tuple(images.shape[1:]) != shape or index.shape != images.shape[:1]:
-        return (
-            f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {shape}"
-        )
-    return tensors
 
 
 def _misplaced(where: str, found: Tensor, expected: Tensor) -> Iterator[Finding]:

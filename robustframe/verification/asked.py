@@ -8,11 +8,11 @@ from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.task import run_hash
-from robustframe.evidence.findings import Check, Finding, check
-from robustframe.evidence.run import Run
-from robustframe.evidence.sources import Sources
 from robustframe.recipe import Battery, read_battery, user_files
-from robustframe.record import RECORD, Section
+from robustframe.runs.record import RECORD, Section
+from robustframe.runs.run import Run
+from robustframe.verification.findings import Check, Finding, check
+from robustframe.verification.sources import Sources
 
 
 def check_record(run: Run) -> Check:

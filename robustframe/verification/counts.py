@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import polars as pl
 
 from robustframe.errors import IntegrityError
-from robustframe.evaluation.entries import attack_entry, doubts, guessing
-from robustframe.evaluation.tables import VERDICT_ROWS, empty_cells, read_table, verdict_schema
-from robustframe.evaluation.units import ATTACK_SCHEMA
-from robustframe.evaluation.verdicts import fresh_verdicts, judge
-from robustframe.evidence.findings import Check, Finding, check
-from robustframe.evidence.run import Run
-from robustframe.evidence.units import Attacked, Stored, verdict_hash
-from robustframe.record import RECORD, VERDICTS, AttackEntry, Result
+from robustframe.runs.entries import attack_entry, doubts, guessing
+from robustframe.runs.record import RECORD, VERDICTS, AttackEntry, Result
+from robustframe.runs.run import Run
+from robustframe.runs.units import ATTACK_SCHEMA
+from robustframe.runs.verdicts import VERDICT_ROWS, empty_cells, fresh_verdicts, judge, read_table, verdict_schema
+from robustframe.verification.findings import Check, Finding, check
+from robustframe.verification.stored import Attacked, Stored, verdict_hash
 
 _KEY = ["classifier", "threat", "index"]
 

@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
-from robustframe.evaluation.entries import distrust
-from robustframe.evaluation.manifest import DIAGNOSIS
-from robustframe.evaluation.units import slug
-from robustframe.evidence.findings import Check, Finding, check
-from robustframe.evidence.run import Run
 from robustframe.files import RECORD_BYTES, read_plain
-from robustframe.record import RECORD, Result
+from robustframe.runs.entries import distrust
+from robustframe.runs.manifest import DIAGNOSIS
+from robustframe.runs.record import RECORD, Result
+from robustframe.runs.run import Run
+from robustframe.runs.units import slug
+from robustframe.verification.findings import Check, Finding, check
 
 
 def check_diagnoses(run: Run) -> Check:

@@ -10,11 +10,11 @@ from torch import nn
 
 from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
-from robustframe.evaluation.examples import load_examples
-from robustframe.evaluation.models import Classifier, classify, load_models
-from robustframe.evidence.run import Run
+from robustframe.models.classifiers import Classifier, classify, load_models
 from robustframe.recipe import ModelSpec, Recipe
-from robustframe.record import RECORD
+from robustframe.recipe.examples import load_examples
+from robustframe.runs.record import RECORD
+from robustframe.runs.run import Run
 
 MADE_IN_PYTHON = "evaluated from Python; robustframe.verify(folder, model=..., x=..., y=...) checks them"
 

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from robustframe.errors import InputError, StoppedEarly
-from robustframe.evaluation.manifest import DIAGNOSIS, read_manifest, sha256
-from robustframe.record import EVIDENCE, PART
+import polars as pl
+
+from robustframe.errors import InputError, IntegrityError, StoppedEarly
+from robustframe.runs.manifest import file_sha256, read_manifest
+from robustframe.runs.record import EVIDENCE, PART
+from robustframe.runs.units import DIAGNOSIS, Unit
+from robustframe.runs.verdicts import read_table
 
 PROGRESS = "progress.sha256"
 """In the folder of a run that is not complete yet; in the form of ``evidence.sha256``, which takes its place."""
@@ -66,6 +70,19 @@ class Journal:
             return None
         return content
 
+    def load(self, unit: Unit, schema: Mapping[str, object]) -> pl.DataFrame | None:
+        """Return the rows of a finished unit; ``None`` when it is not finished, or its files are not what they were."""
+        content = self.read(unit.table)
+        if content is None:
+            return None
+        try:
+            rows = read_table(unit.table, schema, content=content)
+        except IntegrityError:
+            return None
+        if "success" in rows.columns and bool(rows["success"].any()) and self.read(unit.images) is None:
+            return None
+        return rows
+
     def close(self) -> None:
         """Remove the journal of a run that is complete, and what writers that were killed left behind."""
         (self.folder / PROGRESS).unlink(missing_ok=True)
@@ -78,7 +95,7 @@ def altered(folder: Path) -> list[str]:
     found = []
     for name, sha in _manifest(folder).items():
         path = folder / name
-        if path.is_file() and sha256(path) != sha:
+        if path.is_file() and file_sha256(path) != sha:
             found.append(name)
     return found
 

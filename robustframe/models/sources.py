@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import forked_random
 from robustframe.errors import InputError, unknown
-from robustframe.evaluation.weights import load_weights
+from robustframe.models.weights import load_weights
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
 from robustframe.userfile import load_user_file

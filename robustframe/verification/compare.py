@@ -12,14 +12,14 @@ import polars as pl
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
 from robustframe.evaluation.api import pick_device
-from robustframe.evaluation.manifest import read_manifest, sha256
-from robustframe.evaluation.tables import read_verdicts
-from robustframe.evidence.run import Run, read_run
-from robustframe.evidence.sources import Sources, load_sources, made_in_python
-from robustframe.evidence.transfer import Side, Transfer, Verdicts, transfers
-from robustframe.record import EVIDENCE, VERDICTS
+from robustframe.runs.manifest import read_manifest, sha256
+from robustframe.runs.record import EVIDENCE, VERDICTS
+from robustframe.runs.run import Run, read_run
+from robustframe.runs.verdicts import read_verdicts
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel
+from robustframe.verification.sources import Sources, load_sources, made_in_python
+from robustframe.verification.transfer import Side, Transfer, Verdicts, transfers
 
 ROBUST, WRONG = "robust", "wrong without attack"
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from robustframe.errors import InputError
 from robustframe.files import RECORD_BYTES, is_plain_name, read_plain
-from robustframe.record import EVIDENCE, VERDICTS
+from robustframe.runs.record import EVIDENCE, VERDICTS
 
-DIAGNOSIS = "diagnosis.json"
-"""The checks of one row, in the row's folder."""
 _KINDS = (".parquet", ".safetensors", ".json")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
@@ -30,20 +28,27 @@ def manifest(folder: Path) -> bytes:
     Returns:
         The content of ``evidence.sha256``; its own SHA-256 stands in the record.
     """
-    return "".join(f"{sha256(folder / name)}  {name}\n" for name in bound_files(folder)).encode()
+    return "".join(f"{file_sha256(folder / name)}  {name}\n" for name in bound_files(folder)).encode()
 
 
-def read_manifest(folder: Path) -> dict[str, str]:
+def read_manifest(folder: Path, *, sha256: str | None = None) -> dict[str, str]:
     """Read the hash of each file from ``evidence.sha256``.
 
+    Args:
+        folder: the run's folder.
+        sha256: what its own hash must be; anything when ``None``.
+
     Raises:
-        InputError: when it cannot be read, or a line of it is no hash with a file.
+        InputError: when it cannot be read, has another hash, or a line of it is no hash with a file.
     """
     path = folder / EVIDENCE
     try:
-        lines = read_plain(path, limit=RECORD_BYTES).decode().splitlines()
+        content = read_plain(path, limit=RECORD_BYTES)
+        lines = content.decode().splitlines()
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read; evaluate again, or copy the run again") from error
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise InputError(f"{path} is not what its record says; `robustframe verify {folder}` says more")
     found = {}
     for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)
@@ -57,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return found
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

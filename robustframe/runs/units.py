@@ -2,21 +2,22 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
-from robustframe.errors import IntegrityError
-from robustframe.evaluation.journal import Journal
-from robustframe.evaluation.tables import read_table
-from robustframe.record import write_aside
+from robustframe.runs.record import write_aside
 
+DIAGNOSIS = "diagnosis.json"
+"""The checks of one row, in the row's folder."""
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
 ATTACK_SCHEMA = pl.Schema(
     {
@@ -43,11 +44,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:240] or "_"
 
 
-def classifier_folder(position: int, name: str) -> Path:
-    """Return where the units of a classifier lie inside a run, from its place in the record and its name."""
-    return Path("units", f"{position:02d}-{slug(name)}")
-
-
 @dataclass(frozen=True)
 class Unit:
     """One chunk of examples under one attack (or the clean pass) on one classifier."""
@@ -70,18 +66,6 @@ class Unit:
     def files(self) -> list[Path]:
         """The files that are there."""
         return [path for path in (self.table, self.images) if path.is_file()]
-
-    def load(self, schema: Mapping[str, object], journal: Journal) -> pl.DataFrame | None:
-        """Return the rows of a finished unit; ``None`` when it is not finished, or its files are not what they were."""
-        if journal.read(self.table) is None:
-            return None
-        try:
-            rows = read_table(self.table, schema)
-        except IntegrityError:
-            return None
-        if "success" in rows.columns and bool(rows["success"].any()) and journal.read(self.images) is None:
-            return None
-        return rows
 
     def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
         """Write the clean pass of a chunk."""
@@ -114,11 +98,63 @@ class Unit:
         return rows
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the files of a run lie."""
+
+    folder: Path
+    classifiers: tuple[str, ...]
+    """By name, in the order of the record."""
+
+    def clean(self, classifier: int, chunk: int) -> Unit:
+        """Return the clean pass of a chunk, for the classifier at a place of the record."""
+        return Unit(self._of(classifier) / "clean", chunk)
+
+    def attack(self, classifier: int, threat: str, attack: str, chunk: int) -> Unit:
+        """Return a chunk under an attack; threat and attack by their labels."""
+        return Unit(self._of(classifier) / slug(threat) / slug(attack), chunk)
+
+    def diagnosis(self, classifier: int, threat: str) -> Path:
+        """Return where the checks of a row lie."""
+        return self._of(classifier) / slug(threat) / DIAGNOSIS
+
+    def name(self, path: Path) -> str:
+        """Return how a manifest calls a file: its place relative to the run."""
+        return path.relative_to(self.folder).as_posix()
+
+    def _of(self, classifier: int) -> Path:
+        return self.folder / "units" / f"{classifier:02d}-{slug(self.classifiers[classifier])}"
+
+
 def parquet(rows: pl.DataFrame) -> bytes:
     """Return rows as a Parquet file, the same bytes for the same rows."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd", statistics=False)
     return buffer.getvalue()
+
+
+def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[str, Tensor] | str:
+    """Read the file of a unit's images: ``adversarial`` and the ``index`` of its examples; or say why it does not read.
+
+    Args:
+        content: what the file holds.
+        shape: of one image; any when ``None``.
+    """
+    try:
+        tensors = load_tensors(content)
+    except (SafetensorError, ValueError, KeyError):
+        return "it cannot be read: truncated, or no safetensors file"
+    if set(tensors) != {"adversarial", "index"}:
+        return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"
+    images, index = tensors["adversarial"], tensors["index"]
+    if index.dtype != torch.int64:
+        return f"its index is {index.dtype}, not torch.int64"
+    expected = tuple(images.shape[1:]) if shape is None else shape
+    if images.dtype != torch.float32 or tuple(images.shape[1:]) != expected or index.shape != images.shape[:1]:
+        return (
+            f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {expected}"
+        )
+    return tensors
 
 
 def correct(rows: pl.DataFrame) -> Tensor:

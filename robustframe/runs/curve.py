@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from robustframe.errors import InputError
-from robustframe.record import Record
+from robustframe.runs.record import Record
 from robustframe.statistics import Proportion
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
 from robustframe.errors import InputError
-from robustframe.evaluation.sources import find_model
 from robustframe.frames import mutual_coherence
+from robustframe.models.sources import find_model
 from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
-from robustframe.record import ClassifierEntry
+from robustframe.runs.record import ClassifierEntry
 from robustframe.userfile import USER_MODULE
 
 

@@ -4,11 +4,11 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
@@ -27,21 +27,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-class Growing(Strict):
-    """A part of a recipe whose later keys are left out where they are not used, so that older evaluations stay."""
-
-    later: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        content = handler(self)
-        return {key: value for key, value in content.items() if value is not None or key not in self.later}
-
-
-class DataSpec(Growing):
+class DataSpec(Strict):
     """Which examples: a data set, a split of it, and how many from its beginning."""
-
-    later: ClassVar[tuple[str, ...]] = ("resize", "crop")
 
     use: str
     """A name in `robustframe.data.available`, ``file:PATH.npz`` or ``folder:PATH``."""
@@ -60,13 +47,11 @@ class Normalise(Strict):
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
-class ModelSpec(Growing):
+class ModelSpec(Strict):
     """One model, where it comes from, and what it is given."""
 
-    later: ClassVar[tuple[str, ...]] = ("sweeps", "weights", "classes", "normalise")
-
     use: str
-    """A source and a place, such as ``zoo:NAME`` or ``file:PATH.py:FUNCTION``; see `robustframe.evaluation.sources`."""
+    """A source and a place, such as ``zoo:NAME`` or ``file:PATH.py:FUNCTION``; see `robustframe.models.sources`."""
     name: str | None = Field(default=None, max_length=100)
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
@@ -97,14 +82,6 @@ class Recipe(Strict):
     model: list[ModelSpec] = Field(min_length=1)
     diagnose: bool = True
     """Check after the attacks whether their numbers are to be believed, for a tenth of their cost."""
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Leave out `diagnose` where it is on: evaluations from before there was such a key stay what they are."""
-        content = handler(self)
-        if self.diagnose:
-            del content["diagnose"]
-        return content
 
 
 class AttackSpec(BaseModel):
@@ -168,7 +145,7 @@ def read_toml(path: Path, model: type[Model]) -> Model:
 
 def shipped_folder(kind: Literal["attacks", "evaluations"]) -> Path:
     """Return where the batteries or evaluations lie: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "_shipped" / kind
     return installed if installed.is_dir() else package.parent / kind
 

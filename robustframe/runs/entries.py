@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from robustframe.attacks.registry import settings_of
-from robustframe.evaluation.stages import Stage
-from robustframe.record import AttackEntry, Result
+from robustframe.recipe.stages import Stage
+from robustframe.runs.record import AttackEntry, Result
 
 _ENOUGH = 50
 

@@ -3,16 +3,19 @@
 import contextlib
 import json
 import os
+import platform
 import re
-from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly
-from robustframe.files import RECORD_BYTES, check_sealed, read_plain
+from robustframe.files import RECORD_BYTES, read_plain
 
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
@@ -53,16 +56,8 @@ class ClassifierEntry(Section):
     parameters: int
     sweeps: int | None
     mutual_coherence: float | None
-    weights_sha256: str | None = None
-    """Of the weights file that a recipe names, if it names one."""
-
-    @model_serializer(mode="wrap")
-    def _as_recorded(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Leave out `weights_sha256` where there is none: records from before there was one stay what they are."""
-        content = handler(self)
-        if self.weights_sha256 is None:
-            del content["weights_sha256"]
-        return content
+    weights_sha256: str | None
+    """Of the weights file that a recipe names; null where it names none."""
 
 
 class AttackEntry(Section):
@@ -72,11 +67,11 @@ class AttackEntry(Section):
     position: int
     """Place in its battery, from 1."""
     use: str
-    name: str | None = None
+    name: str | None
     """What its battery calls it, where ``use`` says too little."""
     settings: dict[str, Any]
     """Every setting with its value, defaults included."""
-    skipped: str | None = None
+    skipped: str | None
     """Why it was not run for this classifier, such as a solver's gradient for a network that is none."""
     entered: int
     broken: int
@@ -86,9 +81,9 @@ class AttackEntry(Section):
     forwards: int
     """Passes of single examples through the model."""
     backwards: int
-    blind: int | None = None
+    blind: int
     """Examples that gave it no gradient but zero."""
-    nonfinite: int | None = None
+    nonfinite: int
     """Examples that gave it a gradient with NaN or infinity."""
 
     @property
@@ -106,11 +101,12 @@ class Result(Section):
     clean_correct: int
     robust_correct: int
     """Correct on the clean image and on every stored adversarial one."""
-    certified_correct: int | None = None
-    """Examples that no attack can break, by a certificate: the lower bound beside ``robust_correct``, the upper one."""
+    certified_correct: int | None
+    """Examples that no attack can break, by a certificate: the lower bound beside ``robust_correct``, the upper one;
+    null where there is no certificate."""
     attacks: list[AttackEntry]
-    diagnosis: Diagnosis | None = None
-    """Whether the number is to be believed; unknown in old records, and where nobody asked."""
+    diagnosis: Diagnosis | None
+    """Whether the number is to be believed; null where nobody asked, and where the checks failed."""
 
 
 class Incomplete(Section):
@@ -134,11 +130,33 @@ class Environment(Section):
     device: str
     threads: int
 
+    @classmethod
+    def here(cls, device: torch.device) -> "Environment":
+        """Return versions, device and number of threads of this process."""
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+        return cls(
+            robustframe=version("robustframe"),
+            python=platform.python_version(),
+            torch=torch.__version__,
+            torchattacks=_installed("torchattacks"),
+            numpy=np.__version__,
+            platform=platform.system(),
+            device=f"{device.type} ({name})",
+            threads=torch.get_num_threads(),
+        )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
 
 class Record(Section):
     """One evaluation. Unknown is null, never 0."""
 
-    format: Literal[1] = Field(default=1, alias="schema")
+    format: Literal[2] = Field(default=2, alias="schema")
     status: Literal["started", "complete"]
     name: str
     hash: str
@@ -151,7 +169,7 @@ class Record(Section):
     results: list[Result] | None = None
     verdicts_sha256: str | None = None
     evidence_sha256: str | None = None
-    """Of ``evidence.sha256``, which holds the hash of every file of the run; null in records older than it."""
+    """Of ``evidence.sha256``, which holds the hash of every file of the run."""
     flags: list[str] = Field(default_factory=list)
     """Sentences about what makes a number here doubtful."""
     incomplete: list[Incomplete] = Field(default_factory=list)
@@ -163,13 +181,17 @@ class Record(Section):
         there = {(result.classifier, result.threat) for result in self.results or []}
         return frozenset((row.classifier, row.threat) for row in self.incomplete) - there
 
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Leave `incomplete` out where nothing is, as records from before there was such a key do."""
-        content = handler(self)
-        if not self.incomplete:
-            del content["incomplete"]
-        return content
+    @property
+    def cited(self) -> str:
+        """How the run is cited: its name and the beginning of its hash."""
+        return f"{self.name}-{self.hash[:8]}"
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Record":
+        parts = (self.results, self.verdicts_sha256, self.evidence_sha256)
+        if any((part is not None) != (self.status == "complete") for part in parts):
+            raise ValueError("results and hashes of files belong to a complete run, and to no other")
+        return self
 
     def to_json(self) -> str:
         """Return the record as it stands in its file."""
@@ -207,14 +229,13 @@ def find_run(given: str | Path) -> Path:
     return folder
 
 
-def read_record(given: str | Path) -> Record:
-    """Read the record of a run.
+def read_record(given: str | Path) -> tuple[Record, bytes]:
+    """Read the record of a run, and the bytes that it is read from.
 
     Raises:
-        InputError: when there is none, it is of another schema, or its folder holds links.
+        InputError: when there is none, or it is of another schema.
     """
     folder = find_run(given)
-    check_sealed(folder)
     path = folder / RECORD
     content = read_plain(path, limit=RECORD_BYTES)
     try:
@@ -229,39 +250,4 @@ def read_record(given: str | Path) -> Record:
         record.to_json().encode()
     except ValueError as error:
         raise InputError(f"{path} holds what no record does: {error}") from error
-    return record
-
-
-def check_usable(record: Record, folder: Path) -> None:
-    """Refuse a record that no table or curve can be made of, whoever wrote it.
-
-    Args:
-        record: as it was read.
-        folder: the run's folder, for the sentence.
-
-    Raises:
-        InputError: when it is not complete, or its counts contradict themselves.
-    """
-    if record.status != "complete" or record.results is None:
-        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
-    names = [entry.name for entry in record.classifiers]
-    rows = [(result.classifier, result.threat) for result in record.results]
-    problem = ""
-    if len(set(names)) < len(names) or len(set(rows)) < len(rows):
-        problem = "a classifier or a result stands there twice"
-    for result in record.results:
-        if result.classifier not in names:
-            problem = f"it has a result for {result.classifier!r}, which is none of its classifiers"
-        elif not 0 <= result.robust_correct <= result.clean_correct <= result.examples == record.data.count:
-            problem = f"{result.classifier}, {result.threat}: its counts are impossible"
-        elif not 0 <= (result.certified_correct or 0) <= result.examples:
-            problem = f"{result.classifier}, {result.threat}: its certified count is impossible"
-    for row in record.incomplete:
-        if row.classifier not in names:
-            problem = f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
-    if not 1 <= record.data.count <= EXAMPLES:
-        problem = f"it is of {record.data.count} examples"
-    if not all({"name", "version"} <= set(battery) for battery in record.batteries):
-        problem = "a battery of it has no name and version"
-    if problem:
-        raise InputError(f"{folder / RECORD} cannot be right: {problem}; `robustframe verify {folder}` says more")
+    return record, content

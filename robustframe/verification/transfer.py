@@ -9,11 +9,11 @@ from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.errors import InputError
-from robustframe.evaluation.models import Classifier
-from robustframe.evidence.replay import read_images
-from robustframe.evidence.run import Run
-from robustframe.evidence.sources import Sources
+from robustframe.models.classifiers import Classifier
+from robustframe.runs.run import Run
 from robustframe.threat import ThreatModel
+from robustframe.verification.replay import read_images
+from robustframe.verification.sources import Sources
 
 Verdicts = Mapping[tuple[str, str], pl.DataFrame]
 """Verdicts of a run by classifier and threat, in the order of the examples."""

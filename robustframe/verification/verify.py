@@ -10,16 +10,16 @@ from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
-from robustframe.evaluation.models import Classifier, check_model
-from robustframe.evidence.diagnoses import check_diagnoses
-from robustframe.evidence.findings import Check, Finding, Verification, check, left_out
-from robustframe.evidence.recorded import check_batteries, check_bounds, check_data, check_models, check_record
-from robustframe.evidence.replay import Replayer
-from robustframe.evidence.run import Run, read_run
-from robustframe.evidence.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources, made_in_python
-from robustframe.evidence.units import Stored, check_files, check_units, read_units
-from robustframe.evidence.verdicts import check_copy, check_counts, check_verdicts
-from robustframe.record import RECORD, VERDICTS
+from robustframe.models.classifiers import Classifier, check_model
+from robustframe.runs.record import RECORD, VERDICTS
+from robustframe.runs.run import Run, read_run
+from robustframe.verification.asked import check_batteries, check_bounds, check_data, check_models, check_record
+from robustframe.verification.counts import check_copy, check_counts, check_verdicts
+from robustframe.verification.diagnoses import check_diagnoses
+from robustframe.verification.findings import Check, Finding, Verification, check, left_out
+from robustframe.verification.replay import Replayer
+from robustframe.verification.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources, made_in_python
+from robustframe.verification.stored import Stored, check_files, check_units, read_units
 
 _COPY = "no images are stored with a published copy; verify the run's own folder for them"
 

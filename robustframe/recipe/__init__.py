@@ -1,0 +1,43 @@
+"""What is asked: recipes and batteries from TOML, their attacks ready to run, their examples."""
+
+from robustframe.recipe.recipes import (
+    AttackSpec,
+    Battery,
+    DataSpec,
+    ModelSpec,
+    Normalise,
+    Recipe,
+    Strict,
+    batteries,
+    digest,
+    find_recipe,
+    load_battery,
+    make_attacks,
+    parse_threats,
+    read_battery,
+    read_toml,
+    recipes,
+    shipped_folder,
+    user_files,
+)
+
+__all__ = [
+    "AttackSpec",
+    "Battery",
+    "DataSpec",
+    "ModelSpec",
+    "Normalise",
+    "Recipe",
+    "Strict",
+    "batteries",
+    "digest",
+    "find_recipe",
+    "load_battery",
+    "make_attacks",
+    "parse_threats",
+    "read_battery",
+    "read_toml",
+    "recipes",
+    "shipped_folder",
+    "user_files",
+]

@@ -1,0 +1,519 @@
+"""A run on disk, and the one door through which everybody reads it."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from robustframe.data import Dataset
+from robustframe.errors import InputError, IntegrityError, unknown
+from robustframe.files import TABLE_BYTES, check_sealed, read_plain
+from robustframe.recipe import Battery, Recipe, parse_threats, recipes
+from robustframe.recipe.examples import load_examples
+from robustframe.runs.curve import Curve, security_curves
+from robustframe.runs.manifest import read_manifest
+from robustframe.runs.record import (
+    EVIDENCE,
+    EXAMPLES,
+    RECORD,
+    VERDICTS,
+    ClassifierEntry,
+    Record,
+    Result,
+    find_run,
+    read_record,
+)
+from robustframe.runs.units import RunFiles, Unit, chunks, parse_images
+from robustframe.runs.verdicts import VERDICT_SCHEMA, read_verdicts
+from robustframe.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from robustframe.verification import Verification
+
+_CHUNKS = 10**5
+"""Most chunks of a run."""
+
+
+class Adversarial(NamedTuple):
+    """What broke the examples of one classifier under one threat."""
+
+    images: Tensor
+    """Adversarial images of the broken examples, in the order of the examples, shape (broken, ...)."""
+    broken: Tensor
+    """Which examples were broken, shape (examples,): ``images`` belong to ``x[broken]``."""
+
+
+@dataclass(frozen=True)
+class OneExample:
+    """Everything that a run knows of one example."""
+
+    index: int
+    label: int
+    label_name: str
+    verdicts: pl.DataFrame
+    """A row for each classifier and threat."""
+    adversarial: Mapping[tuple[str, str], Tensor]
+    """The image that broke it, by classifier and threat; empty for a published copy, which stores no images."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """An evaluation as it lies in its folder: what `robustframe.evaluate` and `robustframe.open_run` give.
+
+    Its verdicts are those whose hash the record holds, and the record's counts follow from them; each stored image is
+    checked against the run's manifest when it is read.
+    """
+
+    folder: Path
+    record: Record
+    seal: str
+    """SHA-256 of ``record.json``, which holds the hashes of everything else: two runs of one seal are the same."""
+    batteries: Sequence[Battery]
+    threats: Sequence[ThreatModel]
+    chunk: int
+    """Examples that were attacked together."""
+    held: object = field(default=None, repr=False)
+    """What must live as long as the run, such as a temporary folder."""
+
+    @property
+    def name(self) -> str:
+        """How the run is cited: the name of its recipe and the beginning of its hash."""
+        return self.record.cited
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit of work is done."""
+        return self.record.status == "complete"
+
+    @property
+    def stored(self) -> bool:
+        """Whether units are stored here; a published copy has record and verdicts only."""
+        return (self.folder / "units").is_dir() or (self.folder / EVIDENCE).is_file()
+
+    @property
+    def from_python(self) -> bool:
+        """Whether it was made by `robustframe.evaluate`, so that its record names no model that could be loaded."""
+        return "model" not in self.record.recipe
+
+    @property
+    def files(self) -> RunFiles:
+        """Where its files lie."""
+        return RunFiles(self.folder, tuple(entry.name for entry in self.record.classifiers))
+
+    @property
+    def results(self) -> Sequence[Result]:
+        """What was found, a row for each classifier and threat; empty while the run is not complete."""
+        return self.record.results or []
+
+    @property
+    def chunks(self) -> list[Tensor]:
+        """The example indices of each chunk."""
+        return list(chunks(self.record.data.count, self.chunk))
+
+    @property
+    def recipe_folder(self) -> Path:
+        """What paths in the recipe are relative to: the folder of the shipped recipe of its name, else here."""
+        shipped = recipes().get(self.record.name)
+        return Path() if shipped is None else shipped.parent
+
+    @cached_property
+    def manifest(self) -> Mapping[str, str]:
+        """The SHA-256 of each file, by its place in the run; empty for a published copy.
+
+        Raises:
+            InputError: when it is not the manifest that the record is bound to.
+        """
+        if not self.stored:
+            return {}
+        path = self.folder / EVIDENCE
+        if not path.is_file():
+            raise self.off(f"{path} is missing")
+        return read_manifest(self.folder, sha256=self.record.evidence_sha256)
+
+    @cached_property
+    def verdicts(self) -> pl.DataFrame:
+        """What became of each example: a row for each classifier, threat and example.
+
+        Columns are those of ``verdicts.parquet``, see docs/record.md; without rows while the run is not complete.
+
+        Raises:
+            InputError: when the verdicts are missing or not those of the record, or its counts do not follow from them.
+        """
+        if not self.complete:
+            return pl.DataFrame(schema=VERDICT_SCHEMA)
+        path = self.folder / VERDICTS
+        if not path.is_file():
+            raise self.off(f"{path} is missing")
+        content = read_plain(path, limit=TABLE_BYTES)
+        if hashlib.sha256(content).hexdigest() != self.record.verdicts_sha256:
+            raise self.off(f"{path} is not what its record says")
+        try:
+            verdicts = read_verdicts(path, content)
+        except IntegrityError as error:
+            raise self.off(str(error)) from error
+        if problem := _contradiction(self.record, verdicts):
+            raise self.off(f"{self.folder / RECORD} is not what its verdicts say: {problem}")
+        return verdicts
+
+    def off(self, problem: str) -> InputError:
+        """Make the one sentence for whatever is wrong with a run."""
+        return IntegrityError(f"{problem}; `robustframe verify {self.folder}` says more")
+
+    def entry(self, classifier: str | None = None) -> ClassifierEntry:
+        """Return a classifier by name; a model's name will do where it is one classifier.
+
+        Raises:
+            InputError: for a name that is none of the run, and for none given where there are several.
+        """
+        entries = self.record.classifiers
+        found = [each for each in entries if classifier in (None, each.name)]
+        found = found or [each for each in entries if each.model == classifier]
+        if len(found) != 1:
+            raise unknown("classifier", str(classifier), [each.name for each in entries])
+        return found[0]
+
+    def threat(self, given: str | ThreatModel | None = None) -> ThreatModel:
+        """Return a threat of the run by its label; the only one when ``None``.
+
+        Raises:
+            InputError: for one that was not evaluated, and for none given where there are several.
+        """
+        label = given.label if isinstance(given, ThreatModel) else given
+        if label is not None:
+            label = ThreatModel.parse(label).label
+        found = [each for each in self.threats if label in (None, each.label)]
+        if len(found) != 1:
+            raise unknown("threat", str(given), [each.label for each in self.threats])
+        return found[0]
+
+    def rows(self, classifier: str, threat: str) -> pl.DataFrame:
+        """Return the verdicts of one classifier under one threat, in the order of the examples."""
+        mine = (pl.col("classifier") == classifier) & (pl.col("threat") == threat)
+        return self.verdicts.filter(mine).sort("index")
+
+    def examples(self, data_root: str | Path | None = None, *, download: bool = False) -> Dataset:
+        """Load the examples that were attacked.
+
+        Args:
+            data_root: where data that does not ship lies.
+            download: allow it to be downloaded.
+
+        Raises:
+            InputError: for a run of `robustframe.evaluate`, which was given its images; for data that is not here, or
+                is not what was attacked.
+        """
+        if self.from_python:
+            raise InputError(f"{self.name} was evaluated from Python, so its record names no data set to load")
+        spec = self.recipe().data
+        root = None if data_root is None else Path(data_root)
+        data = load_examples(spec, folder=self.recipe_folder, root=root, download=download)
+        if data.sha256 != self.record.data.sha256:
+            raise InputError(f"the examples of {self.folder} are not those of {data.name} {data.split} any more")
+        return data
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that was evaluated.
+
+        Raises:
+            InputError: for a run of `robustframe.evaluate`, which has none, or a recipe that does not read.
+        """
+        try:
+            return Recipe.model_validate(self.record.recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{self.folder / RECORD}: recipe.{key}: {first['msg']}") from None
+
+    def images(self, unit: Unit) -> tuple[Tensor, Tensor]:
+        """Read the adversarial images of a unit, and the indices of their examples.
+
+        Raises:
+            InputError: when they are missing, or not what was written.
+        """
+        content = read_plain(unit.images, limit=TABLE_BYTES) if unit.images.is_file() else b""
+        if self.manifest.get(self.files.name(unit.images)) != hashlib.sha256(content).hexdigest():
+            raise self.off(f"{unit.images} is not what was written")
+        found = parse_images(content)
+        if isinstance(found, str):
+            raise self.off(f"{unit.images}: {found}")
+        return found["adversarial"], found["index"]
+
+    def stored_images(self, classifier: str, threat: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image that broke a classifier under a threat, unit by unit, with the indices of its examples."""
+        position = [each.name for each in self.record.classifiers].index(classifier)
+        for result in self.results:
+            if (result.classifier, result.threat) != (classifier, threat):
+                continue
+            for attack in result.attacks:
+                for number in range(len(self.chunks)):
+                    unit = self.files.attack(position, threat, attack.label, number)
+                    if self.files.name(unit.images) in self.manifest:
+                        yield self.images(unit)
+
+    def breaking_images(self, classifier: str, threat: str, index: Sequence[int]) -> list[Tensor]:
+        """Return the image behind the verdict of each of some broken examples.
+
+        Args:
+            classifier: its name.
+            threat: its label.
+            index: broken examples.
+
+        Raises:
+            InputError: for a published copy, which stores none, and when an image is missing or not what was written.
+        """
+        if not self.stored:
+            raise InputError(f"{self.folder} stores no images; a published copy has none, so give the run itself")
+        position = [each.name for each in self.record.classifiers].index(classifier)
+        by = dict(self.rows(classifier, threat).select("index", "broken_by").iter_rows())
+        units: dict[Unit, dict[int, Tensor]] = {}
+        found = []
+        for each in index:
+            unit = self.files.attack(position, threat, str(by.get(each)), each // self.chunk)
+            if unit not in units:
+                images, indices = self.images(unit)
+                units[unit] = dict(zip(indices.tolist(), images))
+            if each not in units[unit]:
+                raise self.off(f"{unit.images} has no image of example {each}")
+            found.append(units[unit][each])
+        return found
+
+    def adversarial(self, classifier: str | None = None, threat: str | ThreatModel | None = None) -> Adversarial:
+        """Return the adversarial images that were found.
+
+        Args:
+            classifier: by name; may be left out where there is one.
+            threat: such as ``"linf:8/255"``; may be left out where there is one.
+
+        Returns:
+            The images of the broken examples, and which examples these are: ``x[broken]`` are their clean images.
+
+        Raises:
+            InputError: for an unknown classifier or threat, and for a published copy, which stores no images.
+        """
+        name, label = self.entry(classifier).name, self.threat(threat).label
+        rows = self.rows(name, label)
+        broken = torch.from_numpy((rows["clean_correct"] & ~rows["robust"]).to_numpy().copy())
+        images = self.breaking_images(name, label, broken.nonzero().flatten().tolist())
+        return Adversarial(torch.stack(images) if images else torch.zeros(0), broken)
+
+    def example(self, index: int) -> OneExample:
+        """Return everything that is known of one example, counted from 0.
+
+        Raises:
+            InputError: for an index out of range.
+        """
+        if not 0 <= index < self.record.data.count:
+            raise InputError(f"example {index} must be one of 0 to {self.record.data.count - 1}")
+        rows = self.verdicts.filter(pl.col("index") == index)
+        broken = rows.filter(pl.col("broken_by").is_not_null()) if self.stored else rows.clear()
+        keys = [(row["classifier"], row["threat"]) for row in broken.iter_rows(named=True)]
+        label = int(rows["label"][0]) if len(rows) else -1
+        return OneExample(
+            index, label, self.class_name(label), rows, {key: self.breaking_images(*key, [index])[0] for key in keys}
+        )
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called."""
+        classes = self.record.data.classes
+        return classes[label] if 0 <= label < len(classes) else f"class {label}"
+
+    def per_class(self) -> pl.DataFrame:
+        """Return accuracies by class: a row for each classifier, threat and class, with fractions in [0, 1]."""
+        counted = self.verdicts.group_by("classifier", "threat", "label", maintain_order=True).agg(
+            pl.len().alias("examples"),
+            pl.col("clean_correct").mean().alias("clean_accuracy"),
+            pl.col("robust").mean().alias("robust_accuracy"),
+        )
+        names = pl.Series("class", [self.class_name(label) for label in counted["label"].to_list()], dtype=pl.String)
+        return counted.with_columns(names).sort("classifier", "threat", "label", maintain_order=True)
+
+    def norms(self) -> pl.DataFrame:
+        """Return how far adversarial images lie from the clean ones: mean and median for each attack that broke any.
+
+        Distances are in the norm of the threat and input units; an example counts for the attack that its verdict names.
+        """
+        broken = self.verdicts.filter(pl.col("broken_by").is_not_null())
+        return broken.group_by("classifier", "threat", pl.col("broken_by").alias("attack"), maintain_order=True).agg(
+            pl.len().alias("broken"),
+            pl.col("distance").mean().alias("mean_distance"),
+            pl.col("distance").median().alias("median_distance"),
+        )
+
+    def curves(self) -> list[Curve]:
+        """Join all radii and norms into robust accuracy over the radius, for each classifier and norm."""
+        return security_curves(self.record, self.verdicts)
+
+    def table(self, format: str = "terminal") -> str:
+        """Return the robustness table as text: ``terminal``, ``md``, ``tex``, ``csv`` or ``html``."""
+        from robustframe.report import render, robustness_table
+
+        return render(robustness_table(self), format)
+
+    def verify(self, model: nn.Module | None = None, x: Any = None, y: Any = None) -> "Verification":
+        """Replay the run on its exact models and name whatever differs; see `robustframe.verify`.
+
+        Args:
+            model: for a run of `robustframe.evaluate`, the model that was given there.
+            x: likewise the images.
+            y: likewise the labels.
+        """
+        from robustframe.verification import verify
+
+        return verify(self.folder, model, x, y)
+
+    def __repr__(self) -> str:
+        data = self.record.data
+        asked = ", ".join(threat.label for threat in self.threats)
+        batteries = " then ".join(battery.cited for battery in self.batteries)
+        lines = [f"Run {self.name}: {data.use} {data.split}, {data.count:,} examples, {asked}, {batteries}"]
+        for each in self.results[:_SHOWN]:
+            clean, robust = (100 * count / each.examples for count in (each.clean_correct, each.robust_correct))
+            verdict = "" if each.diagnosis is None else f", {each.diagnosis.verdict}"
+            lines.append(f"  {each.classifier}, {each.threat}: clean {clean:.1f} %, robust {robust:.1f} %{verdict}")
+        rest = len(self.results) - _SHOWN
+        lines += [f"  and {rest} more"] if rest > 0 else []
+        lines += [] if self.complete else ["  not complete"]
+        return "\n".join([*lines, f"  in {self.folder}"])
+
+    def _repr_html_(self) -> str | None:
+        return self.table("html") if self.complete else None
+
+
+_SHOWN = 6
+"""Rows of a run that its repr shows."""
+
+
+def open_run(given: str | Path, *, unfinished: bool = False) -> Run:
+    """Open a run, or the published copy of one.
+
+    Args:
+        given: its folder, or its record.
+        unfinished: also open one that is not complete; it has no results and no verdicts.
+
+    Returns:
+        The run, sealed: its verdicts are those of its record, its counts follow from them, and no file is missing.
+
+    Raises:
+        InputError: for no run, one that is not complete, a damaged, edited or foreign file, or another schema.
+    """
+    run = read_run(given, unfinished=unfinished)
+    if not run.complete:
+        return run
+    if problem := _implausible(run.record):
+        raise run.off(f"{run.folder / RECORD} cannot be right: {problem}")
+    if missing := [name for name in run.manifest if not (run.folder / name).is_file()]:
+        raise run.off(f"{run.folder} lacks {len(missing)} of the files in {EVIDENCE}, such as {missing[0]}")
+    # Read now, so that whoever holds a run holds one that is whole.
+    _ = run.verdicts
+    return run
+
+
+def open_runs(given: Sequence[str | Path], *, unfinished: bool = False) -> list[Run]:
+    """Open several runs, each of them once.
+
+    Raises:
+        InputError: without runs, for one given twice, and as `open_run`.
+    """
+    if not given:
+        raise InputError("give at least one folder of a run, such as runs/* or evaluations/default/results")
+    runs: list[Run] = []
+    for each in given:
+        run = open_run(each, unfinished=unfinished)
+        twice = next((other for other in runs if other.record.hash == run.record.hash), None)
+        if twice is not None:
+            raise InputError(f"{twice.folder} and {run.folder} are the same run; give it once")
+        runs.append(run)
+    return runs
+
+
+def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
+    """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everybody
+    but those who look for what is wrong.
+
+    Raises:
+        InputError: for no run, one that is not complete, another schema, or a record that asks nothing that could be.
+    """
+    folder = find_run(given)
+    check_sealed(folder)
+    record, content = read_record(folder)
+    if not record.classifiers or not record.batteries:
+        raise InputError(f"{folder / RECORD} lists no classifiers or no batteries, so that there is nothing in it")
+    if record.status != "complete" and not unfinished:
+        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
+    where = f"{folder / RECORD}: recipe"
+    threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
+    if not isinstance(threats, list) or not all(isinstance(threat, str) for threat in threats):
+        raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
+        raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
+    if record.data.count / chunk > _CHUNKS:
+        raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
+    return Run(
+        folder=folder,
+        record=record,
+        seal=hashlib.sha256(content).hexdigest(),
+        batteries=[_battery(each, folder) for each in record.batteries],
+        threats=parse_threats(threats, where=f"{where}.threats"),
+        chunk=chunk,
+    )
+
+
+def _battery(content: dict[str, Any], folder: Path) -> Battery:
+    try:
+        return Battery.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{folder / RECORD}: batteries: {key}: {first['msg']}") from None
+
+
+def _implausible(record: Record) -> str:
+    """Say in what a complete record contradicts itself; nothing when it does not."""
+    names = [entry.name for entry in record.classifiers]
+    rows = [(result.classifier, result.threat) for result in record.results or []]
+    if len(set(names)) < len(names) or len(set(rows)) < len(rows):
+        return "a classifier or a result stands there twice"
+    for result in record.results or []:
+        if result.classifier not in names:
+            return f"it has a result for {result.classifier!r}, which is none of its classifiers"
+        if not 0 <= result.robust_correct <= result.clean_correct <= result.examples == record.data.count:
+            return f"{result.classifier}, {result.threat}: its counts are impossible"
+        if not 0 <= (result.certified_correct or 0) <= result.examples:
+            return f"{result.classifier}, {result.threat}: its certified count is impossible"
+    for row in record.incomplete:
+        if row.classifier not in names:
+            return f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
+    return ""
+
+
+def _contradiction(record: Record, verdicts: pl.DataFrame) -> str:
+    """Say which count of a record does not follow from its verdicts; nothing when all do."""
+    counted = {
+        (str(row["classifier"]), str(row["threat"])): row
+        for row in verdicts.group_by("classifier", "threat")
+        .agg(
+            pl.len().alias("examples"),
+            pl.col("index").min().alias("first"),
+            pl.col("index").max().alias("last"),
+            pl.col("clean_correct").sum(),
+            pl.col("robust").sum().alias("robust_correct"),
+        )
+        .iter_rows(named=True)
+    }
+    for result in record.results or []:
+        where, found = f"{result.classifier}, {result.threat}", counted.pop((result.classifier, result.threat), None)
+        if found is None or (found["first"], found["last"], found["examples"]) != (0, result.examples - 1, result.examples):
+            return f"{where}: they are not one an example"
+        for key in ("clean_correct", "robust_correct"):
+            if found[key] != getattr(result, key):
+                return f"{where}: {key} is {getattr(result, key)}, they give {found[key]}"
+    if counted:
+        return f"they are also on {', '.join(next(iter(counted)))}, of which it has no result"
+    return ""

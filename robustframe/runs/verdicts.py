@@ -1,0 +1,121 @@
+"""The verdict of each example, from its clean pass through every attack it met; and tables read back without trust."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from robustframe.errors import IntegrityError
+from robustframe.files import TABLE_BYTES, read_plain
+
+UNIT_ROWS = 2**22
+"""Most rows of one unit, which is one chunk."""
+VERDICT_ROWS = 2**26
+"""Most rows of the verdicts of a run."""
+
+
+
+def fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
+    """Return the verdicts of a chunk before any attack, from its clean pass."""
+    right = pl.col("prediction") == pl.col("label")
+    return clean.select(
+        "index",
+        "label",
+        pl.col("prediction").alias("clean_prediction"),
+        right.alias("clean_correct"),
+        right.alias("robust"),
+        pl.lit(None, pl.String).alias("broken_by"),
+        pl.lit(None, pl.Int64).alias("adversarial_prediction"),
+        pl.lit(None, pl.Float64).alias("distance"),
+        pl.col("forwards"),
+        pl.lit(0, pl.Int64).alias("backwards"),
+    )
+
+
+_NO_CLEAN = pl.DataFrame(schema={name: pl.Int64 for name in ("index", "label", "prediction", "forwards")})
+VERDICT_SCHEMA = pl.Schema({"classifier": pl.String(), "threat": pl.String(), **fresh_verdicts(_NO_CLEAN).schema})
+"""The columns of ``verdicts.parquet``, in order, with their types."""
+
+
+def judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str, *, closest: bool = False) -> pl.DataFrame:
+    """Enter the outcome of one attack on a chunk.
+
+    Args:
+        verdicts: so far.
+        rows: the attack's outcome, for the examples that met it.
+        attack: its name.
+        closest: the attack also met broken examples, and of their successes the one at the smallest distance counts.
+    """
+    joined = verdicts.join(rows, on="index", how="left", suffix="_now", maintain_order="left")
+    success = pl.col("success").fill_null(False)
+    nearer = pl.col("distance_now") < pl.col("distance").fill_null(float("inf"))
+    broken = success & nearer if closest else success
+    return joined.select(
+        "index",
+        "label",
+        "clean_prediction",
+        "clean_correct",
+        (pl.col("robust") & ~success).alias("robust"),
+        pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
+        pl.when(broken).then("prediction").otherwise("adversarial_prediction").alias("adversarial_prediction"),
+        pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),
+        pl.col("forwards") + pl.col("forwards_now").fill_null(0),
+        pl.col("backwards") + pl.col("backwards_now").fill_null(0),
+    )
+
+
+def read_table(
+    path: Path, schema: Mapping[str, Any], *, rows: int = UNIT_ROWS, content: bytes | None = None
+) -> pl.DataFrame:
+    """Read a Parquet file.
+
+    Args:
+        path: the file.
+        content: what it holds, for who has read it already.
+        schema: its columns in order, with their types.
+        rows: how many it may hold. A few bytes of Parquet can stand for any number, so reading stops there.
+
+    Raises:
+        IntegrityError: when it cannot be read, or has other columns or more rows.
+    """
+    try:
+        content = read_plain(path, limit=TABLE_BYTES) if content is None else content
+        table = pl.read_parquet(io.BytesIO(content), n_rows=rows + 1)
+    # What a damaged file makes the reader raise, a panic of its Rust code among them.
+    except (
+        IntegrityError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, OverflowError,
+        MemoryError,
+    ) as error:  # fmt: skip
+        reason = str(error) if isinstance(error, IntegrityError) else "truncated, or no Parquet file"
+        raise IntegrityError(f"{path} cannot be read: {reason}") from error
+    if dict(table.schema) != dict(schema):
+        raise IntegrityError(f"{path}: its columns are {', '.join(table.columns)}, not {', '.join(schema)}")
+    if len(table) > rows:
+        raise IntegrityError(f"{path} holds more than {rows:,} rows, which cannot be right")
+    return table
+
+
+def empty_cells(verdicts: pl.DataFrame) -> list[str]:
+    """Return the columns of verdicts that have empty cells and must not; an example that is robust has no break."""
+    of_a_break = ("broken_by", "adversarial_prediction", "distance")
+    return [name for name in verdicts.columns if name not in of_a_break and verdicts[name].null_count()]
+
+
+def read_verdicts(path: Path, content: bytes | None = None) -> pl.DataFrame:
+    """Read the verdicts of a run, every example once a classifier and threat.
+
+    Args:
+        path: a ``verdicts.parquet``.
+        content: what it holds, for who has read it already.
+
+    Raises:
+        IntegrityError: as `read_table`, and for empty cells where there must be none, or an example that stands twice.
+    """
+    table = read_table(path, VERDICT_SCHEMA, rows=VERDICT_ROWS, content=content)
+    if holes := empty_cells(table):
+        raise IntegrityError(f"{path}: there are empty cells in {', '.join(holes)}")
+    if table.select("classifier", "threat", "index").is_duplicated().any():
+        raise IntegrityError(f"{path}: an example stands there more than once")
+    return table
