@@ -17,6 +17,8 @@ from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.files import RECORD_BYTES, read_plain
 
+Device = torch.device
+
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
@@ -131,7 +133,7 @@ class Environment(Section):
     threads: int
 
     @classmethod
-    def here(cls, device: torch.device) -> "Environment":
+    def here(cls, device: Device) -> "Environment":
         """Return versions, device and number of threads of this process."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return cls(

@@ -79,6 +79,8 @@ class Run:
     threats: Sequence[ThreatModel]
     chunk: int
     """Examples that were attacked together."""
+    recipe_folder: Path
+    """What paths in the recipe and its batteries are relative to."""
     held: object = field(default=None, repr=False)
     """What must live as long as the run, such as a temporary folder."""
 
@@ -116,12 +118,6 @@ class Run:
     def chunks(self) -> list[Tensor]:
         """The example indices of each chunk."""
         return list(chunks(self.record.data.count, self.chunk))
-
-    @property
-    def recipe_folder(self) -> Path:
-        """What paths in the recipe are relative to: the folder of the shipped recipe of its name, else here."""
-        shipped = recipes().get(self.record.name)
-        return Path() if shipped is None else shipped.parent
 
     @cached_property
     def manifest(self) -> Mapping[str, str]:
@@ -337,7 +333,7 @@ class Run:
     def norms(self) -> pl.DataFrame:
         """Return how far adversarial images lie from the clean ones: mean and median for each attack that broke any.
 
-        Distances are in the norm of the threat and input units; an example counts for the attack that its verdict names.
+        Distances are in the norm of the threat and input units; an example counts for the attack in its verdict.
         """
         broken = self.verdicts.filter(pl.col("broken_by").is_not_null())
         return broken.group_by("classifier", "threat", pl.col("broken_by").alias("attack"), maintain_order=True).agg(
@@ -390,12 +386,14 @@ _SHOWN = 6
 """Rows of a run that its repr shows."""
 
 
-def open_run(given: str | Path, *, unfinished: bool = False) -> Run:
+def open_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
     """Open a run, or the published copy of one.
 
     Args:
         given: its folder, or its record.
         unfinished: also open one that is not complete; it has no results and no verdicts.
+        recipe_folder: what paths in its recipe are relative to; the folder of the shipped recipe of its name, else the
+            working directory, when ``None``.
 
     Returns:
         The run, sealed: its verdicts are those of its record, its counts follow from them, and no file is missing.
@@ -403,7 +401,7 @@ def open_run(given: str | Path, *, unfinished: bool = False) -> Run:
     Raises:
         InputError: for no run, one that is not complete, a damaged, edited or foreign file, or another schema.
     """
-    run = read_run(given, unfinished=unfinished)
+    run = read_run(given, unfinished=unfinished, recipe_folder=recipe_folder)
     if not run.complete:
         return run
     if problem := _implausible(run.record):
@@ -433,7 +431,7 @@ def open_runs(given: Sequence[str | Path], *, unfinished: bool = False) -> list[
     return runs
 
 
-def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
+def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
     """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everybody
     but those who look for what is wrong.
 
@@ -455,6 +453,8 @@ def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
     if record.data.count / chunk > _CHUNKS:
         raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
+    shipped = recipes().get(record.name)
+    place = Path(recipe_folder) if recipe_folder is not None else Path() if shipped is None else shipped.parent
     return Run(
         folder=folder,
         record=record,
@@ -462,6 +462,7 @@ def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
         batteries=[_battery(each, folder) for each in record.batteries],
         threats=parse_threats(threats, where=f"{where}.threats"),
         chunk=chunk,
+        recipe_folder=place,
     )
 
 
@@ -508,8 +509,9 @@ def _contradiction(record: Record, verdicts: pl.DataFrame) -> str:
         .iter_rows(named=True)
     }
     for result in record.results or []:
-        where, found = f"{result.classifier}, {result.threat}", counted.pop((result.classifier, result.threat), None)
-        if found is None or (found["first"], found["last"], found["examples"]) != (0, result.examples - 1, result.examples):
+        where, n = f"{result.classifier}, {result.threat}", result.examples
+        found = counted.pop((result.classifier, result.threat), None)
+        if found is None or (found["first"], found["last"], found["examples"]) != (0, n - 1, n):
             return f"{where}: they are not one an example"
         for key in ("clean_correct", "robust_correct"):
             if found[key] != getattr(result, key):

@@ -151,9 +151,8 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         return f"its index is {index.dtype}, not torch.int64"
     expected = tuple(images.shape[1:]) if shape is None else shape
     if images.dtype != torch.float32 or tuple(images.shape[1:]) != expected or index.shape != images.shape[:1]:
-        return (
-            f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {expected}"
-        )
+        found = f"{images.dtype} of shape {tuple(images.shape)}"
+        return f"its images are {found} for {len(index)} examples of shape {expected}"
     return tensors
 
 

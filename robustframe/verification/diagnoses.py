@@ -9,20 +9,18 @@ from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError
 from robustframe.files import RECORD_BYTES, read_plain
 from robustframe.runs.entries import distrust
-from robustframe.runs.manifest import DIAGNOSIS
 from robustframe.runs.record import RECORD, Result
 from robustframe.runs.run import Run
-from robustframe.runs.units import slug
-from robustframe.verification.findings import Check, Finding, check
+from robustframe.verification.findings import Finding, VerifiedPart, check
 
 
-def check_diagnoses(run: Run) -> Check:
+def check_diagnoses(run: Run) -> VerifiedPart:
     """Compare every diagnosis of the record with its file, where the run has files, and its verdict with its checks.
 
     What a row is suspected of must also stand in the flags. The checks themselves are not made again: that takes
     searches, which a verification does without.
     """
-    results = run.record.results or []
+    results = run.results
     count = sum(result.diagnosis is not None for result in results)
     findings = [finding for result in results for finding in _row(run, result)]
     return check("diagnoses", f"{count} diagnoses, each verdict follows from its checks", findings)
@@ -30,7 +28,7 @@ def check_diagnoses(run: Run) -> Check:
 
 def diagnosis_files(run: Run) -> Iterator[str]:
     """Yield the files that the diagnoses of the record lie in, relative to the run."""
-    for result in run.record.results or []:
+    for result in run.results:
         if result.diagnosis is not None:
             yield _place(run, result)
 
@@ -50,8 +48,7 @@ def _row(run: Run, result: Result) -> Iterator[Finding]:
     elif any((row.classifier, row.threat) == (result.classifier, result.threat) for row in run.record.incomplete):
         # The record says itself that the checks of this row failed.
         return
-    elif run.record.recipe.get("diagnose", True) and run.record.evidence_sha256 is not None:
-        # Records without hashes of files are older than diagnoses.
+    elif run.record.recipe.get("diagnose", True):
         yield Finding(RECORD, None, f"{where}: its diagnosis is missing")
     if not run.stored:
         return
@@ -73,5 +70,4 @@ def _read(path: Path) -> Diagnosis | None:
 def _place(run: Run, result: Result) -> str:
     names = [entry.name for entry in run.record.classifiers]
     position = names.index(result.classifier) if result.classifier in names else 0
-    clean = run.clean_unit(position, 0).stage
-    return run.where(clean.parent / slug(result.threat) / DIAGNOSIS)
+    return run.files.name(run.files.diagnosis(position, result.threat))

@@ -25,7 +25,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
+class VerifiedPart:
     """One check: what was looked at, and what differs."""
 
     name: str
@@ -34,15 +34,15 @@ class Check:
     findings: tuple[Finding, ...] = ()
 
 
-def check(name: str, says: str, findings: Iterable[Finding]) -> Check:
+def check(name: str, says: str, findings: Iterable[Finding]) -> VerifiedPart:
     """Make a check of what it looked at and of what it found."""
     found = tuple(findings)
-    return Check(name, "failed" if found else "holds", says, found)
+    return VerifiedPart(name, "failed" if found else "holds", says, found)
 
 
-def left_out(name: str, why: str) -> Check:
+def left_out(name: str, why: str) -> VerifiedPart:
     """Make a check that could not be made."""
-    return Check(name, "left out", why)
+    return VerifiedPart(name, "left out", why)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Verification:
     """Breaks that the record claims."""
     replayed: int
     """Of these, stored images that the exact model was shown again."""
-    checks: tuple[Check, ...]
+    checks: tuple[VerifiedPart, ...]
 
     @property
     def ok(self) -> bool:

@@ -1,6 +1,6 @@
 """The units of a run read back: is every table there, whole, and about the examples that had to meet the attack."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
-from robustframe.runs.manifest import bound_files, read_manifest, sha256
+from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
 from robustframe.runs.record import EVIDENCE, RECORD, VERDICTS
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.runs.verdicts import read_table
 from robustframe.threat import ThreatModel
 from robustframe.verification.diagnoses import diagnosis_files
-from robustframe.verification.findings import Check, Finding, check, left_out
+from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
 
 Tables = list[pl.DataFrame | None]
@@ -26,7 +26,7 @@ Tables = list[pl.DataFrame | None]
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackUnits:
     """One attack on one classifier under one threat."""
 
     position: int
@@ -44,20 +44,21 @@ class Stored:
     """Everything that the units of a run hold."""
 
     clean: list[tuple[list[Unit], Tables]] = field(default_factory=list)
-    attacked: list[Attacked] = field(default_factory=list)
+    attacked: list[AttackUnits] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
-def read_units(run: Run, sources: Sources | None) -> Stored:
+def read_units(run: Run, stages: Sequence[Stage], sources: Sources | None) -> Stored:
     """Read every table of a run, and note what is missing, damaged or impossible in it.
 
     Args:
         run: the run, with units.
+        stages: every attack in the order in which examples meet it.
         sources: its models; without them the record says which attacks were left out for a classifier.
     """
     stored = Stored()
     for position in range(len(run.record.classifiers)):
-        units = [run.clean_unit(position, number) for number in range(len(run.chunks))]
+        units = [run.files.clean(position, number) for number in range(len(run.chunks))]
         name = run.record.classifiers[position].name
         all_missing = all((name, threat.label) in run.record.missing for threat in run.threats)
         clean = [_read(run, unit, CLEAN_SCHEMA, stored, may_lack=all_missing) for unit in units]
@@ -66,21 +67,27 @@ def read_units(run: Run, sources: Sources | None) -> Stored:
                 stored.findings += _index(run, unit, rows, index, "the chunk's")
         stored.clean.append((units, clean))
         for threat in run.threats:
-            _read_attacks(run, sources, position, threat, clean, stored)
+            _read_attacks(run, stages, sources, position, threat, clean, stored)
     return stored
 
 
 def _read_attacks(
-    run: Run, sources: Sources | None, position: int, threat: ThreatModel, clean: Tables, stored: Stored
+    run: Run,
+    stages: Sequence[Stage],
+    sources: Sources | None,
+    position: int,
+    threat: ThreatModel,
+    clean: Tables,
+    stored: Stored,
 ) -> None:
     right = [None if rows is None else index[_right(rows, index)] for rows, index in zip(clean, run.chunks)]
     alive = list(right)
-    for stage in run.stages:
+    for stage in stages:
         if not stage.runs_for(threat):
             continue
         skipped = _skipped(run, sources, position, threat, stage)
         numbers = range(0 if skipped else len(run.chunks))
-        units = [run.attack_unit(position, threat.label, stage.label, number) for number in numbers]
+        units = [run.files.attack(position, threat.label, stage.label, number) for number in numbers]
         may_lack = (run.record.classifiers[position].name, threat.label) in run.record.missing
         tables = [_read(run, unit, ATTACK_SCHEMA, stored, may_lack=may_lack) for unit in units]
         for number, (unit, rows) in enumerate(zip(units, tables)):
@@ -96,7 +103,7 @@ def _read_attacks(
             broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
             if (before := alive[number]) is not None:
                 alive[number] = before[~torch.isin(before, broken)]
-        stored.attacked.append(Attacked(position, threat, stage, skipped, units, tables))
+        stored.attacked.append(AttackUnits(position, threat, stage, skipped, units, tables))
 
 
 def _right(rows: pl.DataFrame, index: Tensor) -> Tensor:
@@ -111,7 +118,7 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
     name = run.record.classifiers[position].name
     entries = [
         entry
-        for result in run.record.results or []
+        for result in run.results
         if (result.classifier, result.threat) == (name, threat.label)
         for entry in result.attacks
         if (entry.battery, entry.position) == (stage.battery.cited, stage.position)
@@ -121,7 +128,7 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
 
 def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, may_lack: bool) -> pl.DataFrame | None:
     """Read a table; one that is missing is a finding, unless the record calls its row incomplete."""
-    where = run.where(unit.table)
+    where = run.files.name(unit.table)
     if not unit.table.is_file():
         if may_lack:
             return None
@@ -139,7 +146,7 @@ def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, ma
 
 
 def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str) -> Iterator[Finding]:
-    where, found = run.where(unit.table), rows["index"]
+    where, found = run.files.name(unit.table), rows["index"]
     if found.to_list() == expected.tolist():
         return
     wanted = set(expected.tolist())
@@ -155,7 +162,7 @@ def _outcomes(
     run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel
 ) -> Iterator[Finding]:
     """Rows that no attack leaves behind, whatever the model."""
-    where = run.where(unit.table)
+    where = run.files.name(unit.table)
     if clean is not None:
         labels = clean.select("index", "label").unique("index")
         rows = rows.join(labels, on="index", how="left", maintain_order="left")
@@ -178,26 +185,24 @@ def _outcomes(
     if bool(rows["success"].any()) != unit.images.is_file():
         there = "it has successes, but their images are missing"
         yield Finding(
-            run.where(unit.images), None, there if rows["success"].any() else "images of a unit without a success"
+            run.files.name(unit.images), None, there if rows["success"].any() else "images of a unit without a success"
         )
 
 
-def check_units(run: Run, stored: Stored) -> Check:
+def check_units(run: Run, stored: Stored) -> VerifiedPart:
     """Say what reading the units brought up."""
     tables = [rows for _, clean in stored.clean for rows in clean]
     tables += [rows for each in stored.attacked for rows in each.tables]
     return check("units", f"{len(tables):,} tables, each with the examples that had to be in it", stored.findings)
 
 
-def check_files(run: Run, stored: Stored) -> Check:
+def check_files(run: Run, stored: Stored) -> VerifiedPart:
     """Hash every file and compare it with the manifest, whose own hash stands in the record."""
     expected, there = run.record.evidence_sha256, (run.folder / EVIDENCE).is_file()
-    if expected is None and not there:
-        return left_out("files", "the record is older than the hashes of files; their content is checked all the same")
     if not there:
         return check("files", "", [Finding(EVIDENCE, None, "it is missing; the record names its hash")])
     findings = []
-    if sha256(run.folder / EVIDENCE) != expected:
+    if file_sha256(run.folder / EVIDENCE) != expected:
         findings.append(Finding(EVIDENCE, None, "its hash is not the one in the record"))
     try:
         stated = read_manifest(run.folder)
@@ -218,17 +223,17 @@ def _hashes(run: Run, stated: dict[str, str]) -> Iterator[Finding]:
     for name, expected in stated.items():
         if name not in there:
             yield Finding(name, None, f"{EVIDENCE} lists it, but it is missing")
-        elif sha256(run.folder / name) != expected:
+        elif file_sha256(run.folder / name) != expected:
             yield Finding(name, None, f"its hash is not the one in {EVIDENCE}")
     yield from (Finding(name, None, f"{EVIDENCE} does not list it") for name in sorted(there - set(stated)))
 
 
 def _explained(run: Run, stored: Stored) -> Iterator[str]:
     for units, _ in stored.clean:
-        yield from (run.where(unit.table) for unit in units)
+        yield from (run.files.name(unit.table) for unit in units)
     for each in stored.attacked:
         for unit in each.units:
-            yield from (run.where(path) for path in (unit.table, unit.images))
+            yield from (run.files.name(path) for path in (unit.table, unit.images))
 
 
 def verdict_hash(run: Run) -> Iterator[Finding]:
@@ -236,5 +241,5 @@ def verdict_hash(run: Run) -> Iterator[Finding]:
     path = run.folder / VERDICTS
     if not Path(path).is_file():
         yield Finding(VERDICTS, None, "it is missing")
-    elif sha256(path) != run.record.verdicts_sha256:
+    elif file_sha256(path) != run.record.verdicts_sha256:
         yield Finding(VERDICTS, None, f"its hash is not the one in {RECORD}")
