@@ -245,9 +245,10 @@ def read_record(given: str | Path) -> tuple[Record, bytes]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
+        said = first["msg"].removeprefix("Value error, ")
         by = re.search(rb'"robustframe": "([0-9A-Za-z.+-]{1,40})"', content)
         made = f" (robustframe {by[1].decode()} wrote it)" if by else ""
-        raise InputError(f"{path} is not a record of this version: {key}: {first['msg']}{made}") from None
+        raise InputError(f"{path} is not a record of this version: {key}: {said}{made}") from None
     try:
         record.to_json().encode()
     except ValueError as error:
