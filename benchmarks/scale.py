@@ -22,13 +22,13 @@ from typing import NamedTuple
 
 import polars as pl
 import torch
+from robustframe.evaluation.environment import environment
 from torch import nn
 
 from robustframe.data import from_arrays
 from robustframe.draws import derive_seed
 from robustframe.evaluation import Task
 from robustframe.evaluation.engine import run
-from robustframe.evaluation.environment import environment
 from robustframe.evaluation.executors import Executor
 from robustframe.evaluation.jobs import Attacked, Check, Checked, Clean, Done, Failed, Job, Workshop
 from robustframe.evaluation.limits import Limits, resident_memory
