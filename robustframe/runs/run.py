@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
 import torch
@@ -37,6 +37,7 @@ from robustframe.threat import ThreatModel
 if TYPE_CHECKING:
     from robustframe.verification import Verification
 
+Found = TypeVar("Found")
 _CHUNKS = 10**5
 """Most chunks of a run."""
 
@@ -171,9 +172,7 @@ class Run:
         entries = self.record.classifiers
         found = [each for each in entries if classifier in (None, each.name)]
         found = found or [each for each in entries if each.model == classifier]
-        if len(found) != 1:
-            raise unknown("classifier", str(classifier), [each.name for each in entries])
-        return found[0]
+        return _only("classifier", classifier, found, [each.name for each in entries])
 
     def threat(self, given: str | ThreatModel | None = None) -> ThreatModel:
         """Return a threat of the run by its label; the only one when ``None``.
@@ -185,9 +184,7 @@ class Run:
         if label is not None:
             label = ThreatModel.parse(label).label
         found = [each for each in self.threats if label in (None, each.label)]
-        if len(found) != 1:
-            raise unknown("threat", str(given), [each.label for each in self.threats])
-        return found[0]
+        return _only("threat", label, found, [each.label for each in self.threats])
 
     def rows(self, classifier: str, threat: str) -> pl.DataFrame:
         """Return the verdicts of one classifier under one threat, in the order of the examples."""
@@ -382,6 +379,15 @@ class Run:
         return self.table("html") if self.complete else None
 
 
+def _only(kind: str, given: str | None, found: Sequence[Found], names: Sequence[str]) -> Found:
+    """Return the one that was meant, or say which there are."""
+    if len(found) == 1:
+        return found[0]
+    if given is None or found:
+        raise InputError(f"the run has several {kind}s; name one of {', '.join(names)}")
+    raise unknown(kind, given, names)
+
+
 _SHOWN = 6
 """Rows of a run that its repr shows."""
 
@@ -447,7 +453,7 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
         raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
     where = f"{folder / RECORD}: recipe"
     threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
-    if not isinstance(threats, list) or not all(isinstance(threat, str) for threat in threats):
+    if not isinstance(threats, list) or not threats or not all(isinstance(threat, str) for threat in threats):
         raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
     if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
