@@ -14,6 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.errors import IntegrityError
+from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.runs.record import write_aside
 
 DIAGNOSIS = "diagnosis.json"
@@ -93,6 +95,17 @@ class Unit:
         columns = {name: getattr(result, name).cpu().numpy() for name in ATTACK_SCHEMA if name != "index"}
         return self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
 
+    def read_images(self) -> tuple[Tensor, Tensor]:
+        """Read the adversarial images of the unit's successes, and the indices of their examples.
+
+        Raises:
+            IntegrityError: when they cannot be read.
+        """
+        found = parse_images(read_plain(self.images, limit=TABLE_BYTES))
+        if isinstance(found, str):
+            raise IntegrityError(f"{self.images}: {found}")
+        return found["adversarial"], found["index"]
+
     def _write(self, rows: pl.DataFrame) -> pl.DataFrame:
         write_aside(self.table, parquet(rows))
         return rows
@@ -151,9 +164,7 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         return f"its index is {index.dtype}, not torch.int64"
     expected = tuple(images.shape[1:]) if shape is None else shape
     if images.dtype != torch.float32 or tuple(images.shape[1:]) != expected or index.shape != images.shape[:1]:
-        return (
-            f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {expected}"
-        )
+        return f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {expected}"
     return tensors
 
 
