@@ -1,6 +1,8 @@
 """The ways in: a recipe, or one model with images in hand."""
 
+import shutil
 import tempfile
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,14 @@ def evaluate_recipe(
     return run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
 
 
+class HeldFolder:
+    """A temporary folder that is removed when nobody holds this any more, at the latest at the end of the process."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="robustframe-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 def evaluate(
     model: nn.Module,
     x: Any,
@@ -227,8 +237,7 @@ def evaluate(
     )
     held = None
     if out is None:
-        # It goes with the run that holds it.
-        held = tempfile.TemporaryDirectory(prefix="robustframe-")
-        out = held.name
+        held = HeldFolder()
+        out = held.path
     found = run(task, out, device=device, batch_size=batch_size, report=report, keep_going=False)
     return replace(found, held=held)

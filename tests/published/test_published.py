@@ -16,7 +16,7 @@ from robustframe.recipe import Recipe, batteries, read_toml, recipes, shipped_fo
 from robustframe.report.readme import fill
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
-from robustframe.runs.record import read_record
+from robustframe.runs import open_run
 
 ROOT = Path(robustframe.__file__).parents[1]
 RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]
@@ -35,8 +35,7 @@ def test_there_is_a_published_result() -> None:
 
 @pytest.mark.parametrize("folder", RESULTS, ids=str)
 def test_a_result_answers_its_recipe_as_it_stands(folder: Path) -> None:
-    record = read_record(folder)
-    assert record.status == "complete"
+    record = open_run(folder).record
     recipe = read_toml(folder.parent / "recipe.toml", Recipe)
     assert record.recipe == recipe.model_dump(by_alias=True), "stale: evaluate the recipe and publish the run"
     task = load_task(folder.parent / "recipe.toml", device=torch.device("cpu"))
@@ -49,14 +48,14 @@ def test_a_result_answers_its_recipe_as_it_stands(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", RESULTS, ids=str)
 def test_counts_and_tables_follow_from_the_verdicts(folder: Path) -> None:
-    record = read_record(folder)
+    run = open_run(folder)
     verdicts = pl.read_parquet(folder / "verdicts.parquet")
-    for result in record.results or []:
+    for result in run.results:
         rows = verdicts.filter((pl.col("classifier") == result.classifier) & (pl.col("threat") == result.threat))
         assert len(rows) == result.examples
         assert rows["clean_correct"].sum() == result.clean_correct
         assert rows["robust"].sum() == result.robust_correct
-    table = robustness_table(record, folder)
+    table = robustness_table(run)
     for format in ("md", "tex", "csv"):
         assert (folder / f"table.{format}").read_bytes() == render(table, format).encode()
 

@@ -111,7 +111,7 @@ def stored_examples(folder: Path, classifier: str, threat: ThreatModel) -> dict[
 
 def test_only_survivors_go_on_and_counts_add_up(recipe: Path) -> None:
     run = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    record, folder = run.record, run.folder
+    record = run.record
     verdicts = run.verdicts
     for result in record.results or []:
         alive = result.clean_correct
@@ -222,6 +222,16 @@ def test_ones_own_model_in_one_call_comes_back_as_it_was(tmp_path: Path) -> None
     assert torch.equal(model.weight.grad, torch.ones_like(model.weight))
     assert torch.equal(torch.get_rng_state(), state)
     assert (tmp_path / "run" / "record.json").is_file()
+
+
+def test_without_a_folder_the_files_last_as_long_as_the_run() -> None:
+    x, y = examples()
+    run = robustframe.evaluate(Linear(), x, y, threat="linf:0.1", battery="quick")
+    folder = run.folder
+    images, broken = run.adversarial()
+    assert len(images) == broken.sum() > 0
+    del run
+    assert not folder.exists()
 
 
 class Returns(nn.Module):
