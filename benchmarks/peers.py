@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import robustframe
@@ -137,13 +136,13 @@ def battery(name: str) -> Contestant:
             if name == "standard@1" and problem.effort != FULL:
                 asked = str(folder / "little.toml")
                 Path(asked).write_text(_little_standard(problem.effort), encoding="utf-8")
-            robustframe.evaluate(
+            evaluated = robustframe.evaluate(
                 problem.model, problem.x, problem.y,
                 threat=problem.threat.label, battery=asked, seed=problem.seed, chunk=BATCH, out=folder / "run",
             )  # fmt: skip
-            for file in sorted(folder.glob("run/units/**/*.safetensors")):
-                found = load_file(file)
-                adversarial[found["index"].to(adversarial.device)] = found["adversarial"].to(adversarial)
+            images, broken = evaluated.adversarial()
+            if broken.any():
+                adversarial[broken.to(adversarial.device)] = images.to(adversarial)
         return adversarial
 
     return run

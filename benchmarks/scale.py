@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import singledispatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
-from robustframe.evaluation.environment import environment
 from torch import nn
 
 from robustframe.data import from_arrays
@@ -30,10 +30,14 @@ from robustframe.draws import derive_seed
 from robustframe.evaluation import Task
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.executors import Executor
-from robustframe.evaluation.jobs import Attacked, Check, Checked, Clean, Done, Failed, Job, Workshop
+from robustframe.evaluation.jobs import ATTACKING, AttackJob, CleanJob, Done, Failed, Job, TryModel
 from robustframe.evaluation.limits import Limits, resident_memory
+from robustframe.evaluation.progress import Moment
+from robustframe.evaluation.scores import Trial
+from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import load_battery, parse_threats
+from robustframe.runs.manifest import file_sha256
 from robustframe.runs.record import ClassifierEntry, Environment, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
 
@@ -59,27 +63,27 @@ class Simulated(Executor):
     def __init__(self, workshop: Workshop, workers: int, seconds: float, *, charge: bool, write: bool = False) -> None:
         self.workshop, self.workers, self.seconds, self.charge, self.write = workshop, workers, seconds, charge, write
         self.now, self.units, self.begun = 0.0, 0, 0.0
-        self._queue: list[tuple[float, int, Job]] = []
+        self._queue: list[tuple[float, int, Job[Any]]] = []
         self._since = time.process_time()
 
     @property
     def environment(self) -> Environment:
-        return environment(torch.device("cpu"))
+        return Environment.here(torch.device("cpu"))
 
     @property
     def free(self) -> bool:
         return len(self._queue) < self.workers
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         self._pay()
-        if isinstance(job, Clean) and not self.begun:
+        if job.place[0] == ATTACKING and not self.begun:
             self.begun = time.process_time()
         self.units += 1
         # From 0.5 to 1.5 times the mean, the same in every simulation.
-        share = 0.5 + derive_seed(str(job)) / 2**63
+        share = 0.5 + derive_seed(job.place) / 2**63
         heapq.heappush(self._queue, (self.now + share * self.seconds, self.units, job))
 
-    def wait(self) -> list[Done | Failed]:
+    def wait(self) -> list[Done[Any] | Failed]:
         self._pay()
         when, _, job = heapq.heappop(self._queue)
         self.now = max(self.now, when)
@@ -95,35 +99,44 @@ class Simulated(Executor):
         self.now += (now - self._since) * self.charge
         self._since = now
 
-    def _done(self, job: Job) -> Done:
-        if isinstance(job, Check):
-            return Done(job, Checked([], (None,) * len(self.workshop.stages)), {})
-        if isinstance(job, Clean):
-            unit, rows = self.workshop.clean_unit(job.classifier, job.chunk), self._clean(job)
-        elif isinstance(job, Attacked):
-            unit = self.workshop.attack_unit(job.classifier, job.threat, job.stage, job.chunk)
-            rows = self._attacked(job)
-        else:
-            return Done(job, None, {})
-        if self.write:
-            write_aside(unit.table, parquet(rows))
-        name = unit.table.relative_to(self.workshop.folder).as_posix()
-        return Done(job, rows, self.workshop._hashes(unit.table) if self.write else {name: "0" * 64})
+    def _done(self, job: Job[Any]) -> Done[Any]:
+        found = made_up(job, self.workshop.task, self.write)
+        paths = job.paths(self.workshop.task, self.workshop.files)[:1]
+        if self.write and paths:
+            write_aside(paths[0], parquet(found))
+        sha = file_sha256 if self.write else lambda path: "0" * 64
+        return Done(job, found, {self.workshop.files.name(path): sha(path) for path in paths})
 
-    def _clean(self, job: Clean) -> pl.DataFrame:
-        index = self.workshop.chunks[job.chunk].tolist()
-        zeros, ones = [0] * len(index), [1] * len(index)
-        right = {"index": index, "label": zeros, "prediction": zeros, "forwards": ones}
-        return pl.DataFrame(right, schema=CLEAN_SCHEMA)
 
-    def _attacked(self, job: Attacked) -> pl.DataFrame:
-        # One example in ten falls to each attack; tables that are written hold none, as images would belong to it.
-        fallen = [not self.write and (at + job.stage) % 10 == 0 for at in job.index]
-        rows = {
-            "index": job.index, "success": fallen, "claimed": fallen, "prediction": [int(each) for each in fallen],
-            **{name: [0.05 if name == "distance" else 40] * len(fallen) for name in list(ATTACK_SCHEMA)[4:]},
-        }  # fmt: skip
-        return pl.DataFrame(rows, schema=ATTACK_SCHEMA)
+@singledispatch
+def made_up(job: Job[Any], task: Task, write: bool) -> Any:
+    """Return what a job would give; here that of a certificate, which is none."""
+    del job, task, write
+
+
+@made_up.register
+def _(job: TryModel, task: Task, write: bool) -> Trial:
+    del job, write
+    return Trial([], (None,) * len(task.stages))
+
+
+@made_up.register
+def _(job: CleanJob, task: Task, write: bool) -> pl.DataFrame:
+    del write
+    index = task.chunks[job.chunk].tolist()
+    zeros, ones = [0] * len(index), [1] * len(index)
+    return pl.DataFrame({"index": index, "label": zeros, "prediction": zeros, "forwards": ones}, schema=CLEAN_SCHEMA)
+
+
+@made_up.register
+def _(job: AttackJob, task: Task, write: bool) -> pl.DataFrame:
+    # One example in ten falls to each attack; tables that are written hold none, as images would belong to it.
+    fallen = [not write and (at + job.stage) % 10 == 0 for at in job.index]
+    rows = {
+        "index": job.index, "success": fallen, "claimed": fallen, "prediction": [int(each) for each in fallen],
+        **{name: [0.05 if name == "distance" else 40] * len(fallen) for name in list(ATTACK_SCHEMA)[4:]},
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=ATTACK_SCHEMA)
 
 
 def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250) -> Task:
@@ -133,7 +146,7 @@ def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250)
     entries = [
         ClassifierEntry(
             name=f"model-{at:02d}", model=f"model-{at:02d}", twin=None, use="python", sha256=f"{at:064d}",
-            parameters=0, sweeps=None, mutual_coherence=None,
+            parameters=0, sweeps=None, mutual_coherence=None, weights_sha256=None,
         )
         for at in range(models)
     ]  # fmt: skip
@@ -171,8 +184,8 @@ def simulate(
 
     memory, begin = [resident_memory()], time.process_time()
 
-    def report(moment: object) -> None:
-        if moment.done % max(1, moment.units // 10) == 0:  # type: ignore[attr-defined]
+    def report(moment: Moment) -> None:
+        if moment.done % max(1, moment.units // 10) == 0:
             memory.append(resident_memory())
 
     run(task, folder, device=torch.device("cpu"), report=report, engine=engine)

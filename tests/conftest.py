@@ -62,7 +62,7 @@ def shown_run(tiny_card: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("shown")
     (folder / "shown.toml").write_text(BATTERY)
     (folder / "recipe.toml").write_text(RUN.format(card=tiny_card))
-    return evaluate_recipe(folder / "recipe.toml", runs=folder / "runs", device="cpu")[1]
+    return evaluate_recipe(folder / "recipe.toml", runs=folder / "runs", device="cpu").folder
 
 
 @pytest.fixture(scope="session", name="disguise")

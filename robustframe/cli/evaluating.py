@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from robustframe.evaluation import Task
     from robustframe.evaluation.executors import Engine
-    from robustframe.runs import Run
+    from robustframe.runs.run import Run
 
 ENGINES = ("process", "ray")
 
@@ -66,7 +66,7 @@ def evaluate(
     keep = engine == "process" and not dry_run
     if recipe is not None:
         _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
-        task = load_task(find_recipe(recipe), device=here, root=data_root, download=download, keep=keep)
+        task = load_task(find_recipe(recipe), device=here, data_root=data_root, download=download, keep=keep)
     else:
         if weights and len(model or []) > 1:
             raise InputError("--weights belongs to one model; a recipe gives each its own")
@@ -76,7 +76,7 @@ def evaluate(
             "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
         }  # fmt: skip
         place, stated = Path("command line"), _validated(Recipe, content)
-        task = make_task(stated, place, device=here, root=data_root, download=download, keep=keep)
+        task = make_task(stated, place, device=here, data_root=data_root, download=download, keep=keep)
     if not diagnose:
         task = task.undiagnosed()
     folder = out or run_folder(task, runs)

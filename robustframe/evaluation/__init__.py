@@ -1,4 +1,4 @@
-"""Evaluation: from a recipe, or a model in hand, to a record."""
+"""Evaluation: from a recipe, or a model in hand, to a run."""
 
 from robustframe.evaluation.api import (
     evaluate,
@@ -10,7 +10,7 @@ from robustframe.evaluation.api import (
 )
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.limits import Limits
-from robustframe.evaluation.schedule import Moment
+from robustframe.evaluation.progress import Moment
 from robustframe.evaluation.task import Task
 
 __all__ = [

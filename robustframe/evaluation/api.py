@@ -1,7 +1,8 @@
 """The ways in: a recipe, or one model with images in hand."""
 
+import shutil
 import tempfile
-from collections.abc import Callable
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,13 @@ from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.limits import NO_LIMITS, Limits
-from robustframe.evaluation.schedule import Moment
+from robustframe.evaluation.progress import Report, silent
 from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, classify, load_models
 from robustframe.recipe import ModelSpec, Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.examples import load_examples
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.run import Run
-
-Report = Callable[[Moment], None]
-
-
-def _quiet(moment: Moment) -> None:
-    del moment
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,37 +42,55 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_task(
-    path: Path, *, device: torch.device, root: Path | None = None, download: bool = False, keep: bool = True
+    path: str | Path,
+    *,
+    device: torch.device,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    keep: bool = True,
 ) -> Task:
     """Load everything a recipe file names.
 
     Args:
         path: the recipe's TOML file; paths in it are relative to its folder.
         device: where the models go.
-        root: where data that does not ship lies.
+        data_root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
         keep: hold every model in memory; see `load_models`.
 
     Raises:
         InputError: for anything in it that is unknown or does not fit, before anything runs.
     """
-    return make_task(read_toml(path, Recipe), path, device=device, root=root, download=download, keep=keep)
+    path = Path(path)
+    recipe = read_toml(path, Recipe)
+    return make_task(recipe, path, device=device, data_root=data_root, download=download, keep=keep)
 
 
 def make_task(
     recipe: Recipe,
-    path: Path,
+    path: str | Path,
     *,
     device: torch.device,
-    root: Path | None = None,
+    data_root: str | Path | None = None,
     download: bool = False,
     keep: bool = True,
     classifiers: list[Classifier] | None = None,
 ) -> Task:
-    """Load everything a recipe names; ``path`` is where it is said to stand.
+    """Load everything a recipe names.
 
-    A process that is told which classifiers these are passes them in, and loads a model when it needs it.
+    Args:
+        recipe: what to evaluate.
+        path: where it is said to stand; paths in it are relative to the folder of this.
+        device: where the models go.
+        data_root: where data that does not ship lies.
+        download: allow data and models of the hub to be downloaded.
+        keep: hold every model in memory; see `load_models`.
+        classifiers: what its models are, for a process that is told and loads each when it needs it.
+
+    Raises:
+        InputError: for anything in it that is unknown or does not fit, before anything runs.
     """
+    path, root = Path(path), None if data_root is None else Path(data_root)
     folder = path.parent
     if classifiers is None:
         classifiers = load_models(recipe.model, folder=folder, device=device, download=download, keep=keep)
@@ -100,9 +113,9 @@ def make_task(
     )
 
 
-def run_folder(task: Task, runs: Path) -> Path:
+def run_folder(task: Task, runs: str | Path) -> Path:
     """Return the folder of a task's run: its name and the beginning of its hash."""
-    return runs / f"{task.name}-{task.hash[:8]}"
+    return Path(runs) / f"{task.name}-{task.hash[:8]}"
 
 
 def evaluate_recipe(
@@ -114,7 +127,7 @@ def evaluate_recipe(
     batch_size: int = DEFAULT_BATCH,
     data_root: str | Path | None = None,
     download: bool = False,
-    report: Report = _quiet,
+    report: Report = silent,
     engine: Engine = InProcess,
     limits: Limits = NO_LIMITS,
 ) -> Run:
@@ -133,13 +146,26 @@ def evaluate_recipe(
         limits: what one unit may take.
 
     Returns:
-        The run. Rows of models that failed are named in ``record.incomplete``.
+        The run in its folder: its record, verdicts and adversarial images, opened as by `robustframe.open_run`. Rows of
+        models that failed are named in ``run.record.incomplete``; the same call tries them again and keeps the others.
+
+    Raises:
+        InputError: for anything in the recipe that is unknown or does not fit, a folder of another evaluation, or a
+            model that cannot be evaluated.
+        StoppedEarly: when the run cannot go on, such as on a full disk; the same call continues it.
     """
     where = pick_device(device)
-    root = None if data_root is None else Path(data_root)
-    task = load_task(Path(path), device=where, root=root, download=download)
-    folder = run_folder(task, Path(runs)) if out is None else Path(out)
+    task = load_task(path, device=where, data_root=data_root, download=download)
+    folder = run_folder(task, runs) if out is None else out
     return run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
+
+
+class HeldFolder:
+    """A temporary folder that is removed when nobody holds this any more, at the latest at the end of the process."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="robustframe-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def evaluate(
@@ -155,7 +181,7 @@ def evaluate(
     batch_size: int = DEFAULT_BATCH,
     out: str | Path | None = None,
     diagnose: bool = True,
-    report: Report = _quiet,
+    report: Report = silent,
 ) -> Run:
     """Evaluate one model, or both twins of a pair, on images in hand.
 
@@ -175,7 +201,8 @@ def evaluate(
         report: called after every unit of work.
 
     Returns:
-        The complete run: its table, verdicts and adversarial images.
+        The complete run, opened as by `robustframe.open_run`: ``run.table()`` shows it, ``run.record`` says what was
+        asked and found, ``run.verdicts`` has a row for each example, ``run.adversarial()`` the images that broke them.
 
     Raises:
         InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
@@ -208,8 +235,9 @@ def evaluate(
         chunk=whole_number(chunk, "chunk", least=1),
         diagnose=diagnose,
     )
-    # It goes with the run that holds it.
-    held = tempfile.TemporaryDirectory(prefix="robustframe-") if out is None else None
-    folder = Path(str(out) if held is None else held.name)
-    found = run(task, folder, device=device, batch_size=batch_size, report=report, keep_going=False)
+    held = None
+    if out is None:
+        held = HeldFolder()
+        out = held.path
+    found = run(task, out, device=device, batch_size=batch_size, report=report, keep_going=False)
     return replace(found, held=held)

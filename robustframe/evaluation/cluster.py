@@ -21,8 +21,7 @@ from robustframe.evaluation.executors import Engine, Executor
 from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.task import Task
-from robustframe.evaluation.worker import Order, Worker
-from robustframe.models.classifiers import Source
+from robustframe.evaluation.worker import Order, Worker, make_order
 from robustframe.runs.record import Environment
 
 RETRIES = 3
@@ -52,33 +51,15 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Engine
     """
 
     def engine(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> Executor:
-        threads = torch.get_num_threads()
-        order = _order(task, folder, device, batch_size, limits, threads)
+        # The driver looks after the time: a worker that hangs may not come to look at a clock.
+        order = make_order(task, folder, device, batch_size, Limits(memory=limits.memory))
         return Cluster(order, limits, address=address, workers=workers)
 
     return engine
 
 
-def _order(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits, threads: int) -> Order:
-    if task.origin is None:
-        raise InputError("models in hand are evaluated in this process; state them in a recipe to use Ray")
-    sources: list[Source] = []
-    classifiers = []
-    for classifier in task.classifiers:
-        if classifier.source is None:
-            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe to use Ray")
-        if classifier.source not in sources:
-            sources.append(classifier.source)
-        classifiers.append((sources.index(classifier.source), classifier.place, classifier.entry))
-    # The driver looks after the time: a worker that hangs may not come to look at a clock.
-    limits = Limits(memory=limits.memory)
-    return Order(
-        task.recipe, task.origin, classifiers, task.hash, folder.resolve(), device.type, threads, batch_size, limits
-    )
-
-
 @dataclass
-class _Hand:
+class WorkerHandle:
     """One worker as the driver sees it."""
 
     actor: Any
@@ -114,11 +95,11 @@ class Cluster(Executor):
         self.gpus = int(order.device == "cuda")
         self._handlers: dict[int, Any] = {}
         count = self._connect(address, workers)
-        self._idle: list[_Hand] = []
-        self._starting: dict[Any, _Hand] = {}
-        self._busy: dict[Any, tuple[_Hand, Job, float]] = {}
-        self._out_of_reach: Counter[Job | None] = Counter()
-        """How often the worker of a unit, or one that starts, could not be reached."""
+        self._idle: list[WorkerHandle] = []
+        self._starting: dict[Any, WorkerHandle] = {}
+        self._busy: dict[Any, tuple[WorkerHandle, Job[Any], float]] = {}
+        self._out_of_reach: Counter[tuple[int, ...] | None] = Counter()
+        """How often the worker of a unit, by the unit's place, or one that starts could not be reached."""
         self._environment: Environment | None = None
         # Ray starts a worker again wherever there is room, and gives it the unit again that it died of.
         self._worker = self.ray.remote(Worker).options(
@@ -142,11 +123,11 @@ class Cluster(Executor):
             self._await_worker()
         return bool(self._idle)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         self._give(self._idle.pop(), job)
 
-    def wait(self) -> list[Done | Failed]:
-        found: list[Done | Failed] = []
+    def wait(self) -> list[Done[Any] | Failed]:
+        found: list[Done[Any] | Failed] = []
         while self._busy and not found:
             refs = [*self._busy, *self._starting]
             ready, _ = self.ray.wait(refs, num_returns=1, timeout=self._patience())
@@ -161,9 +142,9 @@ class Cluster(Executor):
         return found
 
     def close(self) -> None:
-        hands = [*self._idle, *self._starting.values(), *(hand for hand, _, _ in self._busy.values())]
-        for hand in hands:
-            self.ray.kill(hand.actor, no_restart=True)
+        workers = [*self._idle, *self._starting.values(), *(worker for worker, _, _ in self._busy.values())]
+        for worker in workers:
+            self.ray.kill(worker.actor, no_restart=True)
         self.ray.shutdown()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -197,16 +178,16 @@ class Cluster(Executor):
             count = max(1, room) if workers is None else workers
         return count
 
-    def _start(self) -> _Hand:
-        hand = _Hand(self._worker.remote(self.order))
-        self._starting[hand.actor.ready.remote()] = hand
-        return hand
+    def _start(self) -> WorkerHandle:
+        worker = WorkerHandle(self._worker.remote(self.order))
+        self._starting[worker.actor.ready.remote()] = worker
+        return worker
 
-    def _give(self, hand: _Hand, job: Job) -> None:
-        self._busy[hand.actor.do.remote(job)] = (hand, job, self.clock())
+    def _give(self, worker: WorkerHandle, job: Job[Any]) -> None:
+        self._busy[worker.actor.do.remote(job)] = (worker, job, self.clock())
 
-    def _replace(self, hand: _Hand) -> _Hand:
-        self.ray.kill(hand.actor, no_restart=True)
+    def _replace(self, worker: WorkerHandle) -> WorkerHandle:
+        self.ray.kill(worker.actor, no_restart=True)
         return self._start()
 
     def _await_worker(self) -> None:
@@ -224,14 +205,14 @@ class Cluster(Executor):
 
     def _greet(self, ref: Any) -> None:
         """Put a worker that has started to work."""
-        hand = self._starting.pop(ref)
+        worker = self._starting.pop(ref)
         try:
             said = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
-            if self._working(hand):
+            if self._working(worker):
                 return  # What becomes of its unit says the rest.
             if self._elsewhere(error, None):
-                self._replace(hand)
+                self._replace(worker)
                 return
             raise InputError(f"a worker does not start: {_first_line(error)}") from error
         self._out_of_reach[None] = 0
@@ -242,61 +223,62 @@ class Cluster(Executor):
         elif said != self._environment:
             log.warning("workers differ (%s; %s); bytes may depend on who did what", said, self._environment)
         # One that was given a unit before it had started is busy already, or has even finished it.
-        if not hand.used and not self._working(hand):
-            self._idle.append(hand)
+        if not worker.used and not self._working(worker):
+            self._idle.append(worker)
 
-    def _collect(self, ref: Any) -> list[Done | Failed]:
+    def _collect(self, ref: Any) -> list[Done[Any] | Failed]:
         """Take note of a worker that is ready, or of what has become of a unit."""
         if ref in self._starting:
             self._greet(ref)
             return []
         if ref not in self._busy:
             return []
-        hand, job, _ = self._busy.pop(ref)
+        worker, job, _ = self._busy.pop(ref)
         try:
             outcome = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
-            another = self._replace(hand)
+            another = self._replace(worker)
             if self._elsewhere(error, job):
                 self._give(another, job)
                 return []
             return [Failed(job, f"its worker died {1 + RETRIES} times: {_first_line(error)}")]
         if isinstance(outcome, StoppedEarly):
             raise outcome
-        if isinstance(outcome, Failed) and outcome.memory and hand.used:
+        if isinstance(outcome, Failed) and outcome.memory and worker.used:
             # What models left behind in this worker may have been what was too much.
-            self._give(self._replace(hand), job)
+            self._give(self._replace(worker), job)
             return []
-        hand.used = True
+        worker.used = True
         if (
             isinstance(outcome, Done)
             and self.limits.memory
             and outcome.resident > _RECYCLE * self.limits.memory * 2**30
         ):
-            self._replace(hand)
+            self._replace(worker)
         else:
-            self._idle.append(hand)
+            self._idle.append(worker)
         return [outcome]
 
-    def _elsewhere(self, error: Exception, job: Job | None) -> bool:
+    def _elsewhere(self, error: Exception, job: Job[Any] | None) -> bool:
         """Say whether a unit, or the start of a worker, should be tried on another worker."""
         unreached = isinstance(error, self.ray.exceptions.ActorUnavailableError)
-        self._out_of_reach[job] += unreached
-        return unreached and self._out_of_reach[job] <= RETRIES
+        place = None if job is None else job.place
+        self._out_of_reach[place] += unreached
+        return unreached and self._out_of_reach[place] <= RETRIES
 
-    def _working(self, hand: _Hand) -> bool:
-        return any(hand is busy for busy, _, _ in self._busy.values())
+    def _working(self, worker: WorkerHandle) -> bool:
+        return any(worker is busy for busy, _, _ in self._busy.values())
 
-    def _overdue(self) -> list[Done | Failed]:
+    def _overdue(self) -> list[Done[Any] | Failed]:
         """Stop the units that take too long, with their workers."""
         limit = self.limits.seconds
         if limit is None:
             return []
         late = [ref for ref, (_, _, since) in self._busy.items() if self.clock() - since > limit]
-        found: list[Done | Failed] = []
+        found: list[Done[Any] | Failed] = []
         for ref in late:
-            hand, job, _ = self._busy.pop(ref)
-            self._replace(hand)
+            worker, job, _ = self._busy.pop(ref)
+            self._replace(worker)
             found.append(Failed(job, f"a unit took longer than the time limit of {limit:g} s"))
         return found
 

@@ -1,112 +1,101 @@
-"""The checks of one row of a run: what they are given comes from the run's files."""
+"""The checks of one row of a run that is under way: what they are given comes from the run's files."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import polars as pl
 import torch
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
 from robustframe.diagnose.case import Found, Met, Replays
 from robustframe.diagnose.run import diagnose, rank
-from robustframe.models.classifiers import Classifier
+from robustframe.evaluation.task import Task
 from robustframe.recipe.stages import Stage
 from robustframe.runs.record import Result
 from robustframe.runs.units import RunFiles
 from robustframe.threat import ThreatModel
+from robustframe.types import Verdicts
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where the files of a run lie, and what they are of."""
+class BreakingImages:
+    """The images that broke the classifiers of a run that is under way."""
 
-    data: Dataset
-    classifiers: Sequence[Classifier]
-    threats: Sequence[ThreatModel]
-    stages: Sequence[Stage]
-    chunks: int
-    votes: int
-    seed: int
+    task: Task
     files: RunFiles
-    device: torch.device
-    batch_size: int
-    finished: Collection[tuple[str, str]]
+    rows: Collection[tuple[int, int]]
     """The rows, by classifier and threat, that every attack has gone through; the files of others are not looked at."""
 
-    def diagnose(self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame) -> Diagnosis:
-        """Check a row.
-
-        Args:
-            classifier: whose row it is.
-            threat: of the row; the attacks of all rows have been run.
-            result: the row's counts.
-            rows: the row's verdicts.
-        """
-        key = (self.seed, threat.label, "diagnose")
-        found = self._found(classifier, threat, result, rows, key)
-        return diagnose(
-            classifier.module, self.data.images, self.data.labels, threat, found,
-            key=key, batch_size=self.batch_size, device=self.device,
-        )  # fmt: skip
-
-    def _found(
-        self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame, key: tuple[object, ...]
-    ) -> Found:
-        rows = rows.sort("index")
-        robust, correct = (torch.from_numpy(rows[name].to_numpy().copy()) for name in ("robust", "clean_correct"))
-        bare = Found(correct=correct, robust=robust)
-        order = {int(index): place for place, index in enumerate(rank(bare, key))}
-        alive = set(robust.nonzero().squeeze(1).tolist())
-        others = [
-            item for other in self.classifiers if other is not classifier for item in self._stored(other, threat, alive)
-        ]
-        nested = [
-            (index, image)
-            for wider in self.threats
-            if wider is not threat
-            for index, image in self._stored(classifier, wider, alive)
-        ]
-        lying = self._replays(nested, order)
-        inside = [] if lying is None else lying.index[threat.contains(lying.clean, lying.images)].tolist()
-        fallen = set((correct & ~robust).nonzero().squeeze(1).tolist())
-        return Found(
-            correct=correct,
-            robust=robust,
-            met=_met([stage for stage in self.stages if stage.runs_for(threat)], result),
-            own=self._replays(self._stored(classifier, threat, fallen), order),
-            others=self._replays(others, order),
-            smaller=sorted(set(inside)),
-            votes=self.votes,
-        )
-
-    def _stored(self, classifier: Classifier, threat: ThreatModel, wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield one image of each wanted example that broke a classifier."""
-        done = (classifier.entry.name, threat.label) in self.finished
-        left = set(wanted) if done else set()
-        for stage in self.stages:
-            for chunk in range(self.chunks):
-                place = self.classifiers.index(classifier)
-                file = self.files.attack(place, threat.label, stage.label, chunk).images
-                if not left or not file.is_file():
+    def of(self, classifier: int, threat: int, wanted: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield one image of each wanted example that broke a classifier under a threat, with its index."""
+        left = set(wanted) if (classifier, threat) in self.rows else set()
+        label = self.task.threats[threat].label
+        for stage in self.task.stages:
+            for chunk in range(len(self.task.chunks)):
+                unit = self.files.attack(classifier, label, stage.label, chunk)
+                if not left or not unit.images.is_file():
                     continue
-                tensors = load_tensors(file.read_bytes())
-                for index, image in zip(tensors["index"].tolist(), tensors["adversarial"]):
+                images, indices = unit.read_images()
+                for index, image in zip(indices.tolist(), images):
                     if index in left:
                         left.remove(index)
                         yield index, image.clone()
 
-    def _replays(self, items: Iterable[tuple[int, Tensor]], order: dict[int, int]) -> Replays | None:
-        """Bring stored images into the order of the sample, with their clean images."""
-        sorted_items = sorted(items, key=lambda item: order[item[0]])
-        if not sorted_items:
-            return None
-        index = torch.tensor([item[0] for item in sorted_items])
-        images = torch.stack([item[1] for item in sorted_items]).to(self.device)
-        clean, labels = self.data.images[index].to(self.device), self.data.labels[index].to(self.device)
-        return Replays(images, clean, labels, index.to(self.device))
+
+def diagnose_row(
+    breaking: BreakingImages,
+    classifier: int,
+    threat: int,
+    result: Result,
+    correct: Verdicts,
+    robust: Verdicts,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Diagnosis:
+    """Check the number of one classifier under one threat.
+
+    Args:
+        breaking: the images that broke this classifier and others; the attacks of all rows have been run.
+        classifier: its place in the task.
+        threat: its place in the task.
+        result: the row's counts.
+        correct: which examples are classified correctly without an attack, shape (n,).
+        robust: which of them no attack has broken, shape (n,).
+        batch_size: rows of one model call at most.
+        device: where the classifier is.
+    """
+    task = breaking.task
+    ball, key = task.threats[threat], (task.seed, task.threats[threat].label, "diagnose")
+    order = {int(index): at for at, index in enumerate(rank(Found(correct=correct, robust=robust), key))}
+    alive, fallen = _indices(robust), _indices(correct & ~robust)
+    others = [
+        item
+        for other in range(len(task.classifiers))
+        if other != classifier
+        for item in breaking.of(other, threat, alive)
+    ]
+    wider = [
+        item for other in range(len(task.threats)) if other != threat for item in breaking.of(classifier, other, alive)
+    ]
+    found = Found(
+        correct=correct,
+        robust=robust,
+        met=_met([stage for stage in task.stages if stage.runs_for(ball)], result),
+        own=_replays(breaking.of(classifier, threat, fallen), order, task.data, device),
+        others=_replays(others, order, task.data, device),
+        smaller=_inside(_replays(wider, order, task.data, device), ball),
+        votes=task.votes,
+    )
+    return diagnose(
+        task.classifiers[classifier].module, task.data.images, task.data.labels, ball, found,
+        key=key, batch_size=batch_size, device=device,
+    )  # fmt: skip
+
+
+def _indices(chosen: Verdicts) -> list[int]:
+    return [int(index) for index in chosen.nonzero().flatten()]
 
 
 def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
@@ -116,3 +105,22 @@ def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
         for stage, entry in zip(stages, result.attacks, strict=True)
         if entry.skipped is None
     ]
+
+
+def _replays(
+    items: Iterable[tuple[int, Tensor]], order: dict[int, int], data: Dataset, device: torch.device
+) -> Replays | None:
+    """Bring stored images into the order of the sample, with their clean images."""
+    sorted_items = sorted(items, key=lambda item: order[item[0]])
+    if not sorted_items:
+        return None
+    index = torch.tensor([item[0] for item in sorted_items])
+    images = torch.stack([item[1] for item in sorted_items]).to(device)
+    return Replays(images, data.images[index].to(device), data.labels[index].to(device), index.to(device))
+
+
+def _inside(replays: Replays | None, threat: ThreatModel) -> list[int]:
+    """Return the examples whose image, found under another threat, lies in this ball."""
+    if replays is None:
+        return []
+    return sorted(set(replays.index[threat.contains(replays.clean, replays.images)].tolist()))

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from robustframe.attacks import GradientAttack
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.draws import Draws
-from robustframe.evaluation.jobs import Workshop
 from robustframe.evaluation.limits import resident_memory
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import Classifier
@@ -67,7 +66,7 @@ class Cost:
         return "\n".join(lines)
 
 
-def estimate(task: Task, folder: Path, device: torch.device, batch_size: int, workers: int) -> Cost:
+def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: int, workers: int) -> Cost:
     """Estimate the cost of an evaluation without attacking any of its models.
 
     Passes are counted by running every attack on one image and a stand-in that cannot be broken; speed and memory are
@@ -80,18 +79,18 @@ def estimate(task: Task, folder: Path, device: torch.device, batch_size: int, wo
         batch_size: rows of one model call at most.
         workers: that share the work.
     """
-    workshop = Workshop(task, folder, device, batch_size, release=True)
-    passes = _Passes(task, workshop.stages)
+    folder = Path(folder)
+    passes = _Passes(task)
     known = Journal(folder).known
-    n, chunks = len(task.data), len(workshop.chunks)
+    n, chunks = len(task.data), len(task.chunks)
     forwards = backwards = units = 0
     seconds, kept = 0.0, 0
     for classifier in task.classifiers:
         speed = _speed(classifier, task.data.images[: min(_TRIED, n)].to(device))
         kept = max(kept, speed.parameters + speed.kept * min(batch_size, task.chunk))
-        own = [(0, workshop.votes, 0)]
+        own = [(0, task.votes, 0)]
         for threat in task.threats:
-            stages = [s for s in workshop.stages if s.runs_for(threat) and s.why_not(classifier.module) is None]
+            stages = [s for s in task.stages if s.runs_for(threat) and s.why_not(classifier.module) is None]
             own += [(1, *passes.of(stage, threat, speed.classes)) for stage in stages]
         units += len(own) * chunks + task.diagnose * len(task.threats)
         mine = [n * sum(each[at] for each in own) for at in (1, 2)]
@@ -114,8 +113,8 @@ def estimate(task: Task, folder: Path, device: torch.device, batch_size: int, wo
 class _Passes:
     """How many passes an attack makes for one example that it does not break."""
 
-    def __init__(self, task: Task, stages: list[Stage]) -> None:
-        self.task, self.stages = task, stages
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.unknown: set[str] = set()
         self._known: dict[tuple[str, str, int], tuple[int, int]] = {}
 

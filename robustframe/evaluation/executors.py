@@ -2,17 +2,19 @@
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from robustframe.calls import out_of_memory
 from robustframe.errors import InputError, OutOfTime, StoppedEarly
-from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
+from robustframe.evaluation.jobs import Done, Failed, Job, R
 from robustframe.evaluation.limits import Limits, memory_limited, resident_memory, time_limited
 from robustframe.evaluation.task import Task
+from robustframe.evaluation.workshop import Workshop
 from robustframe.runs.record import Environment
 
 
@@ -30,11 +32,11 @@ class Executor(ABC):
         """Whether another unit can be put to work now."""
 
     @abstractmethod
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         """Take a unit; its worker leaves its files in the run."""
 
     @abstractmethod
-    def wait(self) -> list[Done | Failed]:
+    def wait(self) -> list[Done[Any] | Failed]:
         """Return the units that have come to an end since, once there is at least one.
 
         Raises:
@@ -50,13 +52,32 @@ Engine = Callable[[Task, Path, torch.device, int, Limits], Executor]
 """Makes the executor of a task, a run's folder, a device, a batch size and limits."""
 
 
+def carry_out(executor: Executor, take: Callable[[], Job[R] | None]) -> Iterator[Done[R] | Failed]:
+    """Keep an executor busy with units, and yield what becomes of each.
+
+    Args:
+        executor: who carries them out.
+        take: the next unit that is due; ``None`` when none is, until another one has come to its end.
+    """
+    flying = 0
+    while True:
+        while executor.free and (job := take()) is not None:
+            executor.submit(job)
+            flying += 1
+        if not flying:
+            return
+        for outcome in executor.wait():
+            flying -= 1
+            yield outcome
+
+
 class InProcess(Executor):
     """Carries units out one at a time, in this process."""
 
     def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:
         self.workshop = Workshop(task, folder, device, batch_size)
         self.limits = limits
-        self._job: Job | None = None
+        self._job: Job[Any] | None = None
 
     @property
     def environment(self) -> Environment:
@@ -66,10 +87,10 @@ class InProcess(Executor):
     def free(self) -> bool:
         return self._job is None
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         self._job = job
 
-    def wait(self) -> list[Done | Failed]:
+    def wait(self) -> list[Done[Any] | Failed]:
         job, self._job = self._job, None
         return [] if job is None else [attempt(self.workshop, job, self.limits)]
 
@@ -77,7 +98,7 @@ class InProcess(Executor):
         self._job = None
 
 
-def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
+def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed:
     """Carry a job out within its limits; what the model or the attack does wrong is an answer, not an exception.
 
     A job that runs out of memory is done again with half the batch, and again, down to the least batch.
@@ -88,7 +109,7 @@ def attempt(workshop: Workshop, job: Job, limits: Limits) -> Done | Failed:
     while True:
         try:
             with time_limited(limits.seconds), memory_limited(limits.memory):
-                done = workshop.do(job)
+                done = job.do(workshop)
             return replace(done, resident=resident_memory())
         except StoppedEarly:
             raise

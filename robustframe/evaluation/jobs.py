@@ -1,89 +1,98 @@
-"""Units of work as what can be handed to a worker, and the workshop that carries them out."""
+"""Units of work: where each kind stands in the order, how it is done, what it leaves, and what comes of it."""
 
-import platform
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 import torch
+from pydantic import ValidationError
 
-from robustframe.calls import borrowed, call_in_batches, padded, predict
+from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
-from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.bounds import certified_radii
-from robustframe.evaluation.diagnosis import Shelf
+from robustframe.evaluation.diagnosis import BreakingImages, diagnose_row
+from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
+from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, check_model
-from robustframe.recipe.stages import make_stages
+from robustframe.runs.journal import Journal
 from robustframe.runs.manifest import file_sha256
-from robustframe.runs.record import Result, read_record, write_aside
-from robustframe.runs.units import RunFiles, Unit, chunks
+from robustframe.runs.record import Result, write_aside
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit
+from robustframe.types import PerExample, Verdicts
+
+R = TypeVar("R")
+"""What a job gives."""
+TRYING, ATTACKING, CHECKING = range(3)
+"""What an evaluation does one after the other."""
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, eq=False)
+class Job(ABC, Generic[R]):
     """One unit of work on one classifier; everything is named by its place in the task."""
 
     classifier: int
 
+    @property
+    @abstractmethod
+    def place(self) -> tuple[int, ...]:
+        """Where it stands in the order of an evaluation; no other unit stands there."""
+
+    @abstractmethod
+    def work(self, workshop: Workshop, classifier: Classifier) -> R:
+        """Do it; its files are in the run when this returns."""
+
+    def do(self, workshop: Workshop) -> "Done[R]":
+        """Do it, and say what it gave and what it left in the run."""
+        found = self.work(workshop, workshop.classifier(self.classifier))
+        paths = self.paths(workshop.task, workshop.files)
+        return Done(self, found, {workshop.files.name(path): file_sha256(path) for path in paths if path.is_file()})
+
+    def paths(self, task: Task, files: RunFiles) -> list[Path]:
+        """Return the files that it may leave in the run."""
+        del task, files
+        return []
+
+    def read(self, task: Task, files: RunFiles, journal: Journal) -> R | None:
+        """Return what it gave, where its files are in the run already; ``None`` where it has to be done."""
+        del task, files, journal
+        return None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its files are to be read, not made again, when the run is continued."""
+        return True
+
+    def wanted(self, scores: Scores) -> bool:
+        """Say whether its row, or any row of its classifier, has not been given up."""
+        return scores.going_on(self.classifier)
+
+    @abstractmethod
+    def enter(self, scores: Scores, found: R) -> None:
+        """Enter what it gave."""
+
+    def followers(self, scores: Scores) -> Iterator["Job[Any]"]:
+        """Yield the units that become due once it is entered."""
+        del scores
+        yield from ()
+
+    def give_up(self, scores: Scores, reason: str) -> None:
+        """Enter that it cannot be done, which costs all rows of its classifier."""
+        for threat in range(len(scores.task.threats)):
+            scores.give_up(self.classifier, threat, reason)
+
 
 @dataclass(frozen=True)
-class Check(Job):
-    """Try the classifier before anything is written: gives a `Checked`."""
-
-
-@dataclass(frozen=True)
-class Bound(Job):
-    """Certify its predictions: gives radii, or ``None`` where there is no certificate."""
-
-
-@dataclass(frozen=True)
-class Clean(Job):
-    """Classify the clean images of a chunk: gives rows of ``CLEAN_SCHEMA``."""
-
-    chunk: int
-
-
-@dataclass(frozen=True)
-class Attacked(Job):
-    """Put the survivors of a chunk through one attack: gives rows of ``ATTACK_SCHEMA``."""
-
-    threat: int
-    stage: int
-    chunk: int
-    index: tuple[int, ...]
-    """The examples that meet the attack."""
-
-
-@dataclass(frozen=True)
-class Diagnosed(Job):
-    """Check the number of a row: gives a `Diagnosis`."""
-
-    threat: int
-    result: Result
-    rows: pl.DataFrame
-    finished: frozenset[tuple[str, str]]
-    """The rows whose images may be replayed, by classifier and threat."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What trying a classifier says."""
-
-    flags: list[str]
-    skipped: tuple[str | None, ...]
-    """For each attack of the task why it is left out, ``None`` where it is run."""
-
-
-@dataclass(frozen=True)
-class Done:
+class Done(Generic[R]):
     """A finished job."""
 
-    job: Job
-    content: Any
-    """What the kind of job gives."""
+    job: Job[R]
+    found: R
+    """What it gave."""
     files: dict[str, str]
     """The files it left in the run, and their SHA-256."""
     resident: int = 0
@@ -94,7 +103,7 @@ class Done:
 class Failed:
     """A job that could not be carried out, for a reason that lies in the model or its attack."""
 
-    job: Job
+    job: Job[Any]
     reason: str
     """One line."""
     error: BaseException | None = None
@@ -102,136 +111,199 @@ class Failed:
     """It ran out of memory."""
 
 
-class Workshop:
-    """Carries the units of one task out; there is one in every process that works on it.
+@dataclass(frozen=True, eq=False)
+class TryModel(Job[Trial]):
+    """Try the classifier before anything is written."""
 
-    Args:
-        task: what to evaluate.
-        folder: the run's folder.
-        device: where the models are.
-        batch_size: rows of one model call at most; it changes no verdict.
-        release: let a model go as soon as a unit of another one comes.
-    """
+    @property
+    def place(self) -> tuple[int, ...]:
+        return TRYING, self.classifier
 
-    def __init__(
-        self, task: Task, folder: Path, device: torch.device, batch_size: int, *, release: bool = False
-    ) -> None:
-        self.task, self.folder, self.device = task, folder, device
-        self.batch_size, self.release = batch_size, release
-        self.files = RunFiles(folder, tuple(each.entry.name for each in task.classifiers))
-        self.chunks = chunks(len(task.data), task.chunk)
-        self.stages = make_stages(task.batteries, task.folder)
-        self.votes = max(battery.votes for battery in task.batteries)
-        self._current: Classifier | None = None
-        self._seen = False
+    def work(self, workshop: Workshop, classifier: Classifier) -> Trial:
+        flags = check_model(classifier, workshop.task.data, workshop.device)
+        return Trial(flags, tuple(stage.why_not(classifier.module) for stage in workshop.task.stages))
 
-    def do(self, job: Job) -> Done:
-        """Carry a job out, and leave its files in the run."""
-        classifier = self._enter(job.classifier)
-        if isinstance(job, Check):
-            flags = check_model(classifier, self.task.data, self.device)
-            return Done(job, Checked(flags, tuple(stage.why_not(classifier.module) for stage in self.stages)), {})
-        if isinstance(job, Bound):
-            return Done(job, certified_radii(classifier, self.task.data, self.device), {})
-        self._see_the_run()
-        if isinstance(job, Diagnosed):
-            return self._diagnose(job, classifier)
-        if isinstance(job, Clean):
-            unit = self.clean_unit(job.classifier, job.chunk)
-            rows = self._clean(classifier, unit, job.chunk)
-        elif isinstance(job, Attacked):
-            unit = self.attack_unit(job.classifier, job.threat, job.stage, job.chunk)
-            rows = self._attack(classifier, unit, job)
-        else:
-            raise InputError(f"{type(job).__name__} is no job")
-        return Done(job, rows, self._hashes(*unit.files))
+    def enter(self, scores: Scores, found: Trial) -> None:
+        """Nothing is left to enter: scores are made from the trials of all classifiers."""
 
-    def clean_unit(self, classifier: int, chunk: int) -> Unit:
-        """Return where the clean pass of a chunk lies."""
-        return self.files.clean(classifier, chunk)
 
-    def attack_unit(self, classifier: int, threat: int, stage: int, chunk: int) -> Unit:
-        """Return where a chunk under an attack lies."""
-        return self.files.attack(classifier, self.task.threats[threat].label, self.stages[stage].label, chunk)
+@dataclass(frozen=True, eq=False)
+class CertifyJob(Job[PerExample | None]):
+    """Certify the classifier's answers: gives radii, or ``None`` where there is no certificate."""
 
-    def diagnosis(self, classifier: int, threat: int) -> Path:
-        """Return where the checks of a row lie."""
-        return self.files.diagnosis(classifier, self.task.threats[threat].label)
+    @property
+    def place(self) -> tuple[int, ...]:
+        return ATTACKING, self.classifier, 0, 1, 0
 
-    def halve(self) -> bool:
-        """Halve the batch for the rest of the evaluation; say whether there was anything to halve."""
-        least = padded(1)
-        if padded(self.batch_size) <= least:
-            return False
-        self.batch_size = max(least, self.batch_size // 2)
-        return True
+    def work(self, workshop: Workshop, classifier: Classifier) -> PerExample | None:
+        return certified_radii(classifier, workshop.task.data, workshop.device)
 
-    def _enter(self, number: int) -> Classifier:
-        classifier, before = self.task.classifiers[number], self._current
-        if self.release and before is not None and before.source is not None and before.source is not classifier.source:
-            before.source.release()
-        self._current = classifier
-        return classifier
+    def enter(self, scores: Scores, found: PerExample | None) -> None:
+        scores.add_radii(self.classifier, found)
 
-    def _see_the_run(self) -> None:
-        """See to it that the folder is the one that everybody else works in.
 
-        Raises:
-            StoppedEarly: when it is not, as on a machine that does not share it; this lies in no model.
-        """
-        if self._seen:
-            return
-        try:
-            found, _ = read_record(self.folder)
-        except InputError as error:
-            here = f"{platform.node()} does not see the run in {self.folder}"
-            raise StoppedEarly(f"{here}; every machine needs the folder at this path") from error
-        if found.hash != self.task.hash:
-            raise StoppedEarly(f"{self.folder} has become the folder of another evaluation")
-        self._seen = True
+@dataclass(frozen=True, eq=False)
+class CleanJob(Job[pl.DataFrame]):
+    """Classify the clean images of a chunk: gives rows of ``CLEAN_SCHEMA``."""
 
-    def _clean(self, classifier: Classifier, unit: Unit, chunk: int) -> pl.DataFrame:
-        index = self.chunks[chunk]
+    chunk: int
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return ATTACKING, self.classifier, 0, 0, self.chunk
+
+    def unit(self, files: RunFiles) -> Unit:
+        """Return where its files lie."""
+        return files.clean(self.classifier, self.chunk)
+
+    def work(self, workshop: Workshop, classifier: Classifier) -> pl.DataFrame:
+        workshop.see_the_run()
+        task, index = workshop.task, workshop.task.chunks[self.chunk]
         with borrowed(classifier.module) as model, torch.no_grad():
-            images = self.task.data.images[index].to(self.device)
-            votes = [predict(call_in_batches(model, images, self.batch_size)) for _ in range(self.votes)]
+            images = task.data.images[index].to(workshop.device)
+            votes = [predict(call_in_batches(model, images, workshop.batch_size)) for _ in range(task.votes)]
             predictions = torch.stack(votes).mode(0).values
-        return unit.save_clean(index, self.task.data.labels[index], predictions, self.votes)
+        return self.unit(workshop.files).save_clean(index, task.data.labels[index], predictions, task.votes)
 
-    def _attack(self, classifier: Classifier, unit: Unit, job: Attacked) -> pl.DataFrame:
-        task, stage, threat = self.task, self.stages[job.stage], self.task.threats[job.threat]
-        index = torch.tensor(job.index, dtype=torch.long)
+    def paths(self, task: Task, files: RunFiles) -> list[Path]:
+        return [self.unit(files).table]
+
+    def read(self, task: Task, files: RunFiles, journal: Journal) -> pl.DataFrame | None:
+        return journal.load(self.unit(files), CLEAN_SCHEMA)
+
+    def enter(self, scores: Scores, found: pl.DataFrame) -> None:
+        scores.add_clean(self.classifier, self.chunk, found)
+
+    def followers(self, scores: Scores) -> Iterator[Job[Any]]:
+        for threat in range(len(scores.task.threats)):
+            if (attack := scores.next_attack(self.classifier, threat, self.chunk)) is not None:
+                yield AttackJob(self.classifier, threat, self.chunk, *attack)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackJob(Job[pl.DataFrame]):
+    """Put the survivors of a chunk through one attack: gives rows of ``ATTACK_SCHEMA``."""
+
+    threat: int
+    chunk: int
+    stage: int
+    index: tuple[int, ...]
+    """The examples that meet the attack."""
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return ATTACKING, self.classifier, 1 + self.threat, self.stage, self.chunk
+
+    def unit(self, task: Task, files: RunFiles) -> Unit:
+        """Return where its files lie."""
+        return files.attack(self.classifier, task.threats[self.threat].label, task.stages[self.stage].label, self.chunk)
+
+    def work(self, workshop: Workshop, classifier: Classifier) -> pl.DataFrame:
+        workshop.see_the_run()
+        task = workshop.task
+        stage, threat = task.stages[self.stage], task.threats[self.threat]
+        index = torch.tensor(self.index, dtype=torch.long)
         # The classifier is not in the key: both twins of a pair meet the same random numbers.
-        key = (task.seed, threat.label, stage.key, job.chunk)
-        draws = Draws(key, len(self.chunks[job.chunk]), index - job.chunk * task.chunk, self.device)
+        key = (task.seed, threat.label, stage.key, self.chunk)
+        draws = Draws(key, len(task.chunks[self.chunk]), index - self.chunk * task.chunk, workshop.device)
         result = stage.attack.run(
             classifier.module,
-            task.data.images[index].to(self.device),
-            task.data.labels[index].to(self.device),
+            task.data.images[index].to(workshop.device),
+            task.data.labels[index].to(workshop.device),
             threat,
             draws,
-            batch_size=self.batch_size,
+            batch_size=workshop.batch_size,
             known_correct=True,
             votes=stage.battery.votes,
             closest=stage.battery.closest,
         )
-        return unit.save_attack(index, result)
+        return self.unit(task, workshop.files).save_attack(index, result)
 
-    def _diagnose(self, job: Diagnosed, classifier: Classifier) -> Done:
-        task = self.task
-        shelf = Shelf(
-            task.data, task.classifiers, task.threats, self.stages, len(self.chunks), self.votes, task.seed,
-            self.files, self.device, self.batch_size, job.finished,
+    def paths(self, task: Task, files: RunFiles) -> list[Path]:
+        unit = self.unit(task, files)
+        return [unit.table, unit.images]
+
+    def read(self, task: Task, files: RunFiles, journal: Journal) -> pl.DataFrame | None:
+        rows = journal.load(self.unit(task, files), ATTACK_SCHEMA)
+        return rows if rows is not None and tuple(rows["index"].to_list()) == self.index else None
+
+    def wanted(self, scores: Scores) -> bool:
+        return scores.going_on(self.classifier, self.threat)
+
+    def enter(self, scores: Scores, found: pl.DataFrame) -> None:
+        scores.add_attack(self.classifier, self.threat, self.stage, self.chunk, found)
+
+    def followers(self, scores: Scores) -> Iterator[Job[Any]]:
+        if (attack := scores.next_attack(self.classifier, self.threat, self.chunk, after=self.stage)) is not None:
+            yield AttackJob(self.classifier, self.threat, self.chunk, *attack)
+
+    def give_up(self, scores: Scores, reason: str) -> None:
+        scores.give_up(self.classifier, self.threat, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class DiagnoseJob(Job[Diagnosis]):
+    """Check the number of a row, once the images that broke any classifier are there to be replayed on the others."""
+
+    threat: int
+    result: Result
+    correct: Verdicts
+    robust: Verdicts
+    finished: frozenset[tuple[int, int]]
+    """The rows whose images may be replayed, by classifier and threat."""
+    whole: bool
+    """These are all rows. What is said while one is missing is not kept, as its images are to be replayed too."""
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return CHECKING, self.classifier, self.threat
+
+    @property
+    def lasting(self) -> bool:
+        return self.whole
+
+    def work(self, workshop: Workshop, classifier: Classifier) -> Diagnosis:
+        workshop.see_the_run()
+        said = diagnose_row(
+            BreakingImages(workshop.task, workshop.files, self.finished),
+            self.classifier, self.threat, self.result, self.correct, self.robust,
+            batch_size=workshop.batch_size, device=workshop.device,
         )  # fmt: skip
-        said = shelf.diagnose(classifier, task.threats[job.threat], job.result, job.rows)
-        path = self.diagnosis(job.classifier, job.threat)
-        write_aside(path, diagnosis_text(said))
-        return Done(job, said, self._hashes(path))
+        (path,) = self.paths(workshop.task, workshop.files)
+        write_aside(path, (said.model_dump_json(indent=2) + "\n").encode())
+        return said
 
-    def _hashes(self, *paths: Path) -> dict[str, str]:
-        return {self.files.name(path): file_sha256(path) for path in paths}
+    def paths(self, task: Task, files: RunFiles) -> list[Path]:
+        return [files.diagnosis(self.classifier, task.threats[self.threat].label)]
+
+    def read(self, task: Task, files: RunFiles, journal: Journal) -> Diagnosis | None:
+        (path,) = self.paths(task, files)
+        content = journal.read(path) if self.whole else None
+        try:
+            return None if content is None else Diagnosis.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def enter(self, scores: Scores, found: Diagnosis) -> None:
+        scores.add_diagnosis(self.classifier, self.threat, found)
+
+    def give_up(self, scores: Scores, reason: str) -> None:
+        scores.leave_unchecked(self.classifier, self.threat, reason)
 
 
-def diagnosis_text(diagnosis: Diagnosis) -> bytes:
-    """Return a diagnosis as it stands in its file."""
-    return (diagnosis.model_dump_json(indent=2) + "\n").encode()
+def first_jobs(task: Task) -> Iterator[Job[Any]]:
+    """Yield the units with which an evaluation begins: clean passes and certificates."""
+    for classifier in range(len(task.classifiers)):
+        yield CertifyJob(classifier)
+        for chunk in range(len(task.chunks)):
+            yield CleanJob(classifier, chunk)
+
+
+def last_jobs(scores: Scores) -> Iterator[Job[Any]]:
+    """Yield the checks of every finished row, once nothing else is left to do."""
+    rows = scores.finished()
+    for classifier, threat in rows:
+        verdicts = scores.verdicts(classifier, threat)
+        correct, robust = (torch.from_numpy(verdicts[name].to_numpy().copy()) for name in ("clean_correct", "robust"))
+        result = scores.result(classifier, threat)
+        yield DiagnoseJob(classifier, threat, result, correct, robust, frozenset(rows), len(rows) == len(scores.rows))

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import Battery, digest, user_files
+from robustframe.recipe.stages import Stage, make_stages
+from robustframe.runs.units import RunFiles, chunks
 from robustframe.threat import ThreatModel
 
 
@@ -18,7 +23,7 @@ class Origin:
 
     path: Path
     """Where the recipe is said to stand; its folder is what paths are relative to."""
-    root: Path | None
+    data_root: Path | None
     """Where data that does not ship lies."""
 
 
@@ -34,12 +39,32 @@ class Task:
     batteries: list[Battery]
     seed: int
     chunk: int
+    """Examples that are attacked together."""
     folder: Path = field(default_factory=Path)
     """What the paths of users' attacks are relative to."""
     diagnose: bool = True
     """Check after the attacks whether their numbers are to be believed; changes no verdict."""
     origin: Origin | None = None
     """Where other processes can load it from; ``None`` for models in hand."""
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The attacks of all batteries, in order."""
+        return make_stages(self.batteries, self.folder)
+
+    @cached_property
+    def chunks(self) -> list[Tensor]:
+        """The example indices of each chunk."""
+        return list(chunks(len(self.data), self.chunk))
+
+    @property
+    def votes(self) -> int:
+        """How often a classifier is asked for its answer to a clean image."""
+        return max(battery.votes for battery in self.batteries)
+
+    def files(self, folder: Path) -> RunFiles:
+        """Say where the files of a run of it lie."""
+        return RunFiles(folder, tuple(classifier.entry.name for classifier in self.classifiers))
 
     def undiagnosed(self) -> "Task":
         """Return the same evaluation without checks of its numbers."""

@@ -9,9 +9,10 @@ import torch
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.api import make_task
 from robustframe.evaluation.executors import attempt
-from robustframe.evaluation.jobs import Done, Failed, Job, Workshop
+from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import Limits
 from robustframe.evaluation.task import Origin, Task
+from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, Source
 from robustframe.recipe import Recipe
 from robustframe.runs.record import ClassifierEntry, Environment
@@ -33,6 +34,28 @@ class Order:
     limits: Limits
 
 
+def make_order(task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> Order:
+    """Write down what a worker needs to know of a task.
+
+    Raises:
+        InputError: for models in hand, which no other process can load.
+    """
+    if task.origin is None:
+        raise InputError("models in hand are evaluated in this process; state them in a recipe to use Ray")
+    sources: list[Source] = []
+    classifiers = []
+    for classifier in task.classifiers:
+        if classifier.source is None:
+            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe to use Ray")
+        if classifier.source not in sources:
+            sources.append(classifier.source)
+        classifiers.append((sources.index(classifier.source), classifier.place, classifier.entry))
+    return Order(
+        task.recipe, task.origin, classifiers, task.hash, folder.resolve(), device.type, torch.get_num_threads(),
+        batch_size, limits,
+    )  # fmt: skip
+
+
 class Worker:
     """One process that carries units out; Ray starts it, and starts it again when it dies."""
 
@@ -47,7 +70,7 @@ class Worker:
         except (InputError, OSError) as error:
             return str(error)
 
-    def do(self, job: Job) -> Done | Failed | StoppedEarly:
+    def do(self, job: Job[Any]) -> Done[Any] | Failed | StoppedEarly:
         """Carry a unit out; its files are in the run when this returns."""
         try:
             outcome = attempt(self._open(), job, self.order.limits)
@@ -74,10 +97,10 @@ def load_ordered(order: Order, device: torch.device) -> Task:
         InputError: when something here is not what it is where the order comes from.
     """
     recipe = Recipe.model_validate(order.recipe)
-    path, root = order.origin.path, order.origin.root
+    path = order.origin.path
     sources = [Source(spec, path.parent, device) for spec in recipe.model]
     classifiers = [Classifier(entry, None, sources[at], place) for at, place, entry in order.classifiers]
-    task = make_task(recipe, path, device=device, root=root, classifiers=classifiers)
+    task = make_task(recipe, path, device=device, data_root=order.origin.data_root, classifiers=classifiers)
     if task.hash != order.hash:
         raise InputError("its data, batteries, user files or version of robustframe are not those of the driver")
     return task

@@ -1,5 +1,6 @@
 """What the record says of an attack, from its rows, and the sentences on what makes a number doubtful."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import polars as pl
@@ -46,14 +47,13 @@ def distrust(result: Result) -> Iterator[str]:
 
 
 def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -> AttackEntry:
-    """Count what an attack did, from its rows."""
-    return AttackEntry(
-        battery=stage.battery.cited,
-        position=stage.position,
-        use=stage.spec.use,
-        name=stage.spec.name,
-        settings=settings_of(stage.attack),
-        skipped=skipped,
+    """Say what an attack did, from its rows."""
+    return entry_of(stage, counted(rows), skipped)
+
+
+def counted(rows: pl.DataFrame) -> Counter[str]:
+    """Count what an attack did, from some of its rows; the counts of several chunks can be added."""
+    return Counter(
         entered=len(rows),
         broken=int(rows["success"].sum()),
         unverified=int((rows["claimed"] & ~rows["success"]).sum()),
@@ -61,4 +61,23 @@ def attack_entry(stage: Stage, rows: pl.DataFrame, skipped: str | None = None) -
         backwards=int(rows["backwards"].sum()),
         blind=int(((rows["backwards"] > 0) & (rows["zero_gradients"] >= rows["backwards"])).sum()),
         nonfinite=int((rows["nonfinite_gradients"] > 0).sum()),
+    )
+
+
+def entry_of(stage: Stage, counts: Counter[str], skipped: str | None = None) -> AttackEntry:
+    """Say what an attack did, from its counts; without any it has met no example."""
+    return AttackEntry(
+        battery=stage.battery.cited,
+        position=stage.position,
+        use=stage.spec.use,
+        name=stage.spec.name,
+        settings=settings_of(stage.attack),
+        skipped=skipped,
+        entered=counts["entered"],
+        broken=counts["broken"],
+        unverified=counts["unverified"],
+        forwards=counts["forwards"],
+        backwards=counts["backwards"],
+        blind=counts["blind"],
+        nonfinite=counts["nonfinite"],
     )

@@ -91,13 +91,12 @@ class Journal:
 
 
 def altered(folder: Path) -> list[str]:
-    """Return the files of a complete run that are there, but are not what its manifest says."""
-    found = []
-    for name, sha in _manifest(folder).items():
-        path = folder / name
-        if path.is_file() and file_sha256(path) != sha:
-            found.append(name)
-    return found
+    """Return the files of a complete run that are missing, or not what its manifest says."""
+    return [name for name, sha in _manifest(folder).items() if _sha256(folder / name) != sha]
+
+
+def _sha256(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None
 
 
 def _manifest(folder: Path) -> dict[str, str]:

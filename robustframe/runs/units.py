@@ -14,6 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.errors import IntegrityError
+from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.runs.record import write_aside
 
 DIAGNOSIS = "diagnosis.json"
@@ -92,6 +94,17 @@ class Unit:
             self.images.unlink(missing_ok=True)
         columns = {name: getattr(result, name).cpu().numpy() for name in ATTACK_SCHEMA if name != "index"}
         return self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
+
+    def read_images(self) -> tuple[Tensor, Tensor]:
+        """Read the adversarial images of the unit's successes, and the indices of their examples.
+
+        Raises:
+            IntegrityError: when they cannot be read.
+        """
+        found = parse_images(read_plain(self.images, limit=TABLE_BYTES))
+        if isinstance(found, str):
+            raise IntegrityError(f"{self.images}: {found}")
+        return found["adversarial"], found["index"]
 
     def _write(self, rows: pl.DataFrame) -> pl.DataFrame:
         write_aside(self.table, parquet(rows))

@@ -30,12 +30,10 @@ from robustframe.report.compare_text import render_comparison
 from robustframe.report.curves import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
-from robustframe.runs.curve import security_curves
+from robustframe.runs import open_run
 from robustframe.runs.journal import Journal
 from robustframe.runs.manifest import read_manifest
-from robustframe.runs.record import check_usable, read_record
 from robustframe.runs.units import ATTACK_SCHEMA, Unit
-from robustframe.runs.verdicts import read_verdicts
 from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
 from robustframe.verification.compare import compare_runs
 from robustframe.zoo import load_card, read_card
@@ -243,15 +241,13 @@ def _shown(run: Path) -> None:
 
 
 def _table(run: Path) -> None:
-    table = robustness_table(read_record(run), run)
+    table = robustness_table(open_run(run))
     for format in ("terminal", "md", "tex", "csv"):
         render(table, format).encode()
 
 
 def _curve(run: Path) -> None:
-    read = read_record(run)
-    check_usable(read, run)
-    curves_text(security_curves(read, read_verdicts(run / "verdicts.parquet"))).encode()
+    curves_text(open_run(run).curves()).encode()
 
 
 def _compared(run: Path) -> None:

@@ -43,10 +43,10 @@ def walk(piece: Exhibit | Honest, battery: str) -> list[Result]:
     """Evaluate one model under one battery."""
     data = load(piece.data if isinstance(piece, Honest) else "digits").first(COUNT)
     named = battery if "@" in battery else str(HERE / battery)
-    record = robustframe.evaluate(
+    run = robustframe.evaluate(
         piece.build(), data.images, data.labels, threat=piece.threat, battery=named, name=piece.name
     )
-    return list(record.results or [])
+    return list(run.results)
 
 
 def see(piece: Exhibit | Honest) -> list[Seen]:

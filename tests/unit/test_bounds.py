@@ -30,17 +30,17 @@ def test_a_pair_has_a_lower_bound_below_its_upper_one_and_the_table_shows_the_ga
 ) -> None:
     pair, _ = load_card(tiny_card)
     threats = ["l2:0.01", "l2:0.3", "linf:0.3"]
-    record = robustframe.evaluate(
+    run = robustframe.evaluate(
         pair, DIGITS.images, DIGITS.labels, threat=threats, battery="quick", out=tmp_path, diagnose=False
     )
-    for result in record.results or []:
+    for result in run.results:
         twin = pair.feedforward if result.classifier.endswith("feedforward") else pair.recurrent
         radii = lipschitz_radius(twin, DIGITS.images, DIGITS.labels).radius
         assert result.certified_correct == certified_correct(radii, ThreatModel.parse(result.threat), 64)
         assert result.certified_correct is not None
         assert result.certified_correct <= result.robust_correct
-    assert (record.results or [])[0].certified_correct
-    table = robustness_table(record, tmp_path)
+    assert run.results[0].certified_correct
+    table = robustness_table(run)
     for format in ("md", "tex", "csv", "terminal"):
         text = render(table, format)
         assert "ertified" in text
@@ -49,17 +49,17 @@ def test_a_pair_has_a_lower_bound_below_its_upper_one_and_the_table_shows_the_ga
 
 def test_a_model_without_a_certificate_has_no_bound_and_no_column(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    record = robustframe.evaluate(
+    run = robustframe.evaluate(
         model, DIGITS.images, DIGITS.labels, threat="l2:0.3", battery="quick", out=tmp_path, diagnose=False
     )
-    assert (record.results or [])[0].certified_correct is None
-    assert "ertified" not in render(robustness_table(record, tmp_path), "md")
+    assert run.results[0].certified_correct is None
+    assert "ertified" not in render(robustness_table(run), "md")
 
 
 @pytest.mark.parametrize("threat", ["l2:0.05", "linf:0.006"])
 def test_no_attack_breaks_what_is_certified(tiny_card: Path, tmp_path: Path, threat: str) -> None:
     pair, _ = load_card(tiny_card)
-    record = robustframe.evaluate(
+    run = robustframe.evaluate(
         pair, DIGITS.images, DIGITS.labels, threat=threat, battery="swift", out=tmp_path, diagnose=False
     )
-    assert all((result.certified_correct or 0) <= result.robust_correct for result in record.results or [])
+    assert all((result.certified_correct or 0) <= result.robust_correct for result in run.results)

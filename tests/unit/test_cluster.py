@@ -14,7 +14,7 @@ from troubled import contents, evaluate, lay_out, run, started
 
 from robustframe.errors import InputError
 from robustframe.evaluation.cluster import RETRIES, Cluster, ray_engine
-from robustframe.evaluation.jobs import Clean, Done, Failed
+from robustframe.evaluation.jobs import CleanJob, Done, Failed
 from robustframe.evaluation.limits import NO_LIMITS
 from robustframe.runs.record import read_record
 
@@ -31,7 +31,7 @@ RAY = ("--engine", "ray", "--out", "run", "--device", "cpu", "--workers")
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bytes of a run in one process, with the checks of its numbers."""
-    return contents(evaluate(lay_out(tmp_path_factory.mktemp("undisturbed"), diagnose=True))[1])
+    return contents(evaluate(lay_out(tmp_path_factory.mktemp("undisturbed"), diagnose=True)).folder)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_model_that_kills_every_worker_costs_its_own_rows(recipe: Path, undist
     trouble(recipe, "dies")
     done = run(*RAY, "2", cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
-    record = read_record(recipe.parent / "run")
+    record = read_record(recipe.parent / "run")[0]
     assert {row.classifier for row in record.incomplete} == {"troubled"}
     assert "its worker died 4 times" in record.incomplete[0].reason
     trouble(recipe, None)
@@ -90,7 +90,7 @@ def test_a_hanging_worker_is_stopped_by_the_time_limit(recipe: Path, undisturbed
     trouble(recipe, "hangs")
     done = run(*RAY, "2", "--time-limit", "20", cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
-    record = read_record(recipe.parent / "run")
+    record = read_record(recipe.parent / "run")[0]
     assert {row.classifier for row in record.incomplete} == {"troubled"}
     assert "longer than the time limit of 20 s" in record.incomplete[0].reason
     trouble(recipe, None)
@@ -193,7 +193,7 @@ class OutOfReach:
         )
 
 
-JOB = Clean(0, 0)
+JOB = CleanJob(0, 0)
 
 
 @pytest.mark.parametrize(("times", "found"), [(RETRIES, Done), (RETRIES + 1, Failed)])

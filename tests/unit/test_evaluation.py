@@ -73,10 +73,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_verdicts_agree_with_the_stored_examples_and_an_independent_forward(recipe: Path, tiny_card: Path) -> None:
-    record, folder = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    run = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    record, folder = run.record, run.folder
     pair, _ = load_card(tiny_card)
     data = load("digits").first(90)
-    verdicts = pl.read_parquet(folder / "verdicts.parquet")
+    verdicts = run.verdicts
     assert record.status == "complete"
     assert record.results is not None
     assert [entry.name for entry in record.classifiers] == ["tiny/feedforward", "tiny/recurrent"]
@@ -109,8 +110,9 @@ def stored_examples(folder: Path, classifier: str, threat: ThreatModel) -> dict[
 
 
 def test_only_survivors_go_on_and_counts_add_up(recipe: Path) -> None:
-    record, folder = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    verdicts = pl.read_parquet(folder / "verdicts.parquet")
+    run = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    record = run.record
+    verdicts = run.verdicts
     for result in record.results or []:
         alive = result.clean_correct
         for entry in result.attacks:
@@ -128,13 +130,13 @@ def test_only_survivors_go_on_and_counts_add_up(recipe: Path) -> None:
 
 
 def test_batch_size_changes_no_byte(recipe: Path, tmp_path: Path) -> None:
-    _, one = evaluate_recipe(recipe, out=tmp_path / "one", device="cpu", batch_size=7)
-    _, all_at_once = evaluate_recipe(recipe, out=tmp_path / "all", device="cpu", batch_size=512)
-    assert contents(one) == contents(all_at_once)
+    one = evaluate_recipe(recipe, out=tmp_path / "one", device="cpu", batch_size=7)
+    all_at_once = evaluate_recipe(str(recipe), out=str(tmp_path / "all"), device="cpu", batch_size=512)
+    assert contents(one.folder) == contents(all_at_once.folder)
 
 
 def test_order_of_chunks_and_lost_or_damaged_units_change_no_byte(recipe: Path, tmp_path: Path) -> None:
-    _, folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").folder
     before = contents(folder)
     for unit in folder.glob("units/*/*/*/00000.*"):
         unit.unlink()
@@ -148,29 +150,39 @@ def test_order_of_chunks_and_lost_or_damaged_units_change_no_byte(recipe: Path, 
 
 def unfinish(folder: Path) -> None:
     """Put the record back to what it is while a run goes on."""
-    record = robustframe.runs.record.read_record(folder)
-    begun = record.model_copy(update={"status": "started", "results": None, "verdicts_sha256": None, "flags": []})
+    record, _ = robustframe.runs.record.read_record(folder)
+    unknown = dict.fromkeys(("results", "verdicts_sha256", "evidence_sha256"))
+    begun = record.model_copy(update={"status": "started", "flags": [], **unknown})
     (folder / "record.json").write_text(begun.to_json())
 
 
 def test_a_complete_run_is_not_evaluated_again(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, folder = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    first = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    before = contents(first.folder)
+    monkeypatch.setattr("robustframe.evaluation.engine.WorkSchedule", None)
+    second = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    assert (second.record, second.folder, second.seal) == (first.record, first.folder, first.seal)
+    assert contents(first.folder) == before
+
+
+def test_a_complete_run_that_has_lost_a_file_is_mended(recipe: Path, tmp_path: Path) -> None:
+    folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").folder
     before = contents(folder)
-    monkeypatch.setattr("robustframe.evaluation.engine._Work", None)
-    second, again = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    assert (second, again) == (first, folder)
+    next(folder.glob("units/*/*/*/00001.safetensors")).unlink()
+    evaluate_recipe(recipe, out=folder, device="cpu")
     assert contents(folder) == before
 
 
 def test_another_seed_is_another_run(recipe: Path) -> None:
-    _, first = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    first = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
     recipe.write_text(recipe.read_text().replace("seed = 3", "seed = 4"))
-    _, second = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    assert first != second
+    second = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    assert first.folder != second.folder
+    assert first.record.hash != second.record.hash
 
 
 def test_a_folder_of_another_recipe_is_refused(recipe: Path, tmp_path: Path) -> None:
-    _, folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").folder
     before = contents(folder)
     recipe.write_text(recipe.read_text().replace("count = 90", "count = 40"))
     with pytest.raises(InputError, match="belongs to another evaluation"):
@@ -200,16 +212,26 @@ def test_ones_own_model_in_one_call_comes_back_as_it_was(tmp_path: Path) -> None
     model = Linear()
     model.weight.grad = torch.ones_like(model.weight)
     state = torch.get_rng_state()
-    record = robustframe.evaluate(model, x.numpy(), y.numpy(), threat="linf:0.1", out=tmp_path / "run")
-    assert record.results is not None
-    assert record.results[0].clean_correct == 60
-    assert 0 < record.results[0].robust_correct < 60
+    run = robustframe.evaluate(model, x.numpy(), y.numpy(), threat="linf:0.1", out=str(tmp_path / "run"))
+    assert run.folder == tmp_path / "run"
+    assert run.results[0].clean_correct == 60
+    assert 0 < run.results[0].robust_correct < 60
     assert model.training
     assert model.drop.training
     assert model.weight.requires_grad
     assert torch.equal(model.weight.grad, torch.ones_like(model.weight))
     assert torch.equal(torch.get_rng_state(), state)
     assert (tmp_path / "run" / "record.json").is_file()
+
+
+def test_without_a_folder_the_files_last_as_long_as_the_run() -> None:
+    x, y = examples()
+    run = robustframe.evaluate(Linear(), x, y, threat="linf:0.1", battery="quick")
+    folder = run.folder
+    images, broken = run.adversarial()
+    assert len(images) == broken.sum() > 0
+    del run
+    assert not folder.exists()
 
 
 class Returns(nn.Module):
@@ -262,8 +284,8 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_written(
 def test_a_model_that_draws_random_numbers_is_flagged() -> None:
     x, y = examples()
     model = Returns(lambda x: Linear().eval()(x) + 1e-3 * torch.randn(len(x), 3))
-    record = robustframe.evaluate(model, x, y, threat="linf:0.02")
-    assert any("differently each time" in flag for flag in record.flags)
+    run = robustframe.evaluate(model, x, y, threat="linf:0.02")
+    assert any("differently each time" in flag for flag in run.record.flags)
 
 
 def test_a_users_model_is_loaded_from_its_file(tmp_path: Path, recipe: Path) -> None:
@@ -275,7 +297,7 @@ def test_a_users_model_is_loaded_from_its_file(tmp_path: Path, recipe: Path) -> 
     text = recipe.read_text()
     start = text.index("[[model]]")
     recipe.write_text(text[:start] + '[[model]]\nuse = "file:mine.py:build"\nname = "my net"\n')
-    record, _ = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
+    record = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu").record
     assert [entry.name for entry in record.classifiers] == ["my net"]
     assert record.classifiers[0].mutual_coherence is None
     for use, sentence in (
@@ -291,8 +313,9 @@ def test_a_users_model_is_loaded_from_its_file(tmp_path: Path, recipe: Path) -> 
 
 
 def test_a_record_survives_its_file(recipe: Path) -> None:
-    record, folder = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
-    assert robustframe.runs.record.read_record(folder) == record
+    run = evaluate_recipe(recipe, runs=recipe.parent / "runs", device="cpu")
+    record, folder = run.record, run.folder
+    assert robustframe.runs.record.read_record(folder)[0] == record
     table = (folder / "verdicts.parquet").read_bytes()
     assert hashlib.sha256(table).hexdigest() == record.verdicts_sha256
     assert pl.read_parquet(io.BytesIO(table))["distance"].null_count() > 0

@@ -20,8 +20,9 @@ from robustframe.calls import out_of_memory
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation import Limits, load_task
 from robustframe.evaluation.executors import attempt
-from robustframe.evaluation.jobs import Clean, Workshop
+from robustframe.evaluation.jobs import CleanJob
 from robustframe.evaluation.limits import memory_limited
+from robustframe.evaluation.workshop import Workshop
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import read_record, write_aside
 
@@ -30,7 +31,7 @@ from robustframe.runs.record import read_record, write_aside
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bytes of a run without any accident."""
     recipe = lay_out(tmp_path_factory.mktemp("undisturbed"))
-    return contents(evaluate(recipe)[1])
+    return contents(evaluate(recipe).folder)
 
 
 @pytest.fixture
@@ -64,17 +65,16 @@ def test_a_failing_model_costs_its_own_rows_and_the_same_call_mends_them(
     kind: str, limits: Limits, reason: str, recipe: Path, undisturbed: dict[str, str]
 ) -> None:
     trouble(recipe, kind)
-    record, folder = evaluate(recipe, limits=limits)
+    found = evaluate(recipe, limits=limits)
+    record, folder = found.record, found.folder
     assert record.status == "complete"
     assert {row.classifier for row in record.incomplete} == {"troubled"}
     assert all(re.search(reason, row.reason) for row in record.incomplete)
     good = {name: sha for name, sha in undisturbed.items() if name.startswith("units/01-good")}
     assert good.items() <= contents(folder).items()
-    rows = pl.read_parquet(folder / "verdicts.parquet")
-    assert len(rows.filter(pl.col("classifier") == "good")) == 120
+    assert found.verdicts["classifier"].to_list() == ["good"] * 120
     trouble(recipe, None)
-    again, _ = evaluate(recipe)
-    assert not again.incomplete
+    assert not evaluate(recipe).record.incomplete
     assert contents(folder) == undisturbed
 
 
@@ -97,14 +97,14 @@ def test_an_incomplete_row_is_shown_with_its_reason_and_status_1(recipe: Path, u
 
 
 def test_checks_made_while_a_row_was_missing_are_made_again(tmp_path: Path) -> None:
-    whole = contents(evaluate(lay_out(tmp_path / "whole", diagnose=True))[1])
+    whole = contents(evaluate(lay_out(tmp_path / "whole", diagnose=True)).folder)
     recipe = lay_out(tmp_path / "here", diagnose=True)
     trouble(recipe, "raises")
-    record, folder = evaluate(recipe)
-    assert [result.diagnosis is not None for result in record.results or []] == [True, True]
+    found = evaluate(recipe)
+    assert [result.diagnosis is not None for result in found.results] == [True, True]
     trouble(recipe, None)
     evaluate(recipe)
-    assert contents(folder) == whole
+    assert contents(found.folder) == whole
 
 
 def test_a_model_in_hand_raises_what_it_raises() -> None:
@@ -124,18 +124,18 @@ def test_a_model_in_hand_raises_what_it_raises() -> None:
 
 def test_nan_now_and_then_ends_with_a_flag(recipe: Path) -> None:
     trouble(recipe, "nan")
-    record, folder = evaluate(recipe)
-    assert not record.incomplete
-    assert any(flag.startswith("troubled, linf:0.1") for flag in record.flags)
-    rows = pl.read_parquet(folder / "verdicts.parquet").filter(pl.col("classifier") == "good")
+    found = evaluate(recipe)
+    assert not found.record.incomplete
+    assert any(flag.startswith("troubled, linf:0.1") for flag in found.record.flags)
+    rows = found.verdicts.filter(pl.col("classifier") == "good")
     assert rows["adversarial_prediction"].min() != -1
 
 
 def test_out_of_memory_halves_the_batch_and_changes_no_byte(recipe: Path, undisturbed: dict[str, str]) -> None:
     trouble(recipe, "memory")
-    record, folder = evaluate(recipe)
-    assert not record.incomplete
-    assert contents(folder) == undisturbed
+    found = evaluate(recipe)
+    assert not found.record.incomplete
+    assert contents(found.folder) == undisturbed
 
 
 def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Path, undisturbed: dict[str, str]) -> None:
@@ -146,12 +146,11 @@ def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Pat
     trouble(recipe, "leaks fast")
     done = run("--out", "run", "--memory-limit", str(int(data) / 2**20 + 1.5), cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
-    record = read_record(recipe.parent / "run")
+    record = read_record(recipe.parent / "run")[0]
     assert {row.classifier for row in record.incomplete} == {"troubled"}
     assert "ran out of memory: MemoryError (models.py, line" in record.incomplete[0].reason
     trouble(recipe, None)
-    _, folder = evaluate(recipe)
-    assert contents(folder) == undisturbed
+    assert contents(evaluate(recipe).folder) == undisturbed
 
 
 def test_a_refused_allocation_is_known_as_such() -> None:
@@ -175,7 +174,7 @@ def test_a_stopped_driver_is_continued_by_the_same_command(
     assert process.returncode == (-9 if how is signal.SIGKILL else 3)
     if how is not signal.SIGKILL:
         assert said.strip() == "stopped; the same command continues"
-    assert read_record(here / "run").status == "started"
+    assert read_record(here / "run")[0].status == "started"
     trouble(recipe, None)
     evaluate(recipe)
     assert contents(here / "run") == undisturbed
@@ -206,7 +205,7 @@ def test_a_full_disk_stops_with_status_3_and_is_continued(recipe: Path, undistur
         assert "No space left on device; the same command continues" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         remount(disk, "size=20m")
-        _, folder = evaluate(recipe, "disk/run")
+        folder = evaluate(recipe, "disk/run").folder
         assert contents(folder) == undisturbed
 
 
@@ -227,7 +226,7 @@ def test_a_disk_that_is_full_for_moments_is_met_wherever_it_strikes(
     for writes in range(1, 60):
         left[0] = writes
         try:
-            _, folder = evaluate(recipe)
+            folder = evaluate(recipe).folder
             break
         except StoppedEarly:
             stops += 1
@@ -242,12 +241,12 @@ def test_a_read_only_folder_is_refused_and_a_complete_run_in_one_is_shown(
     with small_disk(disk, "20m") as mounted:
         if not mounted:
             pytest.skip("no file system can be mounted here")
-        record, folder = evaluate(recipe, "disk/run")
+        found = evaluate(recipe, "disk/run")
         remount(disk, "ro")
         with pytest.raises(InputError, match="cannot be written to: Read-only file system; name another folder"):
             evaluate(recipe, "disk/other")
-        assert evaluate(recipe, "disk/run")[0] == record
-        assert contents(folder) == undisturbed
+        assert evaluate(recipe, "disk/run").seal == found.seal
+        assert contents(found.folder) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -263,7 +262,7 @@ def test_a_damaged_shard_is_found_by_its_hash_redone_and_said(
     suffix: str, damage: str, complete: bool, recipe: Path, undisturbed: dict[str, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    _, folder = evaluate(recipe)
+    folder = evaluate(recipe).folder
     if not complete:
         unfinish(folder)
     file = sorted(folder.glob(f"units/00-*/*/*/*{suffix}"))[0]
@@ -302,7 +301,7 @@ def test_half_a_line_in_the_journal_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_behind_is_swept(recipe: Path, undisturbed: dict[str, str]) -> None:
-    _, folder = evaluate(recipe)
+    folder = evaluate(recipe).folder
     unfinish(folder)
     (folder / "units" / "00-troubled" / "clean" / "00000.parquet.abc.part").write_bytes(b"half")
     evaluate(recipe)
@@ -314,7 +313,7 @@ def test_clocks_that_jump_change_nothing(
 ) -> None:
     numbers = random.Random(0)
     monkeypatch.setattr(time, "time", lambda: numbers.uniform(-1e9, 1e10))
-    _, folder = evaluate(recipe, limits=Limits(seconds=60))
+    folder = evaluate(recipe, limits=Limits(seconds=60)).folder
     unfinish(folder)
     for file in folder.rglob("*"):
         when = numbers.choice([0, 4_000_000_000])
@@ -328,7 +327,7 @@ def test_a_machine_that_does_not_share_the_folder_stops_the_run_and_costs_no_row
     task = load_task(recipe, device=torch.device("cpu"))
     workshop = Workshop(task, recipe.parent / "run", torch.device("cpu"), 256)
     with pytest.raises(StoppedEarly, match=r"does not see the run in .*; every machine needs the folder"):
-        attempt(workshop, Clean(0, 0), Limits())
+        attempt(workshop, CleanJob(0, 0), Limits())
 
 
 def test_limits_must_be_above_0() -> None:

@@ -25,7 +25,7 @@ from robustframe.evaluation import Moment, load_task
 from robustframe.evaluation import run as run_task
 from robustframe.evaluation.cluster import ray_engine
 from robustframe.evaluation.estimate import estimate
-from robustframe.evaluation.schedule import Schedule
+from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import classify
 from robustframe.recipe import ModelSpec, load_battery, parse_threats
@@ -52,13 +52,13 @@ def test_a_hundred_workers_wait_for_the_driver_less_than_a_twentieth_of_the_time
 
 @pytest.mark.slow
 def test_the_simulation_sees_a_slow_driver(scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = Schedule.take
+    take = WorkSchedule.take
 
-    def slow(self: Schedule, outcome: object) -> None:
+    def slow(self: WorkSchedule, outcome: object) -> None:
         sum(range(1_000_000))
         take(self, outcome)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Schedule, "take", slow)
+    monkeypatch.setattr(WorkSchedule, "take", slow)
     share, _ = scale.overhead(scale.stub_task(1, 10_000), tmp_path)
     assert share > 0.05
 
@@ -86,9 +86,9 @@ def test_fifty_models_are_planned_in_seconds_by_a_driver_under_a_gigabyte(tmp_pa
 
 def test_progress_counts_every_unit_and_what_it_cost(tmp_path: Path) -> None:
     moments: list[Moment] = []
-    record, _ = evaluate(lay_out(tmp_path / "here", diagnose=True), report=moments.append)
+    found = evaluate(lay_out(tmp_path / "here", diagnose=True), report=moments.append)
     assert [moment.done for moment in moments] == list(range(1, moments[0].units + 1))
-    attacks = [entry for result in record.results or [] for entry in result.attacks]
+    attacks = [entry for result in found.results for entry in result.attacks]
     passes = sum(entry.forwards + entry.backwards for entry in attacks) + 2 * 60
     assert moments[-1].passes == passes
     assert all(a.passes <= b.passes for a, b in itertools.pairwise(moments))
@@ -111,7 +111,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(tmp_path: Path) ->
     assert not (recipe.parent / "runs").exists()
     cost = json.loads(run("--dry-run", "--json", cwd=recipe.parent).stdout)
     moments: list[Moment] = []
-    _, folder = evaluate(recipe, report=moments.append)
+    folder = evaluate(recipe, report=moments.append).folder
     assert cost["units"] == moments[0].units
     assert cost["finished"] == 0
     again = estimate(load_task(recipe, device=torch.device("cpu")), folder, torch.device("cpu"), 256, 1)
@@ -141,8 +141,7 @@ def test_a_dry_run_counts_the_passes_of_a_model_that_nothing_breaks(battery: str
     task = stub(battery)
     device = torch.device("cpu")
     cost = estimate(task, tmp_path / "run", device, 256, 1)
-    record = run_task(task, tmp_path / "run", device=device)
-    (result,) = record.results or []
+    (result,) = run_task(task, tmp_path / "run", device=device).results
     assert result.robust_correct == 4
     # Square's proposals depend on the image, and so do its passes by a little.
     assert cost.forwards == pytest.approx(4 + sum(entry.forwards for entry in result.attacks), rel=0.2)

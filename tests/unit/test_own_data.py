@@ -150,10 +150,10 @@ def test_data_and_model_of_ones_own_go_through_a_recipe_and_verify(shape: str, t
         data = 'use = "folder:images"\ncount = 4\nresize = 232\ncrop = 224'
     (tmp_path / "one.toml").write_text(BATTERY)
     (tmp_path / "recipe.toml").write_text(RECIPE.format(data=data))
-    record, folder = evaluate_recipe(tmp_path / "recipe.toml", runs=tmp_path / "runs", device="cpu")
-    assert record.data.count == (6 if shape == "cifar" else 4)
-    assert "has random weights" in record.flags[0]
-    found = verify(folder, folder=tmp_path, device="cpu")
+    run = evaluate_recipe(tmp_path / "recipe.toml", runs=tmp_path / "runs", device="cpu")
+    assert run.record.data.count == (6 if shape == "cifar" else 4)
+    assert "has random weights" in run.record.flags[0]
+    found = verify(run.folder, folder=tmp_path, device="cpu")
     assert found.ok, str(found)
     if shape == "imagenet":
         (tmp_path / "recipe.toml").write_text(RECIPE.format(data='use = "digits"\ncrop = 4'))

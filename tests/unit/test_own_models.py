@@ -245,8 +245,9 @@ def test_a_run_with_weights_verifies_and_names_other_weights(here: Path) -> None
         '[data]\nuse = "digits"\ncount = 60\n'
         '[[model]]\nuse = "file:mine.py:build"\nweights = "weights.pt"\n'
     )
-    record, folder = evaluate_recipe(here / "recipe.toml", runs=here / "runs", device="cpu")
-    assert any("about as often as by chance" in flag for flag in record.flags)
+    run = evaluate_recipe(here / "recipe.toml", runs=here / "runs", device="cpu")
+    folder = run.folder
+    assert any("about as often as by chance" in flag for flag in run.record.flags)
     with pytest.raises(InputError, match="code of a run is not run unasked"):
         verify(folder, folder=here, device="cpu")
     verified = partial(verify, folder, folder=here, device="cpu", code=[here / "mine.py"])

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe, load_task
 from robustframe.recipe import batteries, load_battery
 from robustframe.recipe.stages import make_stages
+from robustframe.runs.run import Run
 
 DIGITS = load("digits").first(60)
 
@@ -38,7 +38,7 @@ class Linear(nn.Module):
         return self.linear(x.flatten(1))
 
 
-def evaluate(model: nn.Module, named: str | list[str], threat: str | list[str] = "linf:0.1", **options: object):
+def evaluate(model: nn.Module, named: str | list[str], threat: str | list[str] = "linf:0.1", **options: object) -> Run:
     return robustframe.evaluate(model, DIGITS.images, DIGITS.labels, threat=threat, battery=named, **options)
 
 
@@ -93,30 +93,28 @@ def test_an_attack_meets_the_same_numbers_in_every_battery_and_others_when_it_co
 
 def test_an_attack_is_run_for_its_norms_only(tmp_path: Path) -> None:
     body = '[[attack]]\nuse = "fgsm"\nnorms = ["l2"]\n[[attack]]\nuse = "pgd"\nsteps = 3\nnorms = ["linf"]\n'
-    record = evaluate(Linear(), battery(tmp_path, body), ["linf:0.1", "l2:0.5"])
-    assert [[entry.use for entry in result.attacks] for result in record.results or []] == [["pgd"], ["fgsm"]]
+    run = evaluate(Linear(), battery(tmp_path, body), ["linf:0.1", "l2:0.5"])
+    assert [[entry.use for entry in result.attacks] for result in run.results] == [["pgd"], ["fgsm"]]
     with pytest.raises(InputError, match=r"no attack of mine@1 is run for l1:2; add another battery"):
         evaluate(Linear(), str(tmp_path / "mine.toml"), "l1:2")
 
 
 def test_verdicts_call_an_attack_by_its_name(tmp_path: Path) -> None:
     body = '[[attack]]\nuse = "apgd"\nname = "apgd-margin"\nsteps = 5\nloss = "margin"\n'
-    out = tmp_path / "run"
-    record = evaluate(Linear(), battery(tmp_path, body), out=out)
-    (entry,) = (record.results or [])[0].attacks
+    run = evaluate(Linear(), battery(tmp_path, body))
+    (entry,) = run.results[0].attacks
     assert (entry.use, entry.name, entry.broken > 0) == ("apgd", "apgd-margin", True)
-    assert "mine@1/01-apgd-margin" in pl.read_parquet(out / "verdicts.parquet")["broken_by"].to_list()
+    assert "mine@1/01-apgd-margin" in run.verdicts["broken_by"].to_list()
 
 
 def test_the_closest_success_is_kept_and_every_example_meets_every_attack(tmp_path: Path) -> None:
     attacks = '[[attack]]\nuse = "square"\nqueries = 30\n[[attack]]\nuse = "pgd"\nsteps = 20\n'
-    plain, closest = tmp_path / "plain", tmp_path / "closest"
-    first = evaluate(Linear(), battery(tmp_path, attacks, name="plain"), "l2:2", out=plain)
-    second = evaluate(Linear(), battery(tmp_path, attacks, name="near", head="closest = true"), "l2:2", out=closest)
-    one, two = (result for record in (first, second) for result in record.results or [])
+    first = evaluate(Linear(), battery(tmp_path, attacks, name="plain"), "l2:2")
+    second = evaluate(Linear(), battery(tmp_path, attacks, name="near", head="closest = true"), "l2:2")
+    one, two = (result for run in (first, second) for result in run.results)
     assert [entry.entered for entry in two.attacks] == [two.clean_correct] * 2
     assert one.robust_correct == two.robust_correct == 0
-    far, near = (pl.read_parquet(folder / "verdicts.parquet") for folder in (plain, closest))
+    far, near = first.verdicts, second.verdicts
     assert (near["distance"] <= far["distance"] + 1e-9).all()
     assert near["distance"].mean() < 0.95 * far["distance"].mean()
     # The stored example is the one of the verdict, and it is no farther than the nearest boundary allows.
@@ -143,8 +141,8 @@ def test_votes_decide_on_models_that_draw_random_numbers(tmp_path: Path) -> None
     attack = '[[attack]]\nuse = "apgd"\nsteps = 5\n'
     single = evaluate(Noisy(), battery(tmp_path, attack, name="single"), "linf:0.01")
     voted = evaluate(Noisy(), battery(tmp_path, attack, name="voted", head="votes = 15"), "linf:0.01")
-    assert any("answers the same images differently" in flag for flag in single.flags)
-    before, after = (record.results[0] for record in (single, voted))
+    assert any("answers the same images differently" in flag for flag in single.record.flags)
+    before, after = (run.results[0] for run in (single, voted))
     # Every draw that was unlucky once counts against the model without votes.
     assert after.robust_correct > before.robust_correct
     assert after.clean_correct >= before.clean_correct
@@ -162,8 +160,8 @@ def test_gradients_of_solvers_are_left_out_for_other_models_with_the_reason(tmp_
         f'[data]\nuse = "digits"\ncount = 40\n[[model]]\nuse = "card:{tiny_card}"\n'
     )
     moments = []
-    record, _ = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu", report=moments.append)
-    feedforward, recurrent = record.results or []
+    run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu", report=moments.append)
+    feedforward, recurrent = run.results
     assert [entry.skipped is None for entry in recurrent.attacks] == [True] * 3
     assert [entry.skipped is None for entry in feedforward.attacks] == [False, True, True]
     assert "makes one sweep only" in str(feedforward.attacks[0].skipped)
@@ -200,12 +198,12 @@ def test_zero_missing_and_infinite_gradients_are_flagged_and_the_other_attacks_g
         (Cut(), "gives no gradient"),
         (Unstable(), "apgd met gradients with NaN or infinity on"),
     ):
-        record = evaluate(model, named, "linf:0.3")
-        assert any(sentence in flag for flag in record.flags), record.flags
-        second = (record.results or [])[0].attacks[1]
+        run = evaluate(model, named, "linf:0.3")
+        assert any(sentence in flag for flag in run.record.flags), run.record.flags
+        second = run.results[0].attacks[1]
         assert second.broken > 0 or second.entered == 0
-    assert (evaluate(Cut(), named, "linf:0.3").results or [])[0].attacks[1].broken > 0
-    assert not [flag for flag in evaluate(Linear(), named).flags if "gradient" in flag]
+    assert evaluate(Cut(), named, "linf:0.3").results[0].attacks[1].broken > 0
+    assert not [flag for flag in evaluate(Linear(), named).record.flags if "gradient" in flag]
 
 
 class Untrainable(torch.autograd.Function):
@@ -252,5 +250,5 @@ def test_another_content_of_a_users_file_is_another_evaluation(tmp_path: Path, t
         (tmp_path / "mine.py").write_text(code.format(sign))
         hashes.append(load_task(recipe, device=torch.device("cpu")).hash)
     assert hashes[0] == hashes[2] != hashes[1]
-    record, _ = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
-    assert (record.results or [])[0].attacks[0].settings["loss"] == "file:mine.py:loss"
+    run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    assert run.results[0].attacks[0].settings["loss"] == "file:mine.py:loss"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustframe.evaluation import evaluate_recipe
-from robustframe.runs.record import Record
+from robustframe.runs.run import Run
 
 MODELS = '''
 import os
@@ -136,7 +136,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def evaluate(recipe: Path, out: str = "run", **settings: object) -> tuple[Record, Path]:
+def evaluate(recipe: Path, out: str = "run", **settings: object) -> Run:
     """Evaluate in this process."""
     return evaluate_recipe(recipe, out=recipe.parent / out, device="cpu", **settings)  # type: ignore[arg-type]
 

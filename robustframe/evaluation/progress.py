@@ -1,0 +1,55 @@
+"""How far an evaluation is: what is said after each finished unit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from robustframe.evaluation.task import Task
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an evaluation says after each finished unit."""
+
+    done: int
+    units: int
+    classifier: str
+    threat: str
+    attack: str
+    survivors: int
+    robust_accuracy: float
+    """Survivors so far over the examples of the data set, for this classifier and threat."""
+    passes: int
+    """What all finished units have cost so far: forwards and backwards of single examples."""
+
+
+Report = Callable[[Moment], None]
+
+
+def silent(moment: Moment) -> None:
+    """Say nothing."""
+    del moment
+
+
+class Reporter:
+    """Counts the finished units, and reports each.
+
+    Args:
+        task: what is evaluated.
+        units: how many there are.
+        report: called after every unit.
+    """
+
+    def __init__(self, task: Task, units: int, report: Report) -> None:
+        self.task, self.units, self.report = task, units, report
+        self.done, self.passes = 0, 0
+
+    def finished(self, classifier: int, threat: int | None, attack: str, survivors: int, passes: int = 0) -> None:
+        """Report a finished unit; ``threat`` is ``None`` for a clean pass."""
+        self.done, self.passes = self.done + 1, self.passes + passes
+        label = "" if threat is None else self.task.threats[threat].label
+        name, share = self.task.classifiers[classifier].entry.name, survivors / len(self.task.data)
+        self.report(Moment(self.done, self.units, name, label, attack, survivors, share, self.passes))
+
+    def dropped(self, units: int) -> None:
+        """Count off units that are not going to be made."""
+        self.units -= units

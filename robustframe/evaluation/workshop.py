@@ -1,0 +1,66 @@
+"""What a process needs to carry units of work out: the task, its models, a device, the folder of the run."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from robustframe.calls import padded
+from robustframe.errors import InputError, StoppedEarly
+from robustframe.evaluation.task import Task
+from robustframe.models.classifiers import Classifier
+from robustframe.runs.record import read_record
+
+
+class Workshop:
+    """Where the units of one task are carried out; there is one in every process that works on it.
+
+    Args:
+        task: what to evaluate.
+        folder: the run's folder.
+        device: where the models are.
+        batch_size: rows of one model call at most; it changes no verdict.
+        release: let a model go as soon as a unit of another one comes.
+    """
+
+    def __init__(
+        self, task: Task, folder: Path, device: torch.device, batch_size: int, *, release: bool = False
+    ) -> None:
+        self.task, self.folder, self.device = task, folder, device
+        self.batch_size, self.release = batch_size, release
+        self.files = task.files(folder)
+        self._current: Classifier | None = None
+        self._seen = False
+
+    def classifier(self, number: int) -> Classifier:
+        """Return a classifier by its place in the task; the one before may be let go."""
+        classifier, before = self.task.classifiers[number], self._current
+        if self.release and before is not None and before.source is not None and before.source is not classifier.source:
+            before.source.release()
+        self._current = classifier
+        return classifier
+
+    def see_the_run(self) -> None:
+        """See to it that the folder is the one that everybody else works in.
+
+        Raises:
+            StoppedEarly: when it is not, as on a machine that does not share it; this lies in no model.
+        """
+        if self._seen:
+            return
+        try:
+            found, _ = read_record(self.folder)
+        except InputError as error:
+            here = f"{platform.node()} does not see the run in {self.folder}"
+            raise StoppedEarly(f"{here}; every machine needs the folder at this path") from error
+        if found.hash != self.task.hash:
+            raise StoppedEarly(f"{self.folder} has become the folder of another evaluation")
+        self._seen = True
+
+    def halve(self) -> bool:
+        """Halve the batch for the rest of the evaluation; say whether there was anything to halve."""
+        least = padded(1)
+        if padded(self.batch_size) <= least:
+            return False
+        self.batch_size = max(least, self.batch_size // 2)
+        return True
