@@ -27,6 +27,7 @@ from robustframe.runs.record import (
     ClassifierEntry,
     Record,
     Result,
+    broken_seal,
     find_run,
     read_record,
 )
@@ -76,6 +77,8 @@ class Run:
     record: Record
     seal: str
     """SHA-256 of ``record.json``, which holds the hashes of everything else: two runs of one seal are the same."""
+    broken_seal: str
+    """What is wrong with ``seal.sha256``, where the run states its seal; nothing when it is whole."""
     batteries: Sequence[Battery]
     threats: Sequence[ThreatModel]
     chunk: int
@@ -410,6 +413,8 @@ def open_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
     run = read_run(given, unfinished=unfinished, recipe_folder=recipe_folder)
     if not run.complete:
         return run
+    if problem := run.broken_seal:
+        raise run.off(problem)
     if problem := _implausible(run.record):
         raise run.off(f"{run.folder / RECORD} cannot be right: {problem}")
     if missing := [name for name in run.manifest if not (run.folder / name).is_file()]:
@@ -465,6 +470,7 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
         folder=folder,
         record=record,
         seal=hashlib.sha256(content).hexdigest(),
+        broken_seal=broken_seal(folder, content) if record.status == "complete" else "",
         batteries=[_battery(each, folder) for each in record.batteries],
         threats=parse_threats(threats, where=f"{where}.threats"),
         chunk=chunk,

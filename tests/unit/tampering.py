@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustframe.data import load
-from robustframe.runs.manifest import manifest
+from robustframe.runs.manifest import bound_files, file_sha256, manifest
 from robustframe.runs.units import parquet
 
 CLEAN = "units/00-tiny_feedforward/clean"
@@ -266,9 +266,16 @@ def reseal(run: Path) -> None:
     content = json.loads((run / "record.json").read_text())
     if (run / "verdicts.parquet").is_file():
         content["verdicts_sha256"] = hashlib.sha256((run / "verdicts.parquet").read_bytes()).hexdigest()
-    (run / "evidence.sha256").write_bytes(manifest(run))
+    hashes = {name: file_sha256(run / name) for name in bound_files(run)}
+    (run / "evidence.sha256").write_bytes(manifest(hashes))
     content["evidence_sha256"] = hashlib.sha256((run / "evidence.sha256").read_bytes()).hexdigest()
     (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+    seal(run)
+
+
+def seal(run: Path) -> None:
+    """Seal a record as it stands."""
+    (run / "seal.sha256").write_text(f"{file_sha256(run / 'record.json')}  record.json\n")
 
 
 begun = record(
