@@ -1,6 +1,6 @@
 """What the checks are given: a classifier, what a battery found about it, and a metered sample of its examples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,15 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from robustframe.attacks import APGDT, FAB, Attack
-from robustframe.attacks.base import GradientAttack
+from robustframe.attacks import APGDT, FAB, Attack, AttackResult, GradientAttack
+from robustframe.attacks.base import verify
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.draws import Draws
 from robustframe.gradients import Gradients
 from robustframe.losses import cross_entropy, find_loss, margin
-from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver
+from robustframe.probe import Probe, ProbeLoss, Watch
 from robustframe.threat import ThreatModel
-from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
+from robustframe.types import Images, Labels, Logits, Verdicts
 
 _LOOKS = 2
 """Ways of taking gradients that are tried, those that broke most first; more would cost more than they tell."""
@@ -163,9 +163,7 @@ class Case:
         return Draws((*self.key, name), len(self.x), device=self.x.device)
 
     @contextmanager
-    def probing(
-        self, name: str, *, rows: int | None = None, gradients: Gradients | None = None
-    ) -> Iterator["Recorder"]:
+    def probing(self, name: str, *, rows: int | None = None, gradients: Gradients | None = None) -> Iterator[Probe]:
         """Look at the first rows of the sample; nothing that is seen there ends the search.
 
         Args:
@@ -175,49 +173,34 @@ class Case:
         """
         n = len(self.x) if rows is None else rows
         with borrowed(self.model, seed=self.draws(name).child("model").seed) as model:
-            probe = self._recorder(model, n, gradients or Gradients(), self.threat, closest=True)
+            probe = Probe(
+                model, self.x[:n], self.y[:n], self.threat,
+                batch_size=self.batch_size, gradients=gradients, votes=self.found.votes, closest=True,
+            )  # fmt: skip
             with probe.looking():
                 yield probe
-            self.settle(probe, None)
+            self._enter(verify(probe), self.threat)
 
-    def attack(self, name: str, attack: Attack, *, threat: ThreatModel | None = None) -> "Recorder":
-        """Run an attack on the survivors of the sample; return the probe, whose successes are verified."""
+    def attack(
+        self, name: str, attack: Attack, *, threat: ThreatModel | None = None, watch: Watch | None = None
+    ) -> AttackResult:
+        """Run an attack on the survivors of the sample, in their own ball unless another threat is given."""
         ball, n = threat or self.threat, self.survivors
         draws = Draws((*self.key, name), n, device=self.x.device)
-        with borrowed(self.model, seed=draws.child("model").seed) as model:
-            probe = self._recorder(model, n, attack.gradients(), ball, closest=False)
-            with probe.looking():
-                try:
-                    points = attack.perturb(probe, probe.x, ball, draws)
-                    if points is not None:
-                        probe.settle(ball.project(probe.x, points.detach()))
-                except SearchOver:
-                    pass
-            self.settle(probe, threat)
-        return probe
-
-    def _recorder(
-        self, model: nn.Module, rows: int, gradients: Gradients, threat: ThreatModel, *, closest: bool
-    ) -> "Recorder":
-        probe = Recorder(
-            model, self.x[:rows], self.y[:rows], threat,
-            batch_size=self.batch_size, gradients=gradients, votes=self.found.votes, closest=closest,
+        result = attack.run(
+            self.model, self.x[:n], self.y[:n], ball, draws,
+            batch_size=self.batch_size, known_correct=True, votes=self.found.votes, watch=watch,
         )  # fmt: skip
-        probe.path, probe.verified = [], torch.zeros_like(probe.succeeded)
-        return probe
+        self._enter(result, ball)
+        return result
 
-    def settle(self, probe: "Recorder", threat: ThreatModel | None) -> None:
-        """Verify what a probe saw as the battery does, and enter it; breaks count in the row's own ball only."""
-        rows = probe.succeeded.nonzero().squeeze(1)
-        if len(rows):
-            points = probe.best[rows]
-            wrong = probe.majority(points, rows) != probe.y[rows]
-            probe.verified[rows] = wrong & probe.threat.contains(probe.x[rows], points)
-        if threat is None:
-            verified = probe.verified[: self.survivors].nonzero().squeeze(1).tolist()
-            self.breaks.update(int(self.index[row]) for row in verified)
-        self.forwards += int(probe.forwards.sum())
-        self.backwards += int(probe.backwards.sum())
+    def _enter(self, result: AttackResult, threat: ThreatModel) -> None:
+        """Count what was spent, and which survivors fell; a ball other than the row's own breaks none of its rows."""
+        if threat is self.threat:
+            broken = result.success[: self.survivors].nonzero().squeeze(1).tolist()
+            self.breaks.update(int(self.index[row]) for row in broken)
+        self.forwards += int(result.forwards.sum())
+        self.backwards += int(result.backwards.sum())
 
     def decide(self, model: nn.Module, images: Images) -> Labels:
         """Return the class that most of the battery's number of votes give each image."""
@@ -229,33 +212,6 @@ class Case:
             logits = call_in_batches(model, images, self.batch_size)
         self.forwards += passes * len(images)
         return logits
-
-
-class Recorder(Probe):
-    """A probe that also keeps the loss and the margin of every point at which a gradient was taken."""
-
-    path: list[tuple[Labels, PerExample, PerExample]]
-    """For each evaluation the examples, their losses and their margins."""
-    verified: Verdicts
-    """Which successes the exact model confirms; filled in once the search has ended."""
-
-    def gradient(
-        self, points: Images, loss: ProbeLoss, targets: Labels | None = None, rows: Labels | None = None
-    ) -> Evaluation:
-        found = super().gradient(points, loss, targets, rows)
-        owners = self._rows if rows is None else rows
-        self.path.append((owners, found.value, margin(found.logits, self.y[owners])))
-        return found
-
-
-def series(recorder: Recorder) -> Mapping[int, tuple[Tensor, Tensor]]:
-    """Return losses and margins of each example that was never broken, step by step."""
-    found: dict[int, list[tuple[float, float]]] = {}
-    for owners, values, margins in recorder.path:
-        for row, value, gap in zip(owners.tolist(), values.tolist(), margins.tolist()):
-            found.setdefault(row, []).append((value, gap))
-    alive = (~recorder.succeeded).nonzero().squeeze(1).tolist()
-    return {row: (torch.tensor(found[row])[:, 0], torch.tensor(found[row])[:, 1]) for row in alive if row in found}
 
 
 def differ(first: Logits, second: Logits) -> Verdicts:

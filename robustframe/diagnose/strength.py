@@ -1,13 +1,20 @@
 """Checks on the attacks: does more effort, or another way, still break what the battery left."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from robustframe.attacks import APGD, APGDT, FGSM, PGD, Attack, Square
 from robustframe.calls import borrowed
-from robustframe.diagnose.case import Case, Look, Met, series
+from robustframe.diagnose.case import Case, Look, Met
 from robustframe.diagnose.question import Finding, lost
+from robustframe.losses import margin
+from robustframe.probe import Evaluation
 from robustframe.threat import ThreatModel
+from robustframe.types import Labels
 
 WIDE_STEPS = 10
 """Steps in a ball that holds every image, or the grey one: an attack that works needs one or two."""
@@ -26,8 +33,8 @@ STEPS = 20
 def single_step(case: Case) -> Finding:
     """Take one step of length eps from the clean image."""
     look = case.looks[0]
-    probe = case.attack("single step", _fgsm(look))
-    return lost(case, int(probe.verified.sum()), case.survivors, "fall to a single step", strict=not case.random)
+    result = case.attack("single step", _fgsm(look))
+    return lost(case, int(result.success.sum()), case.survivors, "fall to a single step", strict=not case.random)
 
 
 def random_search(case: Case) -> Finding:
@@ -41,7 +48,7 @@ def random_search(case: Case) -> Finding:
                 points = case.threat.project(case.x, points)
             probe.logits(points[: case.survivors])
     seen = f"fall to one of {SAMPLES} random points"
-    return lost(case, int(probe.verified.sum()), case.survivors, seen, strict=not case.random)
+    return lost(case, len(case.breaks), case.survivors, seen, strict=not case.random)
 
 
 def black_box(case: Case) -> Finding:
@@ -55,8 +62,8 @@ def black_box(case: Case) -> Finding:
         return Finding(share, entered, f"{broken} of {entered} examples that gradients left fell to {names}")
     if case.threat.norm not in Square.norms:
         return Finding(None, 0, f"No attack without gradients is run for {case.threat.norm}")
-    probe = case.attack("black box", Square(queries=QUERIES))
-    return lost(case, int(probe.verified.sum()), case.survivors, f"fall to Square with {QUERIES} queries")
+    result = case.attack("black box", Square(queries=QUERIES))
+    return lost(case, int(result.success.sum()), case.survivors, f"fall to Square with {QUERIES} queries")
 
 
 def blind_attacks(case: Case) -> list[Met]:
@@ -68,11 +75,11 @@ def blind_attacks(case: Case) -> list[Met]:
 
 def optimised(case: Case) -> Finding:
     """Look at the end of the loss of the battery's strongest climb (indicator 4 of Pintor et al.)."""
-    attack = climbing(case)
-    probe = case.attack("optimised", attack)
+    trace = _Trace(case.y)
+    result = case.attack("optimised", climbing(case), watch=trace)
     rising = reaching = 0
-    paths = series(probe)
-    for losses, gaps in paths.values():
+    paths = trace.paths((~result.claimed).nonzero().squeeze(1).tolist())
+    for losses, gaps in paths:
         best = losses.cummax(0).values
         scaled = (best - losses.min()) / (best[-1] - losses.min()).clamp_min(1e-12)
         end = min(LAST, len(best))
@@ -91,6 +98,28 @@ def optimised(case: Case) -> Finding:
     return Finding(reaching / len(paths), len(paths), seen)
 
 
+class _Trace:
+    """Losses and margins of each example, step by step.
+
+    Args:
+        labels: of all examples, shape (n,).
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.steps: dict[int, list[tuple[float, float]]] = {}
+
+    def __call__(self, rows: Labels, seen: Evaluation) -> None:
+        gaps = margin(seen.logits, self.labels[rows])
+        for row, value, gap in zip(rows.tolist(), seen.value.tolist(), gaps.tolist()):
+            self.steps.setdefault(row, []).append((value, gap))
+
+    def paths(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Losses and margins of those of some examples at which gradients were taken."""
+        tables = [torch.tensor(self.steps[row]) for row in rows if row in self.steps]
+        return [(table[:, 0], table[:, 1]) for table in tables]
+
+
 def climbing(case: Case) -> Attack:
     """Return one run of the battery's climbing attack that broke most."""
     for met in sorted(case.found.met, key=lambda met: -met.broken):
@@ -104,23 +133,24 @@ def climbing(case: Case) -> Attack:
 def more_steps(case: Case) -> Finding:
     """Climb from a fresh start on the margin, with twice the steps of the battery's climbing attack."""
     steps = 2 * getattr(climbing(case), "steps", STEPS)
-    probe = case.attack("more steps", _apgd(case.looks[0], steps))
-    return lost(case, int(probe.verified.sum()), case.survivors, f"fall to {steps} steps from a new start")
+    result = case.attack("more steps", _apgd(case.looks[0], steps))
+    return lost(case, int(result.success.sum()), case.survivors, f"fall to {steps} steps from a new start")
 
 
 def wide(case: Case) -> Finding:
     """Attack in a ball that holds the grey image, in which nothing can be told from anything."""
-    probe = case.attack("wide", _apgd(case.looks[0], WIDE_STEPS), threat=_ball(case, 0.5))
-    left = case.survivors - int(probe.verified.sum())
+    ball = _ball(case, 0.5)
+    result = case.attack("wide", _apgd(case.looks[0], WIDE_STEPS), threat=ball)
+    left = case.survivors - int(result.success.sum())
     share = left / case.survivors * case.found.robust_accuracy if case.survivors else 0.0
-    seen = f"{left} of {case.survivors} survivors withstand {probe.threat.label}, in which all images can be made grey"
+    seen = f"{left} of {case.survivors} survivors withstand {ball.label}, in which all images can be made grey"
     return Finding(share, case.survivors, seen, threshold=1 / case.classes)
 
 
 def unbounded(case: Case) -> Finding:
     """Attack without a bound but the box (indicator 6 of Pintor et al.)."""
-    probe = case.attack("unbounded", _apgd(case.looks[0], WIDE_STEPS), threat=_ball(case, 1.0))
-    left = case.survivors - int(probe.verified.sum())
+    result = case.attack("unbounded", _apgd(case.looks[0], WIDE_STEPS), threat=_ball(case, 1.0))
+    left = case.survivors - int(result.success.sum())
     seen = f"{left} of {case.survivors} survivors withstand an attack that may change every pixel at will"
     return Finding(left / case.survivors if case.survivors else None, case.survivors, seen)
 
