@@ -18,7 +18,7 @@ from robustframe.probe import Probe, ProbeLoss, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, Verdicts
 
-_LOOKS = 2
+_ASCENTS = 2
 """Ways of taking gradients that are tried, those that broke most first; more would cost more than they tell."""
 
 
@@ -29,7 +29,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True)
-class Met:
+class AttackOutcome:
     """What one attack of the battery did to the survivors of those before it."""
 
     label: str
@@ -60,14 +60,14 @@ class Replays:
 
 
 @dataclass(frozen=True)
-class Found:
+class BatteryFindings:
     """What a battery found about one classifier under one threat."""
 
     correct: Verdicts
     """Classified correctly without an attack, shape (examples,)."""
     robust: Verdicts
     """Correct, and broken by no attack."""
-    met: Sequence[Met] = ()
+    attacks: Sequence[AttackOutcome] = ()
     """The attacks that were run, in order."""
     own: Replays | None = None
     """Images that broke this classifier under this threat, of a few examples."""
@@ -80,7 +80,7 @@ class Found:
     @property
     def passes(self) -> int:
         """Forwards and backwards that the battery cost."""
-        return sum(met.forwards + met.backwards for met in self.met)
+        return sum(outcome.forwards + outcome.backwards for outcome in self.attacks)
 
     @property
     def robust_accuracy(self) -> float:
@@ -89,12 +89,13 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Look:
+class Ascent:
     """One way of taking gradients, and the loss whose gradient is taken."""
 
     gradients: Gradients
     loss: ProbeLoss
-    label: str
+    label: str = field(compare=False)
+    """The attack of the battery that takes it so."""
 
     @property
     def passes(self) -> int:
@@ -114,7 +115,7 @@ class Case:
 
     model: nn.Module
     threat: ThreatModel
-    found: Found
+    found: BatteryFindings
     x: Images
     """Clean images of the sample: survivors first, where the number comes from, then others that are right."""
     y: Labels
@@ -136,14 +137,14 @@ class Case:
     """The same of all checks so far."""
 
     @property
-    def looks(self) -> list[Look]:
+    def ascents(self) -> list[Ascent]:
         """The ways in which the battery took gradients, those that broke most first; the plain one if in none."""
-        looks: list[Look] = []
-        for met in sorted(self.found.met, key=lambda met: -met.broken):
-            look = Look(met.attack.gradients(), _loss_of(met.attack), met.label)
-            if met.with_gradients and not any((look.gradients, look.loss) == (o.gradients, o.loss) for o in looks):
-                looks.append(look)
-        return looks[:_LOOKS] or [Look(Gradients(), margin, "the plain gradient")]
+        ascents: list[Ascent] = []
+        for outcome in sorted(self.found.attacks, key=lambda each: -each.broken):
+            ascent = Ascent(outcome.attack.gradients(), _loss_of(outcome.attack), outcome.label)
+            if outcome.with_gradients and ascent not in ascents:
+                ascents.append(ascent)
+        return ascents[:_ASCENTS] or [Ascent(Gradients(), margin, "the plain gradient")]
 
     @cached_property
     def classes(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
-from robustframe.diagnose.case import Found, Met, Replays
+from robustframe.diagnose.case import AttackOutcome, BatteryFindings, Replays
 from robustframe.diagnose.run import diagnose, rank
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe.stages import Stage
@@ -54,10 +54,10 @@ class Shelf:
 
     def _found(
         self, classifier: Classifier, threat: ThreatModel, result: Result, rows: pl.DataFrame, key: tuple[object, ...]
-    ) -> Found:
+    ) -> BatteryFindings:
         rows = rows.sort("index")
         robust, correct = (torch.from_numpy(rows[name].to_numpy().copy()) for name in ("robust", "clean_correct"))
-        bare = Found(correct=correct, robust=robust)
+        bare = BatteryFindings(correct=correct, robust=robust)
         order = {int(index): place for place, index in enumerate(rank(bare, key))}
         alive = set(robust.nonzero().squeeze(1).tolist())
         others = [
@@ -72,10 +72,10 @@ class Shelf:
         lying = self._replays(nested, order)
         inside = [] if lying is None else lying.index[threat.contains(lying.clean, lying.images)].tolist()
         fallen = set((correct & ~robust).nonzero().squeeze(1).tolist())
-        return Found(
+        return BatteryFindings(
             correct=correct,
             robust=robust,
-            met=_met([stage for stage in self.stages if stage.runs_for(threat)], result),
+            attacks=_outcomes([stage for stage in self.stages if stage.runs_for(threat)], result),
             own=self._replays(self._stored(classifier, threat, fallen), order),
             others=self._replays(others, order),
             smaller=sorted(set(inside)),
@@ -109,10 +109,12 @@ class Shelf:
         return Replays(images, clean, labels, index.to(self.device))
 
 
-def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
+def _outcomes(stages: Sequence[Stage], result: Result) -> list[AttackOutcome]:
     """Pair the attacks with what the record says about them."""
     return [
-        Met(stage.label, stage.attack, entry.entered, entry.broken, entry.unverified, entry.forwards, entry.backwards)
+        AttackOutcome(
+            stage.label, stage.attack, entry.entered, entry.broken, entry.unverified, entry.forwards, entry.backwards
+        )
         for stage, entry in zip(stages, result.attacks, strict=True)
         if entry.skipped is None
     ]
