@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from robustframe.evaluation import Moment
-    from robustframe.pairs import Progress
+    from robustframe.pairs import TrainingProgress
     from robustframe.verification import VerificationProgress
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
@@ -57,7 +57,7 @@ class Bar:
         self.bar.set_description_str(now.what, refresh=False)
         self.bar.update(1)
 
-    def progress(self, now: "Progress") -> None:
+    def progress(self, now: "TrainingProgress") -> None:
         self.bar.total = now.batches
         if now.batch == 1:
             self.bar.reset(total=now.batches)

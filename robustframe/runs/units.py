@@ -85,7 +85,7 @@ class Unit:
         )
 
     def save_attack(self, index: Tensor, result: AttackResult) -> tuple[pl.DataFrame, Written]:
-        """Write the outcome of an attack on the survivors of a chunk, images first; return rows and the hashes of both."""
+        """Write the outcome of an attack on the survivors of a chunk, images first; return rows and hashes."""
         success, images = result.success.cpu(), {}
         if success.any():
             tensors = {"adversarial": result.adversarial.cpu()[success].contiguous(), "index": index[success]}
