@@ -15,6 +15,7 @@ from robustframe.evaluation.resume import begin, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
+from robustframe.runs.entries import contradictions
 from robustframe.runs.journal import Journal
 from robustframe.runs.lock import locked
 from robustframe.runs.manifest import manifest
@@ -122,15 +123,15 @@ def _work_off(schedule: WorkSchedule, executor: Executor, *, keep_going: bool) -
 def _finish(folder: Path, record: Record, scores: Scores, hashes: Mapping[str, str]) -> None:
     """Write verdicts, manifest, the complete record and its seal, in this order."""
     results = [scores.result(*row) for row in scores.finished()]
-    verdicts = write_aside(folder / VERDICTS, parquet(scores.all_verdicts()))
+    table = scores.all_verdicts()
+    verdicts = write_aside(folder / VERDICTS, parquet(table))
     evidence = write_aside(folder / EVIDENCE, manifest({**hashes, VERDICTS: verdicts}))
-    complete = record.model_copy(
+    complete = record.model_copy(update={"status": "complete", "results": results})
+    complete = complete.model_copy(
         update={
-            "status": "complete",
-            "results": results,
             "verdicts_sha256": verdicts,
             "evidence_sha256": evidence,
-            "flags": scores.flags(results),
+            "flags": [*scores.flags(results), *contradictions(complete, table)],
             "incomplete": scores.incomplete(),
         }
     )

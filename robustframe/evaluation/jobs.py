@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 import polars as pl
 import torch
-from pydantic import ValidationError
 
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
@@ -21,7 +20,7 @@ from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, check_model
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import Result, write_aside
-from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written, parse_diagnosis
 from robustframe.types import PerExample, Verdicts
 
 R = TypeVar("R")
@@ -276,10 +275,7 @@ class DiagnoseJob(Job[Diagnosis]):
     def read(self, task: Task, files: RunFiles, journal: Journal) -> Diagnosis | None:
         (path,) = self.paths(task, files)
         content = journal.read(path) if self.whole else None
-        try:
-            return None if content is None else Diagnosis.model_validate_json(content)
-        except ValidationError:
-            return None
+        return None if content is None else parse_diagnosis(content)
 
     def enter(self, scores: Scores, found: Diagnosis) -> None:
         scores.add_diagnosis(self.classifier, self.threat, found)

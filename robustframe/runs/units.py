@@ -8,12 +8,14 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.diagnose import Diagnosis
 from robustframe.errors import IntegrityError
 from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.runs.record import write_aside
@@ -168,6 +170,14 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         found = f"{images.dtype} of shape {tuple(images.shape)}"
         return f"its images are {found} for {len(index)} examples of shape {expected}"
     return tensors
+
+
+def parse_diagnosis(content: bytes) -> Diagnosis | None:
+    """Read the file of a row's checks; ``None`` when it is none."""
+    try:
+        return Diagnosis.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
 def correct(rows: pl.DataFrame) -> Tensor:

@@ -6,8 +6,8 @@ import polars as pl
 
 from robustframe.errors import IntegrityError
 from robustframe.recipe.stages import Stage
-from robustframe.runs.entries import attack_entry, doubts, guessing
-from robustframe.runs.record import RECORD, VERDICTS, AttackEntry, Result
+from robustframe.runs.entries import attack_entry
+from robustframe.runs.record import RECORD, VERDICTS, Result
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA
 from robustframe.runs.verdicts import VERDICT_ROWS, VERDICT_SCHEMA, empty_cells, fresh_verdicts, judge, read_table
@@ -48,6 +48,11 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
         findings.append(Finding(VERDICTS, None, f"there are empty cells in {', '.join(holes)}"))
         return None
     return verdicts
+
+
+def verdicts_of(run: Run) -> pl.DataFrame | None:
+    """Return the table of verdicts; `None` when it does not read, which its own check says."""
+    return read_verdicts(run, [])
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
@@ -112,13 +117,13 @@ def _attacks(stored: Stored, position: int, threat: str) -> list[AttackUnits]:
 
 
 def check_counts(run: Run, stored: Stored) -> VerifiedPart:
-    """Count anew from the units what the record says, and derive the flags that follow from the counts."""
+    """Count anew from the units what the record says."""
     findings: list[Finding] = []
     for position, entry in enumerate(run.record.classifiers):
         for result in run.results:
             if result.classifier == entry.name:
                 findings += _counts(run, stored, position, result)
-    return check("counts", "accuracies, costs and flags in the record follow from the units", findings)
+    return check("counts", "accuracies and costs in the record follow from the units", findings)
 
 
 def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator[Finding]:
@@ -128,9 +133,6 @@ def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator
         # Units are missing or damaged, which their own check has said.
         return
     yield from _totals(result, derived)
-    for sentence in guessing(result.classifier, derived["label"].to_list(), int(derived["clean_correct"].sum())):
-        if sentence not in run.record.flags:
-            yield Finding(RECORD, None, f"a flag is missing: {sentence}")
     for entry, each in zip(result.attacks, attacks):
         rows = [table for table in each.tables if table is not None]
         counted = attack_entry(
@@ -141,13 +143,6 @@ def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator
             if stated != value:
                 where = f"{result.classifier}, {result.threat}, {each.stage.label}"
                 yield Finding(RECORD, None, f"{where}: {key} is {stated}, the units give {value}")
-        yield from _flags(run, result, counted)
-
-
-def _flags(run: Run, result: Result, counted: AttackEntry) -> Iterator[Finding]:
-    for sentence in doubts(result, counted):
-        if sentence not in run.record.flags:
-            yield Finding(RECORD, None, f"a flag is missing: {sentence}")
 
 
 def _totals(result: Result, verdicts: pl.DataFrame) -> Iterator[Finding]:

@@ -10,15 +10,15 @@ from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
-from robustframe.models.classifiers import Classifier, check_model
 from robustframe.recipe.stages import Stage, make_stages
-from robustframe.runs.record import RECORD, VERDICTS
+from robustframe.runs.record import VERDICTS
 from robustframe.runs.run import Run, read_run
 from robustframe.verification.asked import check_batteries, check_bounds, check_data, check_models, check_record
 from robustframe.verification.code import check_code
-from robustframe.verification.counts import check_copy, check_counts, check_verdicts
+from robustframe.verification.counts import check_copy, check_counts, check_verdicts, verdicts_of
 from robustframe.verification.diagnoses import check_diagnoses
 from robustframe.verification.findings import Finding, Verification, VerifiedPart, check, left_out
+from robustframe.verification.flags import check_flags, model_flags
 from robustframe.verification.replay import Replayer
 from robustframe.verification.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources
 from robustframe.verification.stored import Stored, check_files, check_units, read_units
@@ -96,7 +96,7 @@ def verify(
         checks += [check_verdicts(read, stored), check_counts(read, stored)]
     else:
         checks += _replay_copy(read, stages, replayer)
-    checks.append(check_diagnoses(read))
+    checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(sources))]
     return Verification(
         run=str(read.folder),
         title=f"{read.record.name}-{read.record.hash[:8]}, {read.record.data.use} {read.record.data.split}, "
@@ -125,7 +125,6 @@ def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report)
     fickle: list[str] = []
     parts = len(stored.clean) + len(stored.attacked)
     for position, classifier in enumerate(replayer.sources.classifiers[: len(stored.clean)]):
-        clean += _missing_flags(run, replayer, classifier)
         if not replayer.repeats_itself(classifier):
             fickle.append(classifier.entry.name)
             continue
@@ -162,12 +161,6 @@ def _replayed(name: str, what: str, findings: list[Finding], fickle: list[str], 
             name, f"{what}; not for {', '.join(fickle)}, which answers the same images differently each time"
         )
     return check(name, what, findings)
-
-
-def _missing_flags(run: Run, replayer: Replayer, classifier: Classifier) -> list[Finding]:
-    """Flags on the model itself that the record lacks."""
-    flags = check_model(classifier, replayer.sources.data, replayer.sources.device)
-    return [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in flags if flag not in run.record.flags]
 
 
 def _replay_copy(run: Run, stages: Sequence[Stage], replayer: Replayer | None) -> list[VerifiedPart]:
