@@ -1,8 +1,9 @@
 """What a table is before it has a format: its columns, its rows in groups, and how a number in it is written."""
 
+import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from robustframe.errors import InputError, unknown
@@ -140,6 +141,23 @@ class Grid:
     """The first has number 1."""
     note_of: tuple[tuple[str, ...], ...] = ()
     """The notes of each line, in order, for machines; empty where lines have none."""
+
+    def shown(self) -> tuple[list[Column], list[list[list[TextCell | Measured]]]]:
+        """Return what people read: the columns that are not hidden, and the lines of each group without repetition."""
+        at = [place for place, column in enumerate(self.columns) if not column.hidden]
+        groups = [[[line[place] for place in at] for line in _unrepeated(group, self.columns)] for group in self.groups]
+        return [self.columns[place] for place in at], groups
+
+
+def _unrepeated(group: Sequence[Cells], columns: Sequence[Column]) -> Iterator[list[TextCell | Measured]]:
+    """The lines of a group, blank where a column that is shown once only repeats the line above."""
+    for above, line in itertools.pairwise([(), *group]):
+        cells, same = list(line), bool(above)
+        for at, (column, before, cell) in enumerate(zip(columns, above, line)):
+            if column.once and isinstance(cell, TextCell) and isinstance(before, TextCell):
+                same = same and before.text == cell.text
+                cells[at] = replace(cell, text="") if same else cell
+        yield cells
 
 
 def grid(

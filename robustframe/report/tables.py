@@ -2,10 +2,11 @@
 
 import csv
 import io
+import itertools
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -13,7 +14,8 @@ from typing import Any
 
 from robustframe.errors import unknown
 from robustframe.report.arrange import TableStyle, arranged
-from robustframe.report.layout import PLAIN, UNKNOWN, Cells, Column, Grid, Measured, Table, TextCell, one_line, written
+from robustframe.report.latex import latex
+from robustframe.report.layout import PLAIN, UNKNOWN, Column, Grid, Measured, Table, TextCell, one_line, written
 
 __all__ = ["FORMATS", "PROSE", "document", "markdown_escaped", "render", "text_width"]
 
@@ -65,24 +67,36 @@ def _paragraph(text: str, format: str) -> list[str]:
     return [markdown_escaped(text)] if format == "md" else textwrap.wrap(one_line(text), _WIDTH)
 
 
-def _lines(group: Sequence[Cells], grid: Grid) -> Iterator[list[TextCell | Measured]]:
-    """The lines of a group as people read them: without what only repeats the line above."""
-    above: Cells | None = None
-    for line in group:
-        cells, same = list(line), above is not None
-        for at, (column, cell) in enumerate(zip(grid.columns, line, strict=True)):
-            if column.once and isinstance(cell, TextCell):
-                before = above[at] if above is not None else None
-                same = same and isinstance(before, TextCell) and before.text == cell.text
-                cells[at] = replace(cell, text="") if same else cell
-        above = line
-        yield cells
+def _headed(grid: Grid) -> tuple[list[Column], list[tuple[str, list[list[TextCell | Measured]]]]]:
+    """A grid with what all lines of a group share above them, as a heading, and not in columns.
 
-
-def _shown(grid: Grid, *, beside: bool = False) -> list[int]:
-    """The places of the columns that people read; without those of the group's heading where it stands beside."""
-    first = grid.heading if beside else 0
-    return [at for at, column in enumerate(grid.columns) if at >= first and not column.hidden]
+    A group that is one line without anything else to say has no heading: its name stands where the twins of others do.
+    """
+    if not grid.heading:
+        columns, groups = grid.shown()
+        return columns, [("", lines) for lines in groups]
+    head = grid.columns[0].head + (f", {grid.columns[1].head.lower()}" if grid.heading == 1 else "")
+    columns = list(grid.columns)
+    # A column that is empty is there all the same, as the place of a name.
+    columns[grid.heading] = body = replace(columns[grid.heading], head=head, hidden=False)
+    columns, groups = replace(grid, columns=tuple(columns)).shown()
+    first, headed = columns.index(body), []
+    for group, lines in zip(grid.groups, groups, strict=True):
+        name, *rest = [cell for cell in group[0][: grid.heading + 1] if isinstance(cell, TextCell)]
+        nothing = all(cell.text in (UNKNOWN, PLAIN) for cell in rest)
+        alone = len(group) == 1 and nothing and text_width(one_line(name.text)) <= _LONGEST_NAME
+        for line in lines:
+            below = line[first]
+            if isinstance(below, TextCell):
+                # Without twins the notes are the model's; they stand with the line all the same.
+                line[first] = TextCell(name.text if alone else below.text, notes=below.notes or name.notes)
+        named = [
+            _join(column.head.lower(), one_line(cell.text))
+            for column, cell in zip(grid.columns[1:], rest[:-1])
+            if not column.hidden and cell.text != UNKNOWN
+        ]
+        headed.append(("" if alone else "   ".join([one_line(name.text), *named]), [line[first:] for line in lines]))
+    return columns[first:], headed
 
 
 def _text(cell: TextCell | Measured, escaped: Callable[[str], str] = one_line) -> str:
@@ -93,18 +107,7 @@ def _text(cell: TextCell | Measured, escaped: Callable[[str], str] = one_line) -
     return ", ".join(filter(None, [_join(value, interval), p]))
 
 
-def _heading(line: Cells, grid: Grid) -> str:
-    """What all lines of a group share."""
-    first, *rest = [one_line(cell.text) for cell in line[: grid.heading] if isinstance(cell, TextCell)]
-    named = [
-        f"{column.head.lower()} {text}"
-        for column, text in zip(grid.columns[1:], rest)
-        if text != UNKNOWN and not column.hidden
-    ]
-    return "   ".join([first, *named]).strip()
-
-
-def _notes(grid: Grid, escaped: Callable[[str], str] = one_line) -> list[str]:
+def _below(grid: Grid, escaped: Callable[[str], str] = one_line) -> list[str]:
     """The paragraphs below a table."""
     notes = [_join(superscript([number]), escaped(note)) for number, note in enumerate(grid.notes, start=1)]
     return [text for text in (escaped(grid.caption), *notes) if text]
@@ -125,16 +128,15 @@ def _join(*parts: str) -> str:
 
 
 def _markdown(grid: Grid) -> str:
-    shown = _shown(grid)
-    columns = [grid.columns[at] for at in shown]
-    table = [
+    columns, groups = grid.shown()
+    rows = [
         [markdown_escaped(column.head) for column in columns],
         ["--:" if column.kind == "number" else ":--" for column in columns],
-        *([_text(line[at], markdown_escaped) for at in shown] for group in grid.groups for line in _lines(group, grid)),
+        *([_text(cell, markdown_escaped) for cell in line] for lines in groups for line in lines),
     ]
     lines = [f"**{markdown_escaped(grid.title)}**", ""] if one_line(grid.title) else []
-    lines += ["| " + " | ".join(cells) + " |" for cells in table]
-    return "\n".join([*lines, *(line for text in _notes(grid, markdown_escaped) for line in ("", text))]) + "\n"
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([*lines, *(line for text in _below(grid, markdown_escaped) for line in ("", text))]) + "\n"
 
 
 def markdown_escaped(text: str) -> str:
@@ -146,125 +148,35 @@ def markdown_escaped(text: str) -> str:
     return re.sub(r"^([-+=])(?=\s|[-=])|^(\d+)(?=[.)]\s)", lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\", text)
 
 
-def _latex(grid: Grid) -> str:
-    shown = _shown(grid)
-    lines = [r"% \usepackage{booktabs,graphicx,siunitx}", r"\begin{table}[t]", r"\centering"]
-    title = _tex(grid.title)
-    if caption := _join(rf"\textbf{{{title.rstrip('.')}.}}" if title else "", _tex(grid.caption)):
-        lines.append(rf"\caption{{{caption}}}\smallskip")
-    if label := re.sub(r"[^a-z0-9]+", "-", grid.title.lower()).strip("-"):
-        lines.append(rf"\label{{tab:{label}}}")
-    every = [line for group in grid.groups for line in group]
-    spec = "".join(_tex_column(grid.columns[at], [line[at] for line in every]) for at in shown)
-    heads = [
-        rf"\multicolumn{{2}}{{l}}{{{_tex(each.head)}}}" if each.kind == "measured" else _tex(each.head)
-        for each in (grid.columns[at] for at in shown)
-    ]
-    lines += [_TEX_FIT, rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(heads) + r" \\"]
-    for group in grid.groups:
-        lines.append(r"\midrule")
-        lines += [" & ".join(_tex_cell(line[at]) for at in shown) + r" \\" for line in _lines(group, grid)]
-    lines += [r"\bottomrule", r"\end{tabular}}"]
-    for number, text in enumerate(grid.notes, start=1):
-        lines.append(rf"\par\smallskip{{\footnotesize $^{{{number}}}$ {_tex(text)}}}")
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-_TEX_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-"""A table that is wider than the text is shrunk to it."""
-
-
-def _tex_column(column: Column, cells: Sequence[TextCell | Measured]) -> str:
-    """A number with an interval is two columns: one that aligns its decimal point, and the interval."""
-    if column.kind != "measured":
-        return "r" if column.kind == "number" else "l"
-    texts = [written(each.cell, None, signed=each.signed).value for each in cells if isinstance(each, Measured)]
-    numbers = [text for text in texts if text != UNKNOWN]
-    sign = "+" if any(number[0] in "+-" for number in numbers) else ""
-    digits = max((len(number.lstrip("+-").partition(".")[0]) for number in numbers), default=1)
-    return f"S[table-format={sign}{digits}.1{',retain-explicit-plus' if sign else ''}]@{{~}}l"
-
-
-def _tex_cell(cell: TextCell | Measured) -> str:
-    if isinstance(cell, TextCell):
-        return _tex(cell.text) + (f"$^{{{','.join(map(str, cell.notes))}}}$" if cell.notes else "")
-    value, *rest = written(cell.cell, cell.p, signed=cell.signed)
-    return f"{'{--}' if value == UNKNOWN else value} & {', '.join(f'${part}$' for part in rest if part)}"
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "—": "---",
-    # After the end of a row, these two would be read as its arguments.
-    "[": "{[}",
-    "*": "{*}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-}
-_TEX_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX[c] if c in _TEX else c if c.isascii() else _tex_foreign(c) for c in one_line(text))
-
-
-def _tex_foreign(character: str) -> str:
-    """Write a character that not every engine and font has: an accented letter, else its number in Unicode."""
-    parts = list(unicodedata.normalize("NFD", character))
-    if len(parts) == 2 and parts[0].isascii() and parts[1] in _TEX_ACCENTS:
-        return rf"\{_TEX_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return f"(U+{ord(character):04X})"
-
-
 def _csv(grid: Grid) -> str:
     """What says what a line is, every number with its interval, p-values, the note, then what else was found."""
-    at = range(len(grid.columns))
-    keys = [each for each in at if each < grid.keys]
-    measured = [each for each in at if grid.columns[each].kind == "measured"]
-    tested = [each for each in measured if grid.columns[each].tested]
-    others = [each for each in at if each not in (*keys, *measured)]
-    names = [column.name for column in grid.columns]
-    note = ["note"] * bool(grid.note_of)
+    numbers = [column for column in grid.columns if column.kind == "measured"]
+    others = [column.name for column in grid.columns[grid.keys :] if column not in numbers]
+    fields = [column.name for column in grid.columns[: grid.keys]]
+    fields += [column.name + end for column in numbers for end in ("", "_low", "_high")]
+    fields += [f"p_{column.name}" for column in numbers if column.tested] + ["note"] * bool(grid.note_of) + others
     out = io.StringIO()
     # The module's own line ends are those of RFC 4180; with others it leaves a lone \r in a name unquoted.
-    writer = csv.writer(out)
-    head = [*(names[each] for each in keys), *(names[each] + end for each in measured for end in ("", "_low", "_high"))]
-    writer.writerow([*head, *(f"p_{names[each]}" for each in tested), *note, *(names[each] for each in others)])
-    lines = [line for group in grid.groups for line in group]
-    for line, notes in zip(lines, grid.note_of or [()] * len(lines), strict=True):
-        numbers = [cell for each in measured if isinstance(cell := line[each], Measured)]
-        ps = [cell.p for each in tested if isinstance(cell := line[each], Measured)]
-        cells: list[object] = [_raw(line[each]) for each in keys]
-        cells += [number for each in numbers for number in (each.cell.value, each.cell.low, each.cell.high)]
-        writer.writerow([*cells, *ps, *["; ".join(notes)] * len(note), *(_raw(line[each]) for each in others)])
+    writer = csv.DictWriter(out, fields, extrasaction="ignore")
+    writer.writeheader()
+    for line, notes in itertools.zip_longest(itertools.chain(*grid.groups), grid.note_of, fillvalue=()):
+        row: dict[str, object] = {"note": "; ".join(map(str, notes))}
+        for column, cell in zip(grid.columns, line, strict=True):
+            name = column.name
+            if isinstance(cell, Measured):
+                ends = {f"{name}_low": cell.cell.low, f"{name}_high": cell.cell.high}
+                row |= {name: cell.cell.value, **ends, f"p_{name}": cell.p}
+            else:
+                row[name] = cell.text if cell.raw is None else cell.raw
+        writer.writerow(row)
     return out.getvalue()
-
-
-def _raw(cell: TextCell | Measured) -> str:
-    return "" if isinstance(cell, Measured) else cell.text if cell.raw is None else cell.raw
 
 
 def _html(grid: Grid) -> str:
     """A page that needs nothing else; names in it are text, whatever they hold."""
-    shown = _shown(grid, beside=True)
-    groups = [
-        (
-            _heading(group[0], grid) if grid.heading else "",
-            [[_text(line[at]) for at in shown] for line in _lines(group, grid)],
-        )
-        for group in grid.groups
-    ]
-    page: str = _page().render(
-        title=one_line(grid.title),
-        columns=[grid.columns[at] for at in shown],
-        groups=list(zip(headings, texts, strict=True)),
-        notes=_notes(grid),
-    )
+    columns, groups = _headed(grid)
+    texts = [(heading, [[_text(cell) for cell in line] for line in lines]) for heading, lines in groups]
+    page: str = _page().render(title=one_line(grid.title), columns=columns, groups=texts, notes=_below(grid))
     return page
 
 
@@ -278,54 +190,34 @@ def _page() -> Any:
 
 def _terminal(grid: Grid) -> str:
     """Groups below a heading, decimal points below each other; captions and notes are wrapped."""
-    body = _shown(grid, beside=True)
-    if grid.heading and grid.heading not in body:
-        # A column that is empty is there all the same, as the place of a name.
-        body = [grid.heading, *body]
-    headings: dict[int, str] = {}
-    lines: list[list[Parts]] = []
-    for group in grid.groups:
-        alone = _alone(group, grid)
-        if grid.heading and not alone:
-            headings[len(lines)] = _heading(group[0], grid)
-        for cells in _lines(group, grid):
-            lines.append([_parts(cells[at]) for at in body])
-            if grid.heading:
-                lines[-1][0] = (_named(group[0][0], cells[grid.heading], alone=alone),)
-    heads = [grid.columns[at].head.replace(" accuracy", "").replace(" (%)", " %") for at in body]
-    if grid.heading:
-        heads[0] = grid.columns[0].head + (f", {heads[0].lower()}" if grid.heading == 1 else "")
-    columns = [_column(heads[k], grid.columns[at].kind, [line[k] for line in lines]) for k, at in enumerate(body)]
-    head, *rows = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    drawn = [each for at, row in enumerate(rows) for each in ([headings[at]] if at in headings else []) + [row]]
+    columns, groups = _headed(grid)
+    every = [_parts(line, indented=bool(heading)) for heading, lines in groups for line in lines]
+    heads = [column.head.replace(" accuracy", "").replace(" (%)", " %") for column in columns]
+    texts = [
+        _column(head, column.kind, [parts[at] for parts in every])
+        for at, (head, column) in enumerate(zip(heads, columns, strict=True))
+    ]
+    head, *rows = ["  ".join(cells).rstrip() for cells in zip(*texts, strict=True)]
+    drawn, rest = [], iter(rows)
+    for heading, lines in groups:
+        drawn += [*[heading] * bool(heading), *itertools.islice(rest, len(lines))]
     if head:
         rule = "─" * max(map(text_width, [head, *drawn]))
         drawn = [rule, head, rule, *drawn, rule]
     title = [one_line(grid.title)] if one_line(grid.title) else []
-    return "\n".join([*title, *drawn, *(line for text in _notes(grid) for line in textwrap.wrap(text, _WIDTH))]) + "\n"
+    return "\n".join([*title, *drawn, *(line for text in _below(grid) for line in textwrap.wrap(text, _WIDTH))]) + "\n"
 
 
 Parts = tuple[str, ...]
 """A cell: one text, or value, interval and p, which are aligned apart."""
 
 
-def _parts(cell: TextCell | Measured) -> Parts:
-    return (_text(cell),) if isinstance(cell, TextCell) else written(cell.cell, cell.p, signed=cell.signed)
-
-
-def _alone(group: Sequence[Cells], grid: Grid) -> bool:
-    """Whether a group is one line that needs no heading: a short name, of which nothing is known to stand there."""
-    name, *rest = [cell.text for cell in group[0][: grid.heading + 1] if isinstance(cell, TextCell)]
-    nothing = all(text in (UNKNOWN, PLAIN) for text in rest)
-    return len(group) == 1 and nothing and text_width(one_line(name)) <= _LONGEST_NAME
-
-
-def _named(name: TextCell | Measured, below: TextCell | Measured, *, alone: bool) -> str:
-    """The first cell below a heading: alone, its name stands where the twins of others do."""
-    if not isinstance(name, TextCell) or not isinstance(below, TextCell):
-        return ""
-    # Without twins the notes are the model's; they stand with the line all the same.
-    return (one_line(name.text) if alone else f"  {one_line(below.text)}") + superscript(below.notes or name.notes)
+def _parts(line: Sequence[TextCell | Measured], *, indented: bool) -> list[Parts]:
+    parts: list[Parts] = [
+        (_text(cell),) if isinstance(cell, TextCell) else written(cell.cell, cell.p, signed=cell.signed)
+        for cell in line
+    ]
+    return [("  " + parts[0][0],), *parts[1:]] if indented else parts
 
 
 def _column(head: str, kind: str, cells: Sequence[Parts]) -> list[str]:
@@ -333,11 +225,9 @@ def _column(head: str, kind: str, cells: Sequence[Parts]) -> list[str]:
     widths = [max(map(text_width, parts)) for parts in zip(*cells, strict=True)]
     texts = [head]
     for parts in cells:
-        padded = [
-            _padded(text, width, right=at == 0 and kind != "text")
-            for at, (text, width) in enumerate(zip(parts, widths))
-        ]
-        texts.append(" ".join(padded).rstrip())
+        first = _padded(parts[0], widths[0], right=kind != "text")
+        rest = [_padded(text, width, right=False) for text, width in zip(parts[1:], widths[1:], strict=True)]
+        texts.append(" ".join([first, *rest]).rstrip())
     width = max(map(text_width, texts))
     return [_padded(text, width, right=kind == "number") for text in texts]
 
@@ -349,7 +239,7 @@ def _padded(text: str, width: int, *, right: bool) -> str:
 
 FORMATS: dict[str, Callable[[Grid], str]] = {
     "md": _markdown,
-    "tex": _latex,
+    "tex": latex,
     "csv": _csv,
     "html": _html,
     "terminal": _terminal,
