@@ -68,13 +68,17 @@ app.command(help=FIGURE_HELP)(figure)
 
 
 @app.command()
-def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
+def curve(
+    run: Annotated[str, typer.Argument(help="Folder of a complete run.")],
+    format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
+    as_json: AsJson = False,
+) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
     from robustframe.report.curves import curves_json, curves_text
     from robustframe.runs import open_run
 
     curves = open_run(run).curves()
-    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
+    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves, format).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)
 

@@ -15,7 +15,7 @@ from typing import Any
 from robustframe.errors import unknown
 from robustframe.report.arrange import TableStyle, arranged
 from robustframe.report.latex import latex
-from robustframe.report.layout import PLAIN, UNKNOWN, Column, Grid, Measured, Table, TextCell, one_line, written
+from robustframe.report.layout import PLAIN, UNKNOWN, Column, Grid, Measured, Table, TextCell, grid, one_line, written
 
 __all__ = ["FORMATS", "PROSE", "document", "markdown_escaped", "render", "text_width"]
 
@@ -61,6 +61,13 @@ def document(parts: Iterable[Table | Grid | str], format: str) -> str:
         render(part, format) if not isinstance(part, str) else "\n".join(_paragraph(part, format)) + "\n"
         for part in parts
     )
+
+
+def listing(rows: Iterable[Sequence[str]]) -> str:
+    """Write texts below each other for a terminal, aligned, without a head."""
+    lines = [tuple(row) for row in rows]
+    width = max(map(len, lines), default=0)
+    return render(grid("", [""] * width, lines, left=range(width)), "terminal")
 
 
 def _paragraph(text: str, format: str) -> list[str]:
