@@ -31,15 +31,15 @@ def table(
     pairs: Annotated[bool, typer.Option("--pairs", help="One line a pair: twins and difference side by side.")] = False,
 ) -> None:
     """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
-    from robustframe.report.arrange import Look
+    from robustframe.report.arrange import TableStyle
     from robustframe.report.robustness import robustness_tables
     from robustframe.report.tables import render
     from robustframe.runs import open_runs
 
     chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
-    look = Look(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
+    style = TableStyle(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
     opened = open_runs(runs, unfinished=True)
-    texts = [render(table, format, look) for table in robustness_tables(opened)]
+    texts = [render(table, format, style) for table in robustness_tables(opened)]
     typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
     unfinished = [run for run in opened if not run.complete]
     for run in unfinished:

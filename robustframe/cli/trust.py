@@ -64,12 +64,12 @@ def compare(
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
     from robustframe.errors import unknown
-    from robustframe.report.compare_text import render_comparison
-    from robustframe.report.grid import FORMATS
+    from robustframe.report import render_comparison
+    from robustframe.report.tables import PROSE
     from robustframe.verification.compare import compare_runs
 
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
+    if format not in PROSE:
+        raise unknown("format", format, PROSE)
     found = compare_runs(
         first,
         second,

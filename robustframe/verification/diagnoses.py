@@ -111,8 +111,8 @@ def _answer(stated: Check, question: Question, result: Result) -> Iterator[str]:
     """Derive whether one check passed from its figure."""
     share = result.robust_correct / max(result.examples, 1)
     limits = {question.threshold, 0.0, max(POINTS, share / stated.examples) if stated.examples else 0.0}
-    if question.looks_at == "survivors":
-        # A wide search must come down to chance, whatever the number of classes.
+    if question.name == "large-eps-above-chance":
+        # Chance is at most a half, with two classes.
         limits.add(0.5)
     if stated.threshold > float(f"{max(limits):.4g}"):
         yield f"its threshold is {stated.threshold:g}, the table's {float(f'{max(limits):.4g}'):g}"

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.report.layout import Row
+from robustframe.report.layout import TableRow
 from robustframe.report.robustness import robustness_table
 from robustframe.report.site.provenance import Provenance, provenance
 from robustframe.runs.curve import Curve, security_curves
@@ -60,9 +60,9 @@ class Entry:
     run: Run
     classifier: ClassifierEntry
     threat: ThreatModel
-    row: Row | None
+    row: TableRow | None
     """Its numbers; `None` when the run is not finished."""
-    difference: Row | None
+    difference: TableRow | None
     """Of the recurrent twin, less the feed-forward one; `None` for everything else."""
     result: Result | None
     robust: NDArray[np.bool_] = field(repr=False, compare=False)
