@@ -20,6 +20,9 @@ BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
 
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
+    seal: Annotated[
+        str | None, typer.Option(help="The seal that a table, a paper or a board printed; names any edit whatever.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
     folder: RecipeFolder = None,
     code: Code = None,
@@ -39,6 +42,7 @@ def verify(
             batch_size=batch_size,
             folder=folder,
             code=code or (),
+            seal=seal,
             data_root=data_root,
             download=download,
             report=bar.verified,

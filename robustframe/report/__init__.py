@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustframe.report.arrange import TableStyle as TableStyle
-    from robustframe.report.compare_text import render_comparison as render_comparison
     from robustframe.report.robustness import robustness_table as robustness_table
     from robustframe.report.robustness import robustness_tables as robustness_tables
     from robustframe.report.tables import render as render
@@ -12,12 +11,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "TableStyle": "arrange",
     "render": "tables",
-    "render_comparison": "compare_text",
     "robustness_table": "robustness",
     "robustness_tables": "robustness",
 }
 
-__all__ = ["TableStyle", "render", "render_comparison", "robustness_table", "robustness_tables"]
+__all__ = ["TableStyle", "render", "robustness_table", "robustness_tables"]
 
 
 def __getattr__(name: str) -> Any:

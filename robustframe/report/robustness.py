@@ -68,7 +68,7 @@ def _table(runs: Sequence[Run]) -> Table:
     records = [run.record for run in runs]
     rows = [row for run, called in zip(runs, model_names(records), strict=True) for row in _rows(run, called)]
     rows, tests = _adjusted(rows)
-    return Table(title=_title(records, rows), caption=_caption(records, tests), rows=tuple(rows))
+    return Table(title=_title(records, rows), caption=_caption(runs, tests), rows=tuple(rows))
 
 
 def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
@@ -140,19 +140,20 @@ def _title(records: Sequence[Record], rows: Sequence[TableRow]) -> str:
     return f"{name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
 
 
-def _caption(records: Sequence[Record], tests: int) -> str:
+def _caption(runs: Sequence[Run], tests: int) -> str:
+    records = [run.record for run in runs]
     differences = ""
     if tests:
         differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
         differences += f"table's {tests} differences"
-    runs = ", ".join(record.cited for record in records)
+    cited = ", ".join(run.cited for run in runs)
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
         f"{resolution_sentence(records[0].data.count)}.",
         *_bounds(records),
         *_coherence(records),
         f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
-        f"Run{'s' if len(records) > 1 else ''} {runs}.",
+        f"Run{'s' if len(runs) > 1 else ''} {cited}.",
     ]
     return " ".join(sentences)
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from robustframe.verification import Verification
 
 Found = TypeVar("Found")
+SEAL_DIGITS = 16
+"""Digits of a seal that are printed: nobody makes another run of them."""
 _CHUNKS = 10**5
 """Most chunks of a run."""
 
@@ -90,8 +92,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """How the run is cited: the name of its recipe and the beginning of its hash."""
+        """The name of its recipe, and the beginning of the hash of everything asked."""
         return self.record.cited
+
+    @property
+    def cited(self) -> str:
+        """The name with the beginning of the seal, which `robustframe verify --seal` takes."""
+        return f"{self.name} (seal {self.seal[:SEAL_DIGITS]})" if self.complete else self.name
 
     @property
     def complete(self) -> bool:

@@ -11,6 +11,7 @@ from robustframe.recipe import Battery, read_battery, user_files
 from robustframe.recipe.stages import Stage
 from robustframe.runs.record import RECORD, Section
 from robustframe.runs.run import Run
+from robustframe.threat import ThreatModel
 from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
 
@@ -52,6 +53,24 @@ def _record(run: Run) -> Iterator[Finding]:
         yield Finding(RECORD, None, f"it has a result for {extra[0]} under {extra[1]}, which it does not ask")
     if len(set(found)) < len(found):
         yield Finding(RECORD, None, "it has two results for one classifier and threat")
+    for name, label in sorted(record.missing & set(expected_results)):
+        if run.stored and _finished(run, names.index(name), label):
+            yield Finding(RECORD, None, f"it calls {name} under {label} incomplete, though all its units are there")
+
+
+def _finished(run: Run, position: int, threat: str) -> bool:
+    """Say whether all units of a row are there, whatever is in them."""
+    norm = ThreatModel.parse(threat).norm
+    labels = [
+        f"{battery.cited}/{place:02d}-{spec.name or spec.use}"
+        for battery in run.batteries
+        for place, spec in enumerate(battery.attack, start=1)
+        if spec.norms is None or norm in spec.norms
+    ]
+    numbers = range(len(run.chunks))
+    units = [run.files.clean(position, number) for number in numbers]
+    units += [run.files.attack(position, threat, label, number) for label in labels for number in numbers]
+    return all(unit.table.is_file() for unit in units)
 
 
 def check_batteries(run: Run, stages: Sequence[Stage]) -> VerifiedPart:

@@ -4,6 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+UNKNOWABLE = (
+    "Nobody can tell without attacking again, unless the seal was kept: erased breaks, invented effort, another seed,\n"
+    "a larger eps, the environment (docs/trust.md)."
+)
+"""What ends every verification, whatever it found."""
+
 State = Literal["holds", "failed", "left out"]
 _SHOWN = 20
 """Findings of one check that the text writes out; JSON has all."""
@@ -85,7 +91,7 @@ class Verification:
         for each in self.checks:
             if each.findings:
                 lines += ["", f"{each.name}:", *_shown(each.findings)]
-        return "\n".join([*lines, "", self._conclusion()]) + "\n"
+        return "\n".join([*lines, "", self._conclusion(), UNKNOWABLE]) + "\n"
 
     def _conclusion(self) -> str:
         images = f"{self.replayed:,} of {self.claimed:,} claimed breaks were replayed on the exact model"

@@ -9,10 +9,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from robustframe.attacks import APGD, APGDT, PGD
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
 from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
-from robustframe.runs.record import EVIDENCE, RECORD, VERDICTS
+from robustframe.runs.record import EVIDENCE, RECORD, SEAL, VERDICTS
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.runs.verdicts import read_table
@@ -20,6 +21,9 @@ from robustframe.threat import ThreatModel
 from robustframe.verification.diagnoses import diagnosis_files
 from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
+
+_OWN = (RECORD, VERDICTS, EVIDENCE, SEAL, *(f"table.{format}" for format in ("md", "tex", "csv")))
+"""What lies beside the units of a run."""
 
 Tables = list[pl.DataFrame | None]
 """One table a chunk; `None` where it is missing or damaged."""
@@ -99,7 +103,7 @@ def _read_attacks(
             if entering is not None:
                 who = "those that were classified right and" if stage.battery.closest else "survivors that"
                 stored.findings += _index(run, unit, rows, entering, f"{who} had to meet this attack")
-            stored.findings += _outcomes(run, unit, rows, clean[number], threat)
+            stored.findings += _outcomes(run, unit, rows, clean[number], threat, stage)
             broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
             if (before := alive[number]) is not None:
                 alive[number] = before[~torch.isin(before, broken)]
@@ -159,7 +163,7 @@ def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str)
 
 
 def _outcomes(
-    run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel
+    run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel, stage: Stage
 ) -> Iterator[Finding]:
     """Rows that no attack leaves behind, whatever the model."""
     where = run.files.name(unit.table)
@@ -173,12 +177,16 @@ def _outcomes(
     # A hair wider than the ball that the images themselves are held to.
     outside = ~distance.is_between(0, threat.eps * (1 + 1e-3) + 1e-3)
     least = pl.min_horizontal("forwards", "backwards", "zero_gradients", "nonfinite_gradients")
+    # Each step of an attack that fails evaluates its point, by a forward or by a gradient's.
+    steps = stage.attack.steps if isinstance(stage.attack, PGD | APGD | APGDT) else 1
+    idle = ~claimed & (pl.col("forwards") < steps)
     kinds: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
         (success & ~claimed, lambda row: "a success that the search did not claim"),
         (success & right, lambda row: f"a success whose prediction is its label, {row['label']}"),
         (~claimed & ~right, lambda row: f"no success, yet its prediction is {row['prediction']}"),
         (outside, lambda row: f"its distance {row['distance']:.6g} is none inside {threat.label}"),
         (least < 0, lambda row: "a count of passes is below 0"),
+        (idle, lambda row: f"{row['forwards']} forwards are no attack of {steps} step{'s' if steps > 1 else ''}"),
     ]
     for bad, sentence in kinds:
         yield from (Finding(where, row["index"], sentence(row)) for row in rows.filter(bad).iter_rows(named=True))
@@ -209,10 +217,10 @@ def check_files(run: Run, stored: Stored) -> VerifiedPart:
     except InputError as error:
         return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
     findings += _hashes(run, stated)
-    known = {VERDICTS, *_explained(run, stored), *diagnosis_files(run)}
+    known = {*_OWN, *_explained(run, stored), *diagnosis_files(run)}
     findings += [
         Finding(name, None, "nothing in the record explains this file")
-        for name in bound_files(run.folder)
+        for name in sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
         if name not in known
     ]
     return check("files", f"SHA-256 of {len(stated):,} files, bound to the record by {EVIDENCE}", findings)

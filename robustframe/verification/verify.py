@@ -20,6 +20,7 @@ from robustframe.verification.diagnoses import check_diagnoses
 from robustframe.verification.findings import Finding, Verification, VerifiedPart, check, left_out
 from robustframe.verification.flags import check_flags, model_flags
 from robustframe.verification.replay import Replayer
+from robustframe.verification.sealed import check_seal, check_tables
 from robustframe.verification.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources
 from robustframe.verification.stored import Stored, check_files, check_units, read_units
 
@@ -50,6 +51,7 @@ def verify(
     data_root: str | Path | None = None,
     download: bool = False,
     code: Sequence[str | Path] = (),
+    seal: str | None = None,
     report: Report = lambda progress: None,
 ) -> Verification:
     """Replay a run without any attack, and name everything that is not as its record says.
@@ -70,6 +72,8 @@ def verify(
         data_root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
         code: Python files of models and attacks that the run names and that may be run; a record comes from anybody.
+        seal: the run's seal as a table, a paper or a board printed it, 16 digits or more; then any edit is named,
+            also one that is consistent in itself.
         report: called after each part.
 
     Returns:
@@ -83,7 +87,7 @@ def verify(
     check_code(read, code)
     stages = make_stages(read.batteries, read.recipe_folder)
     sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
-    checks = [check_record(read), check_batteries(read, stages)]
+    checks = [check_seal(read, seal), check_record(read), check_batteries(read, stages)]
     if sources is None:
         checks += [left_out(name, MADE_IN_PYTHON) for name in ("data", "models", "bounds")]
     else:
@@ -97,6 +101,7 @@ def verify(
     else:
         checks += _replay_copy(read, stages, replayer)
     checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(sources))]
+    checks.append(check_tables(read))
     return Verification(
         run=str(read.folder),
         title=f"{read.record.name}-{read.record.hash[:8]}, {read.record.data.use} {read.record.data.split}, "

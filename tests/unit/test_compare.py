@@ -18,9 +18,9 @@ from tampering import R, V, begun, cell, cut, drop, pixels, put, record, reseal
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.report.compare_text import render_comparison
 from robustframe.statistics import PairedDifference, holm
 from robustframe.verification.compare import compare_runs
+from robustframe.verification.compare_text import render_comparison
 from robustframe.zoo import load_card, save
 
 RECIPE = """
