@@ -47,8 +47,8 @@ def _who(each: Difference | Outcome) -> str:
 
 def _rows(threat: str, clean: Difference, robust: Difference, examples: int) -> Iterator[TableRow]:
     for run in ("first", "second"):
-        cells = [share_cell(round(getattr(each, f"{run}_value") * examples), examples) for each in (clean, robust)]
-        yield TableRow(_who(robust), None, run, threat, *cells)
+        one, two = (share_cell(round(getattr(each, f"{run}_value") * examples), examples) for each in (clean, robust))
+        yield TableRow(_who(robust), None, run, threat, one, two)
     one, two = (Cell(each.value, each.low, each.high) for each in (clean, robust))
     yield TableRow(_who(robust), None, "difference", threat, one, two, clean.p_adjusted, robust.p_adjusted)
 
