@@ -1,7 +1,7 @@
 """A robustness table put in order for the writers: which columns, which rows below which, twins beside each other."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from robustframe.errors import InputError, unknown
@@ -75,7 +75,11 @@ def arranged(table: Table, style: TableStyle | None = None) -> Grid:
     style = style or TableStyle()
     coherence = {row.model: row.coherence for row in table.rows if row.coherence is not None}
     leading, places = _leading(table, style, coherence), _places(table, style)
-    marked = _marked(table, style, leading)
+    names = [column.name for column in leading]
+    # Notes are marked where a line differs from its neighbours.
+    marked = "twin" if not style.pairs and any(row.twin != PLAIN for row in table.rows) else "model"
+    if style.pairs and style.group_by == "model":
+        marked = "threat"
     notes: dict[str, int] = {}
     note_of: list[tuple[str, ...]] = []
     groups = []
@@ -85,7 +89,7 @@ def arranged(table: Table, style: TableStyle | None = None) -> Grid:
             own = tuple(dict.fromkeys(row.note for row in same if row.note))
             note_of.append(own)
             marks = tuple(notes.setdefault(text, len(notes) + 1) for text in own)
-            said = [_key(name, same[0], coherence, marks if name == marked else ()) for name in _names(leading)]
+            said = [_key(name, same[0], coherence, marks if name == marked else ()) for name in names]
             found = [_found(column.name, [row for row in same if twin in ("", row.twin)]) for column, twin in places]
             lines.append((*said, *found))
         groups.append(tuple(lines))
@@ -101,10 +105,6 @@ def arranged(table: Table, style: TableStyle | None = None) -> Grid:
     )
 
 
-def _names(columns: Iterable[Column]) -> list[str]:
-    return [column.name for column in columns]
-
-
 def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) -> list[Column]:
     """The columns that say what a line is."""
     asked = "coherence" in style.columns if style.columns else bool(coherence)
@@ -118,13 +118,6 @@ def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) ->
     return [known[name] for name in GROUPS[style.group_by] if not (style.pairs and name == "twin")]
 
 
-def _marked(table: Table, style: TableStyle, leading: Sequence[Column]) -> str:
-    """The column whose cells carry the marks of notes: the one that tells a line from its neighbours."""
-    if style.pairs:
-        return [name for name in _names(leading) if name != "coherence"][-1]
-    return "model" if all(row.twin == PLAIN for row in table.rows) else "twin"
-
-
 def _places(table: Table, style: TableStyle) -> list[tuple[Column, str]]:
     """The columns of what was found, each with the twin it is about: empty where a line is about one row."""
     filled = {
@@ -135,16 +128,9 @@ def _places(table: Table, style: TableStyle) -> list[tuple[Column, str]]:
     if not style.pairs:
         return [(column, "") for column in shown]
     twins = [twin for twin in TWINS if any(row.twin == twin for row in table.rows)]
-    places: list[tuple[Column, str]] = []
-    for column in shown:
-        if column.name == "verdict":
-            places.append((column, ""))
-        elif column.name == "certified":
-            # Beside each other they make a line very long, so only where they are asked for.
-            places += [(column, twin) for twin in twins if style.columns and twin != "difference"]
-        else:
-            places += [(column, twin) for twin in twins]
-    return places
+    # Certificates beside each other make a line very long, so they are there only where they are asked for.
+    sides = {"verdict": [""], "certified": [twin for twin in twins if style.columns and twin != "difference"]}
+    return [(column, twin) for column in shown for twin in sides.get(column.name, twins)]
 
 
 def _beside(column: Column, twin: str) -> Column:

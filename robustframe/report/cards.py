@@ -58,8 +58,8 @@ def card_text(card: Card) -> str:
 def zoo_table() -> str:
     """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
     head = (
-        "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "Coherence", "Potential",
-        "Least", "Seconds",
+        "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "Coherence",
+        "Potential", "Least", "Seconds",
     )  # fmt: skip
     rows = [_zoo_row(read_card(ZOO / f"{name}.json")) for name in names()]
     return render(grid("", head, rows, left=(0, 1, 3)), "md")

@@ -19,27 +19,19 @@ def block_picture(frame: Frame) -> str:
         Lines of text with a legend: B_j or D_j on the diagonal, what each row reads to the left of it.
     """
     wide = len(frame.blocks) <= _WIDE
-    last = len(frame.blocks)
+    read, skipped = ("-I", "-S") if wide else ("-", "s")
     lines = []
     for j, layer in enumerate(frame.blocks, start=1):
-        cells = []
-        for k in range(1, last + 1):
-            mark = "."
-            if k == j:
-                mark = "B" if layer.skip is None else "D"
-            elif k in layer.sources:
-                mark = "-I" if wide else "-"
-            elif k == layer.skip:
-                mark = "-S" if wide else "s"
-            cells.append(mark + str(j) if wide and k == j else mark)
+        marks = {layer.skip: skipped, **dict.fromkeys(layer.sources, read)}
+        marks[j] = ("B" if layer.skip is None else "D") + (str(j) if wide else "")
+        cells = [marks.get(k, ".") for k in range(1, len(frame.blocks) + 1)]
         lines.append("  [" + "".join(f"{cell:>4}" if wide else cell for cell in cells) + " ]")
-    legend = [f"  B: synthesis by the layer's atoms; {'-I' if wide else '-'}: code that the row reconstructs"]
+    lines.append(f"  B: synthesis by the layer's atoms; {read}: code that the row reconstructs")
     if any(layer.skip is not None for layer in frame.blocks):
-        mark = "-S" if wide else "s"
-        legend.append(
-            f"  D: [B; I], with the code itself below its synthesis; {mark}: skipped code that stands against it"
+        lines.append(
+            f"  D: [B; I], with the code itself below its synthesis; {skipped}: skipped code that stands against it"
         )
-    return "\n".join([*lines, *legend])
+    return "\n".join(lines)
 
 
 def render_frame(report: FrameReport, frame: Frame) -> str:
