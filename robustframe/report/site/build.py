@@ -201,7 +201,7 @@ def page_names(models: Sequence[tuple[str, str]]) -> list[str]:
         where a file system does not tell capitals apart. A name that can stand as it is does.
 
     >>> page_names([("resnet20", "a"), ("../up", "b")])
-    ['resnet20', '_up-31ec6f5a']
+    ['resnet20', '_up-2a347c24']
     """
     plain = [name if _stands(name) else "" for name, _ in models]
     taken = [name.casefold() for name in plain]
