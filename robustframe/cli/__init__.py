@@ -15,10 +15,9 @@ from typing import Annotated
 
 import typer
 
-from robustframe.cli.board import report
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
-from robustframe.cli.reports import FIGURE_HELP, figure, table
+from robustframe.cli.reports import FIGURE_HELP, figure, report, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
