@@ -8,7 +8,7 @@ from claims import Published, generalisation_error, least_potential
 
 from robustframe.report.figures import (
     Figure,
-    Point,
+    ModelPoint,
     association_figure,
     curve_figure,
     gather_curves,
@@ -39,7 +39,7 @@ def draw_pictures(evaluations: Path) -> None:
 def _generalisation(folder: Path) -> Figure:
     evaluation = Published.read(folder)
     points = [
-        Point(name, _TWINS[twin], least_potential(name), 100 * generalisation_error(evaluation, name, twin))
+        ModelPoint(name, _TWINS[twin], least_potential(name), 100 * generalisation_error(evaluation, name, twin))
         for name in evaluation.models(lambda card: card.least_potential is not None)
         for twin in _TWINS
     ]

@@ -22,7 +22,7 @@ def block_picture(frame: Frame) -> str:
     read, skipped = ("-I", "-S") if wide else ("-", "s")
     lines = []
     for j, layer in enumerate(frame.blocks, start=1):
-        marks = {layer.skip: skipped, **dict.fromkeys(layer.sources, read)}
+        marks: dict[int | None, str] = {layer.skip: skipped, **dict.fromkeys(layer.sources, read)}
         marks[j] = ("B" if layer.skip is None else "D") + (str(j) if wide else "")
         cells = [marks.get(k, ".") for k in range(1, len(frame.blocks) + 1)]
         lines.append("  [" + "".join(f"{cell:>4}" if wide else cell for cell in cells) + " ]")

@@ -1,4 +1,4 @@
-"""The board: each classifier under each threat of some runs with its numbers, grouped by data, threat and attacks, ranked
+"""The board: classifiers under threats with their numbers, grouped by data, threat and attacks, ranked
 inside a group and nowhere else; and the models these are of."""
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import polars as pl
 
 from robustframe.errors import InputError
 from robustframe.recipe import digest
-from robustframe.report.layout import PLAIN, Row
+from robustframe.report.layout import PLAIN, TableRow
 from robustframe.report.robustness import robustness_table
 from robustframe.report.site.provenance import Provenance, provenance
 from robustframe.runs import Run, open_run
@@ -51,8 +51,8 @@ class BoardEntry:
     threat: ThreatModel
     result: Result | None = None
     """`None` when the run is not finished, as are its numbers."""
-    row: Row | None = None
-    difference: Row | None = None
+    row: TableRow | None = None
+    difference: TableRow | None = None
     """Of the recurrent twin, less the feed-forward one; `None` for everything else."""
 
     @property
