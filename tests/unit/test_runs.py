@@ -13,7 +13,7 @@ import pytest
 import torch
 from claims import Published
 from readme import fill
-from tampering import V, begun, cell, cut, drop, put, record, reseal, table
+from tampering import V, begun, both, cell, cut, drop, put, record, reseal, seal, table
 from torch import Tensor, nn
 
 import robustframe
@@ -123,11 +123,13 @@ def test_every_command_refuses_an_edited_run_with_status_2(words: tuple[str, ...
         (drop("evidence.sha256"), "evidence.sha256 is missing"),
         (cut("evidence.sha256"), "evidence.sha256 is not what its record says"),
         (record(put("evidence_sha256", None)), "hashes of files belong to a complete run"),
-        (record(put("results.0.robust_correct", 3)), "robust_correct is 3, they give"),
-        (record(put("results.0.clean_correct", 40)), "clean_correct is 40, they give 35"),
-        (record(put("results.0.examples", 41)), "cannot be right: model, linf:0.1: its counts are impossible"),
-        (record(put("results.0.threat", "linf:0.2")), "not one an example"),
-        (record(put("classifiers.0.name", "mine")), "which is none of its classifiers"),
+        (both(record(put("results.0.robust_correct", 3)), seal), "robust_correct is 3, they give"),
+        (both(record(put("results.0.clean_correct", 40)), seal), "clean_correct is 40, they give 35"),
+        (both(record(put("results.0.examples", 41)), seal), "cannot be right: model, linf:0.1: its counts are impossible"),
+        (both(record(put("results.0.threat", "linf:0.2")), seal), "not one an example"),
+        (both(record(put("classifiers.0.name", "mine")), seal), "which is none of its classifiers"),
+        (record(put("flags", ["it is fine"])), "record.json is not what seal.sha256 says"),
+        (drop("seal.sha256"), "seal.sha256 is missing"),
         (record(put("recipe.threats", [])), "threats"),
         (record(put("recipe.chunk", 0)), "chunk = 0"),
         (record(put("batteries", [])), "no batteries"),

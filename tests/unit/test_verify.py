@@ -191,7 +191,7 @@ def test_more_findings_than_anyone_reads_are_counted(place: Path) -> None:
 def test_a_published_copy_says_what_could_not_be_checked(place: Path) -> None:
     published = place / "results"
     published.mkdir()
-    for name in (R, V):
+    for name in (R, V, "seal.sha256"):
         shutil.copy(place / "run" / name, published / name)
     found = robustframe.verify(published, device="cpu", folder=place)
     assert found.ok, str(found)
@@ -201,7 +201,8 @@ def test_a_published_copy_says_what_could_not_be_checked(place: Path) -> None:
     assert states == {
         "record": "holds", "batteries": "holds", "data": "holds", "models": "holds", "bounds": "holds",
         "files": "left out",
-        "clean": "holds", "images": "left out", "verdicts": "holds", "diagnoses": "holds",
+        "clean": "holds", "images": "left out", "verdicts": "holds", "diagnoses": "holds", "flags": "holds", "seal": "holds",
+        "tables": "holds",
     }  # fmt: skip
     assert "holds, as far as checked (without files and images); 0 of" in str(found)
 
