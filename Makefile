@@ -28,7 +28,7 @@ evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print it
 	@$(BIN)/robustframe evaluate $(EVAL)
 
 tables: $(READY) ## write tables and pictures of README, docs and evaluations anew from what is published
-	$(BIN)/python -m robustframe.report.readme README.md docs/attacks.md docs/claims.md docs/zoo.md
+	$(BIN)/python evaluations/readme.py README.md docs/attacks.md docs/claims.md docs/zoo.md
 
 # Three evaluations are about clean accuracy: their one gradient step is no measure of robustness.
 BOARD := $(filter-out evaluations/accuracy/% evaluations/generalisation%,$(wildcard evaluations/*/results/record.json))
@@ -55,8 +55,8 @@ fuzz: $(READY) ## TIMES=10 times as many hostile files as `make test` tries, dra
 	FUZZ=$(TIMES) $(PYTEST) tests/fuzz
 
 check: $(READY) ## ruff, mypy and the test of the layers
-	$(BIN)/ruff check robustframe tests benchmarks docs
-	$(BIN)/ruff format --check robustframe tests benchmarks docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
 

@@ -15,13 +15,14 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import attacks_page
 import peers
 import torch
+from attacks_page import Row, Target
 
 import robustframe
 from robustframe import data, zoo
@@ -34,41 +35,6 @@ PAGE = Path(__file__).parent / "results" / "attacks.md"
 QUICK_PAGE = Path("runs") / "attacks-quick.md"
 THREAT = "linf:0.1"
 QUICK_EXAMPLES = 4
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked of the ratio of our time to a peer's."""
-
-    limit: float
-    against: str = "fastest"
-    """A peer's package, or the fastest peer of the row."""
-    as_strong: bool = False
-    """The robust accuracy must not be higher than the peer's either."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: everybody in it takes turns on the same examples."""
-
-    name: str
-    pair: str
-    twin: str
-    examples: int
-    repetitions: int
-    ours: dict[str, peers.Contestant]
-    against: Sequence[peers.Peer]
-    targets: dict[str, Target] = field(default_factory=dict)
-    """By the name of ours."""
-
-    def asked(self) -> dict[str, Any]:
-        """What a stored measurement must have been made with to stand."""
-        labels = [*self.ours, *(peer.label for peer in self.against)]
-        return {"model": self.model, "examples": self.examples, "repetitions": self.repetitions, "who": labels}
-
-    @property
-    def model(self) -> str:
-        return f"{self.pair}/{self.twin}"
 
 
 def _whole(name: str, pair: str, twin: str, examples: int, repetitions: int) -> Row:

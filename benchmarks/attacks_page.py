@@ -1,13 +1,11 @@
-"""The page of `benchmarks/attacks.py`, from what it measured; by itself this file runs nothing."""
+"""What `benchmarks/attacks.py` compares, and its page from what it measured; by itself this file runs nothing."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import peers
-
-if TYPE_CHECKING:
-    from attacks import Row, Target
 
 Repetitions = Sequence[Mapping[str, Mapping[str, float]]]
 """For each repetition, what everybody's run took and was worth."""
@@ -23,7 +21,42 @@ the lowest and the highest are given.
 """
 
 
-def page(rows: Sequence["Row"], settings: Mapping[str, Any], measured: Mapping[str, Repetitions]) -> str:
+@dataclass(frozen=True)
+class Target:
+    """What is asked of the ratio of our time to a peer's."""
+
+    limit: float
+    against: str = "fastest"
+    """A peer's package, or the fastest peer of the row."""
+    as_strong: bool = False
+    """The robust accuracy must not be higher than the peer's either."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: everybody in it takes turns on the same examples."""
+
+    name: str
+    pair: str
+    twin: str
+    examples: int
+    repetitions: int
+    ours: dict[str, peers.Contestant]
+    against: Sequence[peers.Peer]
+    targets: dict[str, Target] = field(default_factory=dict)
+    """By the name of ours."""
+
+    def asked(self) -> dict[str, Any]:
+        """What a stored measurement must have been made with to stand."""
+        labels = [*self.ours, *(peer.label for peer in self.against)]
+        return {"model": self.model, "examples": self.examples, "repetitions": self.repetitions, "who": labels}
+
+    @property
+    def model(self) -> str:
+        return f"{self.pair}/{self.twin}"
+
+
+def page(rows: Sequence[Row], settings: Mapping[str, Any], measured: Mapping[str, Repetitions]) -> str:
     """Return the whole page; rows without a repetition are named as not measured."""
     found = {row.name: measured[row.name] for row in rows if measured.get(row.name)}
     lines = [
@@ -76,7 +109,7 @@ def _where(settings: Mapping[str, Any], found: Mapping[str, Repetitions]) -> str
     )
 
 
-def _targets(rows: Sequence["Row"], found: Mapping[str, Repetitions]) -> list[str]:
+def _targets(rows: Sequence[Row], found: Mapping[str, Repetitions]) -> list[str]:
     return [
         _verdict(row, ours, target, found.get(row.name, ()))
         for row in rows
@@ -84,7 +117,7 @@ def _targets(rows: Sequence["Row"], found: Mapping[str, Repetitions]) -> list[st
     ]  # fmt: skip
 
 
-def _verdict(row: "Row", ours: str, target: "Target", repetitions: Repetitions) -> str:
+def _verdict(row: Row, ours: str, target: Target, repetitions: Repetitions) -> str:
     able = {peer.label: peer for peer in row.against if target.against in ("fastest", peer.package)}
     asked = f"at most {target.limit:g} x " + ("the fastest peer" if target.against == "fastest" else target.against)
     asked += ", robust accuracy not higher" if target.as_strong else ""
@@ -102,7 +135,7 @@ def _verdict(row: "Row", ours: str, target: "Target", repetitions: Repetitions) 
     return f"{head} {text} | {'yes' if met else 'NO'} |"
 
 
-def _measured(row: "Row", repetitions: Repetitions) -> list[str]:
+def _measured(row: Row, repetitions: Repetitions) -> list[str]:
     lines = []
     for ours in row.ours:
         for peer in row.against:
@@ -116,7 +149,7 @@ def _measured(row: "Row", repetitions: Repetitions) -> list[str]:
     return lines
 
 
-def _notes(rows: Sequence["Row"], settings: Mapping[str, Any], found: Mapping[str, Repetitions]) -> list[str]:
+def _notes(rows: Sequence[Row], settings: Mapping[str, Any], found: Mapping[str, Repetitions]) -> list[str]:
     notes = [
         f"- {peers.DISTRIBUTIONS[name]} is left out: it does not import ({reason})."
         for name, reason in settings["missing"].items()
@@ -152,7 +185,7 @@ def _spread(ratios: Sequence[float]) -> str:
     return middle if len(ratios) == 1 else f"{middle} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def _robust(row: "Row", repetitions: Repetitions, who: str) -> str:
+def _robust(row: Row, repetitions: Repetitions, who: str) -> str:
     counts = _values(repetitions, who, "robust")
     low, high = (f"{100 * value / row.examples:.1f}" for value in (min(counts), max(counts)))
     return f"{low} %" if low == high else f"{low} to {high} %"

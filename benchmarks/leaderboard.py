@@ -76,7 +76,7 @@ def make_run(folder: Path, data: Dataset, pairs: list[tuple[str, Card]], threats
                 {
                     "name": name, "model": card.name, "twin": twin, "use": use, "sha256": card.sha256,
                     "parameters": card.parameters, "sweeps": 1 if twin == "feedforward" else 4,
-                    "mutual_coherence": card.mutual_coherence,
+                    "mutual_coherence": card.mutual_coherence, "weights_sha256": None,
                 }
             )  # fmt: skip
             clean = hardness + 0.1 * rng.standard_normal(len(data)) < 0.88

@@ -37,7 +37,6 @@ from robustframe.evaluation.scores import Trial
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import load_battery, parse_threats
-from robustframe.runs.manifest import file_sha256
 from robustframe.runs.record import ClassifierEntry, Environment, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
 
@@ -101,11 +100,9 @@ class Simulated(Executor):
 
     def _done(self, job: Job[Any]) -> Done[Any]:
         found = made_up(job, self.workshop.task, self.write)
-        paths = job.paths(self.workshop.task, self.workshop.files)[:1]
-        if self.write and paths:
-            write_aside(paths[0], parquet(found))
-        sha = file_sha256 if self.write else lambda path: "0" * 64
-        return Done(job, found, {self.workshop.files.name(path): sha(path) for path in paths})
+        # What is not written cannot be found whole at the end, so only what is written is entered in the journal.
+        paths = job.paths(self.workshop.task, self.workshop.files)[: int(self.write)]
+        return Done(job, found, {self.workshop.files.name(path): write_aside(path, parquet(found)) for path in paths})
 
 
 @singledispatch

@@ -31,6 +31,10 @@ class Evaluation:
     logits: Logits
 
 
+Watch = Callable[[Labels, Evaluation], None]
+"""Is told of every gradient that is taken: the example of each point, and what was found there."""
+
+
 class Probe:
     """One attack's metered access to one model, for n examples.
 
@@ -48,6 +52,7 @@ class Probe:
         gradients: how gradients are taken; enter `looking` before the first one.
         votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
         closest: look for the success nearest to the clean image: an example with a success is searched further.
+        watch: see `Watch`.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class Probe:
         gradients: Gradients | None = None,
         votes: int = 1,
         closest: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.x, self.y, self.threat = x, y, threat
         self.model = model
         self.batch_size, self.budget, self.votes, self.closest = batch_size, budget, votes, closest
         self.gradients = Gradients() if gradients is None else gradients
+        self.watch = watch
         self._look = plain(model)
         rows = len(x)
         self._rows = torch.arange(rows, device=x.device)
@@ -141,7 +148,10 @@ class Probe:
         slope = self._tidy(slope, owners)
         self.observe(owners, asked, logits, exact=self.gradients.precision == "float32" and draws == 1)
         full = len(points)
-        return Evaluation(_scatter(value, live, full), _scatter(slope, live, full), _scatter(logits, live, full))
+        seen = Evaluation(_scatter(value, live, full), _scatter(slope, live, full), _scatter(logits, live, full))
+        if self.watch is not None:
+            self.watch(self._rows if rows is None else rows, seen)
+        return seen
 
     def differentiable(self, points: Images, rows: Labels | None = None) -> Logits:
         """Evaluate points for an outsider's algorithm, which may differentiate the logits by itself.

@@ -27,10 +27,10 @@ from robustframe.pairs import (
     Epoch,
     Pair,
     Precision,
-    Progress,
     Pursuit,
-    Schedule,
     TrainedFor,
+    TrainingPlan,
+    TrainingProgress,
     Twin,
     Untied,
     train_pair,
@@ -54,7 +54,7 @@ class PairSpec(Strict):
 
 
 class ScheduleSpec(Strict):
-    """See `robustframe.pairs.Schedule`."""
+    """See `robustframe.pairs.TrainingPlan`."""
 
     epochs: int
     batch: int = 256
@@ -125,7 +125,7 @@ def train(
     device: torch.device,
     root: Path | None = None,
     download: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Path:
     """Train a pair, or continue its training; write weights and card.
 
@@ -159,7 +159,7 @@ def train(
         pair,
         data.images,
         data.labels,
-        Schedule(seed=recipe.seed, **recipe.schedule.model_dump()),
+        TrainingPlan(seed=recipe.seed, **recipe.schedule.model_dump()),
         adversary=adversary,
         checkpoint=folder / f"{recipe.name}.checkpoint",
         report=report,

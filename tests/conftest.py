@@ -78,7 +78,7 @@ def _disguise(run: Path, folder: Path, model: str, **changes: Any) -> Path:
         run: the run.
         folder: where the copy goes.
         model: the new name, any text.
-        changes: of the record; ``None`` verdicts with status ``"started"`` make a run that is not finished.
+        changes: of the record; ``None`` results and hashes with status ``"started"`` make a run that is not finished.
     """
     record = json.loads((run / "record.json").read_text())
     old = record["classifiers"][0]["model"]
@@ -89,7 +89,7 @@ def _disguise(run: Path, folder: Path, model: str, **changes: Any) -> Path:
         each["classifier"] = names[each["classifier"]]
     verdicts = pl.read_parquet(run / "verdicts.parquet").with_columns(pl.col("classifier").replace(names))
     content = parquet(verdicts)
-    record |= {"verdicts_sha256": hashlib.sha256(content).hexdigest(), "evidence_sha256": None} | changes
+    record |= {"verdicts_sha256": hashlib.sha256(content).hexdigest()} | changes
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(record))
     if record["results"] is not None:

@@ -12,7 +12,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
-from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver
+from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
 
@@ -96,6 +96,7 @@ class Attack(ABC):
         known_correct: bool = False,
         votes: int = 1,
         closest: bool = False,
+        watch: Watch | None = None,
     ) -> AttackResult:
         """Attack every example and verify the outcome on the exact model.
 
@@ -111,6 +112,7 @@ class Attack(ABC):
                 forward; otherwise an image that is already wrong is a success at distance 0.
             votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
             closest: search on after a success, for the one nearest to the clean image.
+            watch: is told of every gradient that is taken.
 
         Returns:
             The outcome of each example.
@@ -128,11 +130,12 @@ class Attack(ABC):
             probe = Probe(
                 model, x.detach(), y, threat,
                 batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
+                watch=watch,
             )  # fmt: skip
             if len(x):
                 with probe.looking():
                     self._search(probe, x.detach(), threat, draws, known_correct)
-            return _verify(probe)
+            return verify(probe)
 
     def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
         try:
@@ -218,8 +221,11 @@ class Runs:
         return kept
 
 
-def _verify(probe: Probe) -> AttackResult:
-    """Re-evaluate every claimed success on the exact model, as the stored point."""
+def verify(probe: Probe) -> AttackResult:
+    """Re-evaluate every success that a probe saw on the exact model, as the stored point, and measure it again.
+
+    Nothing else grants a success, whoever searched.
+    """
     claimed = probe.succeeded.clone()
     prediction = torch.where(claimed, -1, probe.y)
     success = torch.zeros_like(claimed)

@@ -4,11 +4,11 @@ import collections.abc
 import dataclasses
 import inspect
 import json
-import math
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from robustframe.attacks.adapters import TorchAttack
 from robustframe.attacks.apgd import APGD, APGDT
@@ -27,6 +27,9 @@ from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
 from robustframe.userfile import load_user_file, load_user_function
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
@@ -48,6 +51,17 @@ ATTACKS: dict[str, type[Attack]] = {
 """Our own attacks, by the name a battery gives them."""
 _LARGEST = 2**63
 """No setting is a number as large as this."""
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+_WORDS = {
+    "int_type": "a whole number",
+    "float_type": "a finite number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "callable_type": "a function ('file:PATH.py:FUNCTION')",
+    "dict_type": "a table of names",
+}
+"""What a setting must be, by the kind of pydantic's complaint."""
 
 
 def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", folder: Path | None = None) -> Attack:
@@ -107,48 +121,39 @@ def _function_name(function: Any) -> str:
 
 
 def _configure(cls: type[Attack], settings: Mapping[str, object], folder: Path) -> Attack:
-    hints = get_type_hints(cls)
-    known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+    hints, known = get_type_hints(cls), inspect.signature(cls).parameters
     values: dict[str, object] = {}
     for name, value in settings.items():
         if name not in known:
             raise unknown(f"setting of {cls.__name__}", name, known)
-        value = _with_functions(value, known[name], folder)
-        if not _fits(value, known[name]):
-            raise InputError(f"{cls.__name__}: {name} = {shown(value)} must be {_words(known[name])}")
-        values[name] = float(value) if known[name] is float and isinstance(value, int) else value
-    missing = [
-        field.name
-        for field in dataclasses.fields(cls)
-        if field.init
-        and field.name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
+        values[name] = _checked(f"{cls.__name__}: {name}", _with_functions(value, hints[name], folder), hints[name])
+    missing = [name for name, each in known.items() if each.default is each.empty and name not in values]
     if missing:
         raise InputError(f"{cls.__name__} needs {', '.join(missing)}")
     return cls(**values)
 
 
-def _fits(value: object, hint: object) -> bool:
-    """Say whether a value has the type of a field; types other than the plain ones are left to the class."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
-    if get_origin(hint) is collections.abc.Callable:
-        return callable(value)
-    if get_origin(hint) is collections.abc.Mapping:
-        return isinstance(value, Mapping) and all(_fits(part, get_args(hint)[1]) for part in value.values())
-    if hint is type(None):
-        return value is None
-    if hint is bool or isinstance(value, bool):
-        return isinstance(value, bool) and hint not in (int, float, str)
-    if hint is float:
-        return isinstance(value, int | float) and abs(value) < _LARGEST and math.isfinite(value)
-    if isinstance(hint, type) and hint in (int, str):
-        return isinstance(value, hint) and (isinstance(value, str) or abs(value) < _LARGEST)
-    return True
+def _checked(place: str, value: object, hint: Any) -> Any:
+    """Return a setting as its field has it: of its type, with nothing converted but whole numbers to others."""
+    try:
+        found = TypeAdapter(hint, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        first, *more = error.errors(include_url=False)
+        # A union has one problem for each of its types.
+        allowed = [_words(each) for each in (first, *more) if each["loc"][:-1] == first["loc"][:-1]]
+        allowed += ["left out"] if type(None) in get_args(hint) else []
+        listed = " or ".join(filter(None, [", ".join(allowed[:-1]), allowed[-1]]))
+        key = f".{first['loc'][0]}" if isinstance(value, Mapping) else ""
+        raise InputError(f"{place}{key} = {shown(first['input'])} must be {listed}") from None
+    if isinstance(found, int | float) and abs(found) >= _LARGEST:
+        raise InputError(f"{place} = {shown(value)} must be smaller than 2**63")
+    return found
+
+
+def _words(problem: "ErrorDetails") -> str:
+    if problem["type"] == "literal_error":
+        return f"one of {problem['ctx']['expected']}"
+    return _WORDS.get(problem["type"], problem["msg"].removeprefix("Input should be "))
 
 
 def _with_functions(value: object, hint: object, folder: Path) -> object:
@@ -161,31 +166,8 @@ def _with_functions(value: object, hint: object, folder: Path) -> object:
     return value
 
 
-def _words(hint: object) -> str:
-    if get_origin(hint) is collections.abc.Callable:
-        return "a function ('file:PATH.py:FUNCTION')"
-    if get_origin(hint) is collections.abc.Mapping:
-        return f"a table of names, each with {_words(get_args(hint)[1])}"
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_words(part) for part in get_args(hint))
-    plain: dict[object, str] = {
-        int: "a whole number",
-        float: "a finite number",
-        str: "text",
-        bool: "true or false",
-        type(None): "left out",
-    }
-    return plain.get(hint, str(hint))
-
-
 def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str]:
-    for name, value in settings.items():
-        large = isinstance(value, int | float) and not abs(value) < _LARGEST
-        if large or not isinstance(value, bool | int | float | str):
-            raise InputError(f"{name} = {shown(value)} must be a number, text, true or false")
-    return {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+    return {name: _checked(name, value, int | float | str | bool) for name, value in settings.items()}
 
 
 def _load(place: str, folder: Path) -> type[Attack]:

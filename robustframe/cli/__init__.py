@@ -8,16 +8,16 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from robustframe.cli.board import report
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
-from robustframe.cli.reports import FIGURE_HELP, figure, table
+from robustframe.cli.reports import FIGURE_HELP, figure, report, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
@@ -68,13 +68,17 @@ app.command(help=FIGURE_HELP)(figure)
 
 
 @app.command()
-def curve(run: Annotated[str, typer.Argument(help="Folder of a complete run.")], as_json: AsJson = False) -> None:
+def curve(
+    run: Annotated[str, typer.Argument(help="Folder of a complete run.")],
+    format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
+    as_json: AsJson = False,
+) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
     from robustframe.report.curves import curves_json, curves_text
     from robustframe.runs import open_run
 
     curves = open_run(run).curves()
-    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves).rstrip("\n"))
+    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves, format).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)
 
@@ -154,17 +158,16 @@ def list_attacks() -> None:
     from robustframe.attacks import ATTACKS, GradientAttack
 
     shared = {field.name for field in dataclasses.fields(GradientAttack)}
+    rows = []
     for name, attack in ATTACKS.items():
         own = [field for field in dataclasses.fields(attack) if field.name not in shared]
         settings = ", ".join(f"{field.name} = {field.default!r}" for field in own)
-        if issubclass(attack, GradientAttack):
-            settings += " +"
-        typer.echo(
-            f"{name:13} {'/'.join(attack.norms):15} {(attack.__doc__ or '').splitlines()[0]}\n{'':29} {settings}"
-        )
+        rows.append((name, "/".join(attack.norms), (attack.__doc__ or "").splitlines()[0]))
+        rows.append(("", "", f"{settings} +" if issubclass(attack, GradientAttack) else settings))
+    rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (the extra of that name)"))
+    rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
+    _list(rows)
     typer.echo(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}")
-    typer.echo("torchattacks:CLASS       a linf, l1 or l2 attack of torchattacks (the extra of that name)")
-    typer.echo("file:PATH.py:CLASS       your own subclass of robustframe.attacks.Attack")
 
 
 @list_app.command("batteries")
@@ -172,10 +175,12 @@ def list_batteries() -> None:
     """Batteries a recipe can use."""
     from robustframe.recipe import batteries
 
+    rows = []
     for each in batteries():
         # A name that stands for several norms is one attack to a reader.
         attacks = ", ".join(dict.fromkeys(spec.name or spec.use for spec in each.attack))
-        typer.echo(f"{each.cited:18} {each.about}\n{'':18} {attacks}")
+        rows += [(each.cited, each.about), ("", attacks)]
+    _list(rows)
 
 
 @list_app.command("data")
@@ -183,10 +188,8 @@ def list_data() -> None:
     """Data sets a recipe can use."""
     from robustframe.data import available
 
-    for name, about in available().items():
-        typer.echo(f"{name:16} {about}")
-    typer.echo("file:PATH        your own arrays images and labels, .npz or .safetensors")
-    typer.echo("folder:PATH      your own images, a folder for each class")
+    own = ("file:PATH", "your own arrays images and labels, .npz or .safetensors")
+    _list([*available().items(), own, ("folder:PATH", "your own images, a folder for each class")])
 
 
 @list_app.command("recipes")
@@ -194,8 +197,13 @@ def list_recipes() -> None:
     """Recipes `robustframe evaluate` knows by name."""
     from robustframe.recipe import Recipe, read_toml, recipes
 
-    for name, path in recipes().items():
-        typer.echo(f"{name:16} {read_toml(path, Recipe).about}")
+    _list([(name, read_toml(path, Recipe).about) for name, path in recipes().items()])
+
+
+def _list(rows: Sequence[Sequence[str]]) -> None:
+    from robustframe.report.tables import listing
+
+    typer.echo(listing(rows), nl=False)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The commands that show runs: table, figure."""
+"""The commands that show runs: table, figure, report."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,15 +31,15 @@ def table(
     pairs: Annotated[bool, typer.Option("--pairs", help="One line a pair: twins and difference side by side.")] = False,
 ) -> None:
     """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
-    from robustframe.report.arrange import Look
+    from robustframe.report.arrange import TableStyle
     from robustframe.report.robustness import robustness_tables
     from robustframe.report.tables import render
     from robustframe.runs import open_runs
 
     chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
-    look = Look(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
+    style = TableStyle(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
     opened = open_runs(runs, unfinished=True)
-    texts = [render(table, format, look) for table in robustness_tables(opened)]
+    texts = [render(table, format, style) for table in robustness_tables(opened)]
     typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
     unfinished = [run for run in opened if not run.complete]
     for run in unfinished:
@@ -61,22 +61,44 @@ def figure(
     if kind not in KINDS:
         raise unknown("kind of figure", kind, KINDS)
     from robustframe.report import figures
+    from robustframe.runs import open_runs
 
     if theme not in figures.THEMES:
         raise unknown("theme", theme, figures.THEMES)
     figures.check_path(out)
-    loaded = figures.load_runs(runs, only or ())
+    opened, chosen = open_runs(runs), only or ()
     called: dict[str, Any] = {} if title is None else {"title": title}
     match kind:
         case "curves":
-            chart = figures.curve_figure(figures.gather_curves(loaded), **called)
+            chart = figures.curve_figure(figures.gather_curves(opened, chosen), **called)
         case "coherence":
-            chart = figures.association_figure(figures.gather_points(loaded), **called)
+            chart = figures.association_figure(figures.gather_points(opened, chosen), **called)
         case "sweeps":
-            chart = figures.sweeps_figure(figures.gather_sweeps(loaded), **called)
+            chart = figures.sweeps_figure(figures.gather_sweeps(opened, chosen), **called)
         case "attacks":
-            chart = figures.outcome_figure(figures.gather_outcomes(loaded), **called)
+            chart = figures.outcome_figure(figures.gather_outcomes(opened, chosen), **called)
         case _:
-            chart = figures.example_figure(figures.gather_examples(loaded, count=count, root=data_root), **called)
+            found = figures.gather_examples(opened, chosen, count=count, root=data_root)
+            chart = figures.example_figure(found, **called)
     figures.write(chart, out, theme)
     typer.echo(str(out))
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs, finished or not, or of published results.")],
+    out: Annotated[Path, typer.Option(help="The site's folder: new, empty, or an earlier site.")] = Path("site"),
+    run_folders: Annotated[
+        Path, typer.Option("--runs", help="Where runs lie, for the images of published results.")
+    ] = Path("runs"),
+    data_root: DataRoot = None,
+) -> None:
+    """Make a leaderboard of runs as a folder of pages that need no server and no network."""
+    from robustframe.report.site import LIMIT, MOST, build_site
+
+    site = build_site(runs, out, run_folders=run_folders, data_root=data_root)
+    say(f"{site.models} model{'s' if site.models != 1 else ''}, {site.rows} rows, {site.size / 1e6:.1f} MB")
+    if site.examples < MOST:
+        say(f"at most {site.examples} adversarial examples a row are shown, to keep the site small")
+    if site.size > LIMIT:
+        say(f"above {LIMIT / 1e6:g} MB all the same; make a site each of fewer runs")
+    typer.echo(str(site.folder / "index.html"))

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from robustframe.evaluation import Moment
-    from robustframe.pairs import Progress
-    from robustframe.verification import Progress as Verified
+    from robustframe.pairs import TrainingProgress
+    from robustframe.verification import VerificationProgress
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]
@@ -52,12 +52,12 @@ class Bar:
         # Units of rows that are given up are not made, so the count may rise by more than one, or the total fall.
         self.bar.update(now.done - self.bar.n)
 
-    def verified(self, now: "Verified") -> None:
+    def verified(self, now: "VerificationProgress") -> None:
         self.bar.total = now.parts
         self.bar.set_description_str(now.what, refresh=False)
         self.bar.update(1)
 
-    def progress(self, now: "Progress") -> None:
+    def progress(self, now: "TrainingProgress") -> None:
         self.bar.total = now.batches
         if now.batch == 1:
             self.bar.reset(total=now.batches)

@@ -20,6 +20,9 @@ BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
 
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
+    seal: Annotated[
+        str | None, typer.Option(help="The seal that a table, a paper or a board printed; names any edit whatever.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
     folder: RecipeFolder = None,
     code: Code = None,
@@ -39,6 +42,7 @@ def verify(
             batch_size=batch_size,
             folder=folder,
             code=code or (),
+            seal=seal,
             data_root=data_root,
             download=download,
             report=bar.verified,
@@ -64,12 +68,12 @@ def compare(
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
     from robustframe.errors import unknown
-    from robustframe.report.compare_text import render_comparison
-    from robustframe.report.grid import FORMATS
+    from robustframe.report import render_comparison
+    from robustframe.report.tables import PROSE
     from robustframe.verification.compare import compare_runs
 
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
+    if format not in PROSE:
+        raise unknown("format", format, PROSE)
     found = compare_runs(
         first,
         second,

@@ -16,14 +16,14 @@ Pair = Annotated[str, typer.Argument(help="A name of the zoo, card:PATH.json, or
 def zoo_list(as_json: AsJson = False) -> None:
     """List the shipped pairs."""
     from robustframe.report.cards import cards_table
-    from robustframe.report.grid import render_grid
+    from robustframe.report.tables import render
     from robustframe.zoo import ZOO, names, read_card
 
     cards = [read_card(ZOO / f"{name}.json") for name in names()]
     if as_json:
         typer.echo(json.dumps([card.model_dump(by_alias=True) for card in cards], indent=2))
     else:
-        typer.echo(render_grid(cards_table(cards), "terminal"), nl=False)
+        typer.echo(render(cards_table(cards), "terminal"), nl=False)
 
 
 @app.command("show")

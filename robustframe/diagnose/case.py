@@ -1,6 +1,6 @@
 """What the checks are given: a classifier, what a battery found about it, and a metered sample of its examples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,17 +8,17 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from robustframe.attacks import APGDT, FAB, Attack
-from robustframe.attacks.base import GradientAttack
+from robustframe.attacks import APGDT, FAB, Attack, AttackResult, GradientAttack
+from robustframe.attacks.base import verify
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.draws import Draws
 from robustframe.gradients import Gradients
 from robustframe.losses import cross_entropy, find_loss, margin
-from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver
+from robustframe.probe import Probe, ProbeLoss, Watch
 from robustframe.threat import ThreatModel
-from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
+from robustframe.types import Images, Labels, Logits, Verdicts
 
-_LOOKS = 2
+_ASCENTS = 2
 """Ways of taking gradients that are tried, those that broke most first; more would cost more than they tell."""
 
 
@@ -29,7 +29,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True)
-class Met:
+class AttackOutcome:
     """What one attack of the battery did to the survivors of those before it."""
 
     label: str
@@ -60,14 +60,14 @@ class Replays:
 
 
 @dataclass(frozen=True)
-class Found:
+class BatteryFindings:
     """What a battery found about one classifier under one threat."""
 
     correct: Verdicts
     """Classified correctly without an attack, shape (examples,)."""
     robust: Verdicts
     """Correct, and broken by no attack."""
-    met: Sequence[Met] = ()
+    attacks: Sequence[AttackOutcome] = ()
     """The attacks that were run, in order."""
     own: Replays | None = None
     """Images that broke this classifier under this threat, of a few examples."""
@@ -80,7 +80,7 @@ class Found:
     @property
     def passes(self) -> int:
         """Forwards and backwards that the battery cost."""
-        return sum(met.forwards + met.backwards for met in self.met)
+        return sum(outcome.forwards + outcome.backwards for outcome in self.attacks)
 
     @property
     def robust_accuracy(self) -> float:
@@ -89,12 +89,13 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Look:
+class Ascent:
     """One way of taking gradients, and the loss whose gradient is taken."""
 
     gradients: Gradients
     loss: ProbeLoss
-    label: str
+    label: str = field(compare=False)
+    """The attack of the battery that takes it so."""
 
     @property
     def passes(self) -> int:
@@ -114,7 +115,7 @@ class Case:
 
     model: nn.Module
     threat: ThreatModel
-    found: Found
+    found: BatteryFindings
     x: Images
     """Clean images of the sample: survivors first, where the number comes from, then others that are right."""
     y: Labels
@@ -136,14 +137,14 @@ class Case:
     """The same of all checks so far."""
 
     @property
-    def looks(self) -> list[Look]:
+    def ascents(self) -> list[Ascent]:
         """The ways in which the battery took gradients, those that broke most first; the plain one if in none."""
-        looks: list[Look] = []
-        for met in sorted(self.found.met, key=lambda met: -met.broken):
-            look = Look(met.attack.gradients(), _loss_of(met.attack), met.label)
-            if met.with_gradients and not any((look.gradients, look.loss) == (o.gradients, o.loss) for o in looks):
-                looks.append(look)
-        return looks[:_LOOKS] or [Look(Gradients(), margin, "the plain gradient")]
+        ascents: list[Ascent] = []
+        for outcome in sorted(self.found.attacks, key=lambda each: -each.broken):
+            ascent = Ascent(outcome.attack.gradients(), _loss_of(outcome.attack), outcome.label)
+            if outcome.with_gradients and ascent not in ascents:
+                ascents.append(ascent)
+        return ascents[:_ASCENTS] or [Ascent(Gradients(), margin, "the plain gradient")]
 
     @cached_property
     def classes(self) -> int:
@@ -163,9 +164,7 @@ class Case:
         return Draws((*self.key, name), len(self.x), device=self.x.device)
 
     @contextmanager
-    def probing(
-        self, name: str, *, rows: int | None = None, gradients: Gradients | None = None
-    ) -> Iterator["Recorder"]:
+    def probing(self, name: str, *, rows: int | None = None, gradients: Gradients | None = None) -> Iterator[Probe]:
         """Look at the first rows of the sample; nothing that is seen there ends the search.
 
         Args:
@@ -175,49 +174,34 @@ class Case:
         """
         n = len(self.x) if rows is None else rows
         with borrowed(self.model, seed=self.draws(name).child("model").seed) as model:
-            probe = self._recorder(model, n, gradients or Gradients(), self.threat, closest=True)
+            probe = Probe(
+                model, self.x[:n], self.y[:n], self.threat,
+                batch_size=self.batch_size, gradients=gradients, votes=self.found.votes, closest=True,
+            )  # fmt: skip
             with probe.looking():
                 yield probe
-            self.settle(probe, None)
+            self._enter(verify(probe), self.threat)
 
-    def attack(self, name: str, attack: Attack, *, threat: ThreatModel | None = None) -> "Recorder":
-        """Run an attack on the survivors of the sample; return the probe, whose successes are verified."""
+    def attack(
+        self, name: str, attack: Attack, *, threat: ThreatModel | None = None, watch: Watch | None = None
+    ) -> AttackResult:
+        """Run an attack on the survivors of the sample, in their own ball unless another threat is given."""
         ball, n = threat or self.threat, self.survivors
         draws = Draws((*self.key, name), n, device=self.x.device)
-        with borrowed(self.model, seed=draws.child("model").seed) as model:
-            probe = self._recorder(model, n, attack.gradients(), ball, closest=False)
-            with probe.looking():
-                try:
-                    points = attack.perturb(probe, probe.x, ball, draws)
-                    if points is not None:
-                        probe.settle(ball.project(probe.x, points.detach()))
-                except SearchOver:
-                    pass
-            self.settle(probe, threat)
-        return probe
-
-    def _recorder(
-        self, model: nn.Module, rows: int, gradients: Gradients, threat: ThreatModel, *, closest: bool
-    ) -> "Recorder":
-        probe = Recorder(
-            model, self.x[:rows], self.y[:rows], threat,
-            batch_size=self.batch_size, gradients=gradients, votes=self.found.votes, closest=closest,
+        result = attack.run(
+            self.model, self.x[:n], self.y[:n], ball, draws,
+            batch_size=self.batch_size, known_correct=True, votes=self.found.votes, watch=watch,
         )  # fmt: skip
-        probe.path, probe.verified = [], torch.zeros_like(probe.succeeded)
-        return probe
+        self._enter(result, ball)
+        return result
 
-    def settle(self, probe: "Recorder", threat: ThreatModel | None) -> None:
-        """Verify what a probe saw as the battery does, and enter it; breaks count in the row's own ball only."""
-        rows = probe.succeeded.nonzero().squeeze(1)
-        if len(rows):
-            points = probe.best[rows]
-            wrong = probe.majority(points, rows) != probe.y[rows]
-            probe.verified[rows] = wrong & probe.threat.contains(probe.x[rows], points)
-        if threat is None:
-            verified = probe.verified[: self.survivors].nonzero().squeeze(1).tolist()
-            self.breaks.update(int(self.index[row]) for row in verified)
-        self.forwards += int(probe.forwards.sum())
-        self.backwards += int(probe.backwards.sum())
+    def _enter(self, result: AttackResult, threat: ThreatModel) -> None:
+        """Count what was spent, and which survivors fell; a ball other than the row's own breaks none of its rows."""
+        if threat is self.threat:
+            broken = result.success[: self.survivors].nonzero().squeeze(1).tolist()
+            self.breaks.update(int(self.index[row]) for row in broken)
+        self.forwards += int(result.forwards.sum())
+        self.backwards += int(result.backwards.sum())
 
     def decide(self, model: nn.Module, images: Images) -> Labels:
         """Return the class that most of the battery's number of votes give each image."""
@@ -229,33 +213,6 @@ class Case:
             logits = call_in_batches(model, images, self.batch_size)
         self.forwards += passes * len(images)
         return logits
-
-
-class Recorder(Probe):
-    """A probe that also keeps the loss and the margin of every point at which a gradient was taken."""
-
-    path: list[tuple[Labels, PerExample, PerExample]]
-    """For each evaluation the examples, their losses and their margins."""
-    verified: Verdicts
-    """Which successes the exact model confirms; filled in once the search has ended."""
-
-    def gradient(
-        self, points: Images, loss: ProbeLoss, targets: Labels | None = None, rows: Labels | None = None
-    ) -> Evaluation:
-        found = super().gradient(points, loss, targets, rows)
-        owners = self._rows if rows is None else rows
-        self.path.append((owners, found.value, margin(found.logits, self.y[owners])))
-        return found
-
-
-def series(recorder: Recorder) -> Mapping[int, tuple[Tensor, Tensor]]:
-    """Return losses and margins of each example that was never broken, step by step."""
-    found: dict[int, list[tuple[float, float]]] = {}
-    for owners, values, margins in recorder.path:
-        for row, value, gap in zip(owners.tolist(), values.tolist(), margins.tolist()):
-            found.setdefault(row, []).append((value, gap))
-    alive = (~recorder.succeeded).nonzero().squeeze(1).tolist()
-    return {row: (torch.tensor(found[row])[:, 0], torch.tensor(found[row])[:, 1]) for row in alive if row in found}
 
 
 def differ(first: Logits, second: Logits) -> Verdicts:

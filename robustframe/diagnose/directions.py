@@ -4,41 +4,41 @@ import torch
 
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.diagnose.case import Case, differ
-from robustframe.diagnose.question import Finding
+from robustframe.diagnose.question import Measurement
 from robustframe.losses import margin
 
 
-def claims(case: Case) -> Finding:
+def claims(case: Case) -> Measurement:
     """Count successes that searches claimed and the exact model did not confirm."""
-    unverified = sum(met.unverified for met in case.found.met)
-    claimed = unverified + sum(met.broken for met in case.found.met)
+    unverified = sum(outcome.unverified for outcome in case.found.attacks)
+    claimed = unverified + sum(outcome.broken for outcome in case.found.attacks)
     seen = f"{unverified} of {claimed} claims did not stand up to verification (every evaluated point counts)"
     excused = "votes decide, and near ties come out either way" if case.found.votes > 1 else ""
-    return Finding(unverified / claimed if claimed else 0.0, claimed, seen, excused=excused)
+    return Measurement(unverified / claimed if claimed else 0.0, claimed, seen, excused=excused)
 
 
-def unavailable(case: Case) -> Finding:
+def unavailable(case: Case) -> Measurement:
     """Count examples on which the battery's gradients are zero or not finite (indicator 1 of Pintor et al.)."""
     shares = []
     start = case.threat.random_start(case.x, case.draws("start"))
-    for at, look in enumerate(case.looks):
-        with case.probing(f"gradients {at}", gradients=look.gradients) as probe:
+    for at, ascent in enumerate(case.ascents):
+        with case.probing(f"gradients {at}", gradients=ascent.gradients) as probe:
             for points in (case.x, start):
-                probe.gradient(points, look.loss)
+                probe.gradient(points, ascent.loss)
             bad = (probe.zero_gradients + probe.nonfinite_gradients) > 0
             shares.append(float(bad.float().mean()))
     best = min(range(len(shares)), key=shares.__getitem__)
     seen = (
         f"On {round(shares[best] * len(case.x))} of {len(case.x)} examples the gradient is zero, missing or infinite, "
-        f"for the best of the battery's ways ({case.looks[best].label})"
+        f"for the best of the battery's ways ({case.ascents[best].label})"
     )
-    return Finding(shares[best], len(case.x), seen)
+    return Measurement(shares[best], len(case.x), seen)
 
 
-def misleading(case: Case) -> Finding:
+def misleading(case: Case) -> Measurement:
     """Compare a step along the gradient with one in a random direction of the same length."""
     if case.random:
-        return Finding(None, 0, "The model draws random numbers, so two steps cannot be compared")
+        return Measurement(None, 0, "The model draws random numbers, so two steps cannot be compared")
     each = (-1, *[1] * (case.x.dim() - 1))
     ball = case.threat
     draws = case.draws("direction")
@@ -47,9 +47,9 @@ def misleading(case: Case) -> Finding:
         order = 1.0 if ball.norm == "l1" else 2.0
         aside = aside / torch.linalg.vector_norm(aside.flatten(1), ord=order, dim=1).view(each)
     shares = []
-    for at, look in enumerate(case.looks):
-        with case.probing(f"direction {at}", gradients=look.gradients) as probe:
-            ahead = case.threat.steepest_ascent(probe.gradient(case.x, look.loss).gradient)
+    for at, ascent in enumerate(case.ascents):
+        with case.probing(f"direction {at}", gradients=ascent.gradients) as probe:
+            ahead = case.threat.steepest_ascent(probe.gradient(case.x, ascent.loss).gradient)
             rises = [
                 margin(probe.logits(ball.project(case.x, case.x + ball.eps * way.to(case.x))), case.y)
                 for way in (ahead, aside)
@@ -58,13 +58,13 @@ def misleading(case: Case) -> Finding:
     best = min(shares)
     few = f"On {round(best * len(case.x))} of {len(case.x)} examples"
     seen = f"{few} a step along the gradient gains no more than a random one"
-    return Finding(best, len(case.x), seen)
+    return Measurement(best, len(case.x), seen)
 
 
-def differs_under_gradients(case: Case) -> Finding:
+def differs_under_gradients(case: Case) -> Measurement:
     """Compare the logits that an attack with gradients sees with those of a plain evaluation."""
     if case.random:
-        return Finding(None, 0, "The model draws random numbers, so its two answers cannot be compared")
+        return Measurement(None, 0, "The model draws random numbers, so its two answers cannot be compared")
     with borrowed(case.model) as model:
         plain = case.evaluate(model, case.anyone)
         with torch.enable_grad():
@@ -72,8 +72,8 @@ def differs_under_gradients(case: Case) -> Finding:
         case.forwards += len(case.anyone)
     other = differ(plain, asked)
     seen = f"{int(other.sum())} of {len(case.anyone)} images got other logits while gradients were asked for"
-    blind = all(look.gradients.through == "all" for look in case.looks)
-    return Finding(
+    blind = all(ascent.gradients.through == "all" for ascent in case.ascents)
+    return Measurement(
         float(other.float().mean()), len(case.anyone), seen,
         excused="" if blind else "the battery takes gradients past the model's own pass",
     )  # fmt: skip

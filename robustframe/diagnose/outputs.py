@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustframe.calls import borrowed, predict
 from robustframe.diagnose.case import Case, differ
-from robustframe.diagnose.question import Finding
+from robustframe.diagnose.question import Measurement
 from robustframe.losses import cross_entropy, margin
 
 SINGLES = 4
@@ -21,7 +21,7 @@ DECIMALS = 3
 """Logits that are whole multiples of 10**-3 are rounded: float32 keeps seven digits."""
 
 
-def randomised(case: Case) -> Finding:
+def randomised(case: Case) -> Measurement:
     """Evaluate the same images twice."""
     with borrowed(case.model, seed=case.draws("randomised").seed) as model:
         first, second = (case.evaluate(model, case.anyone) for _ in range(2))
@@ -30,15 +30,15 @@ def randomised(case: Case) -> Finding:
     seen = (
         f"{int(other.sum())} of {len(case.anyone)} images got other logits when they came again, {flips} another class"
     )
-    averaged = any(look.gradients.eot > 1 for look in case.looks)
+    averaged = any(ascent.gradients.eot > 1 for ascent in case.ascents)
     excused = "the battery averages gradients and votes" if averaged and case.found.votes > 1 else ""
-    return Finding(float(other.float().mean()), len(case.anyone), seen, excused=excused)
+    return Measurement(float(other.float().mean()), len(case.anyone), seen, excused=excused)
 
 
-def batch_dependent(case: Case) -> Finding:
+def batch_dependent(case: Case) -> Measurement:
     """Evaluate images among other batch mates than before."""
     if case.random:
-        return Finding(None, 0, "The model draws random numbers, so nothing can be said about batch mates")
+        return Measurement(None, 0, "The model draws random numbers, so nothing can be said about batch mates")
     half = (len(case.anyone) + 1) // 2
     noise = case.draws("batch").uniform(*case.anyone.shape[1:])[: len(case.anyone) - half].to(case.anyone)
     with borrowed(case.model) as model:
@@ -46,7 +46,7 @@ def batch_dependent(case: Case) -> Finding:
         second = case.evaluate(model, torch.cat([case.anyone[:half], noise]))
     other = differ(first[:half], second[:half])
     seen = f"{int(other.sum())} of {half} images got other logits among other batch mates"
-    return Finding(float(other.float().mean()), half, seen)
+    return Measurement(float(other.float().mean()), half, seen)
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -69,10 +69,10 @@ class _Graded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def input_dependent(case: Case) -> Finding:
+def input_dependent(case: Case) -> Measurement:
     """Count the operations for single images, clean and noisy."""
     if case.random:
-        return Finding(None, 0, "The model draws random numbers, so its operations may be other ones by chance")
+        return Measurement(None, 0, "The model draws random numbers, so its operations may be other ones by chance")
     few = min(SINGLES, len(case.anyone))
     noise = case.draws("operations").uniform(*case.anyone.shape[1:])[:few].to(case.anyone)
     images = torch.cat([case.anyone[:few], noise])
@@ -87,12 +87,12 @@ def input_dependent(case: Case) -> Finding:
     seen = f"Between {min(counts)} and {max(counts)} operations were executed for {len(images)} single images"
     if optimises:
         seen += ", and gradients were taken inside"
-    fixed = [look for look in case.looks if look.gradients.through not in ("all", "transfer", "feedforward")]
+    fixed = [ascent for ascent in case.ascents if ascent.gradients.through not in ("all", "transfer", "feedforward")]
     excused = "the battery also attacks a fixed number of sweeps, or a surrogate" if fixed else ""
-    return Finding(1 - min(counts) / max(counts) if not optimises else 1.0, len(images), seen, excused=excused)
+    return Measurement(1 - min(counts) / max(counts) if not optimises else 1.0, len(images), seen, excused=excused)
 
 
-def not_logits(case: Case) -> Finding:
+def not_logits(case: Case) -> Measurement:
     """Look for logits so far apart that the cross-entropy has no gradient, or that lie on a grid."""
     with borrowed(case.model, seed=case.draws("logits").seed) as model:
         logits = case.evaluate(model, case.x).double()
@@ -110,15 +110,15 @@ def not_logits(case: Case) -> Finding:
         f"({kind}; median gap to the next class {float(gap.median()):.3g})"
     )
     excused = ""
-    if not rounded.any() and any(look.loss is not cross_entropy for look in case.looks):
+    if not rounded.any() and any(ascent.loss is not cross_entropy for ascent in case.ascents):
         excused = "the battery also climbs a loss that scale does not touch"
-    return Finding(float(bad.float().mean()), len(case.x), seen, excused=excused)
+    return Measurement(float(bad.float().mean()), len(case.x), seen, excused=excused)
 
 
-def unstable(case: Case) -> Finding:
+def unstable(case: Case) -> Measurement:
     """Measure how much small noise changes the margin (indicator 2 of Pintor et al.)."""
     if case.random:
-        return Finding(None, 0, "The model draws random numbers, which are noise already")
+        return Measurement(None, 0, "The model draws random numbers, which are noise already")
     draws = case.draws("unstable")
     changes = []
     with case.probing("unstable") as probe:
@@ -128,4 +128,4 @@ def unstable(case: Case) -> Finding:
             noisy = margin(probe.logits((case.x + noise).clamp(case.threat.low, case.threat.high)), case.y)
             changes.append(((noisy - clean).abs() / torch.where(clean == 0, 1.0, clean.abs())).clamp_max(1))
     figure = float(torch.stack(changes).mean())
-    return Finding(figure, len(case.x), f"Noise of 4/255 changes the margin by {100 * figure:.1f} % on average")
+    return Measurement(figure, len(case.x), f"Noise of 4/255 changes the margin by {100 * figure:.1f} % on average")

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from robustframe.diagnose.case import Case
+from robustframe.types import Norm
 
 POINTS = 0.02
 """Loss of robust accuracy that is worth a warning: two points, about the half width of a 95 % interval on 1,000
@@ -12,7 +13,7 @@ examples at 10 or 90 %."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Measurement:
     """What a check measured."""
 
     figure: float | None
@@ -38,18 +39,20 @@ class Question:
     source: str
     remedy: str
     """What to do when it fails."""
-    measure: Callable[[Case], Finding]
+    measure: Callable[[Case], Measurement]
     looks_at: Literal["record", "answers", "gradients", "survivors", "solver"]
     """``record``: what the battery left. ``answers``: examples that are right without an attack. ``gradients``: those
     too, but survivors first, as the number comes from them. ``survivors``: nothing else. ``solver``: as ``answers``, of
     models that solve."""
     cost: Callable[[Case], int] = lambda case: 0
     """Passes that one example costs at most."""
+    norms: tuple[Norm, ...] = get_args(Norm)
+    """Of the threats that it can be asked about."""
     in_points: bool = False
     """The figure is robust accuracy that would be lost, so that it can be no larger than what there is."""
 
 
-def lost(case: Case, broken: int, tested: int, seen: str, *, strict: bool = False) -> Finding:
+def lost(case: Case, broken: int, tested: int, seen: str, *, strict: bool = False) -> Measurement:
     """Say how much robust accuracy would be lost if all survivors fell like those that were tested.
 
     Args:
@@ -60,7 +63,7 @@ def lost(case: Case, broken: int, tested: int, seen: str, *, strict: bool = Fals
         strict: one that falls is one too many; otherwise one of a sample may be chance.
     """
     if not tested:
-        return Finding(None, 0, "No survivors were left to try")
+        return Measurement(None, 0, "No survivors were left to try")
     share = case.found.robust_accuracy
     limit = 0.0 if strict else max(POINTS, share / tested)
-    return Finding(broken / tested * share, tested, f"{broken} of {tested} survivors {seen}", limit)
+    return Measurement(broken / tested * share, tested, f"{broken} of {tested} survivors {seen}", limit)

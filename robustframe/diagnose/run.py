@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.calls import out_of_memory
-from robustframe.diagnose.case import Case, Found, Replays
+from robustframe.diagnose.case import BatteryFindings, Case, Replays
 from robustframe.diagnose.check import Check, Diagnosis
-from robustframe.diagnose.question import POINTS, Finding, Question
+from robustframe.diagnose.question import POINTS, Measurement, Question
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.draws import Draws
 from robustframe.pairs import Twin
@@ -31,7 +31,7 @@ def diagnose(
     images: Images,
     labels: Labels,
     threat: ThreatModel,
-    found: Found,
+    found: BatteryFindings,
     *,
     key: tuple[object, ...],
     batch_size: int,
@@ -74,7 +74,7 @@ def diagnose(
     return Diagnosis.of(checks, examples=count, forwards=row.forwards, backwards=row.backwards)
 
 
-def rank(found: Found, key: tuple[object, ...]) -> Tensor:
+def rank(found: BatteryFindings, key: tuple[object, ...]) -> Tensor:
     """Return the examples in the order in which they enter the sample: survivors first, at random among themselves."""
     numbers = Draws((*key, "sample"), len(found.correct)).uniform()
     numbers = numbers + (~found.robust).float() + 2 * (~found.correct).float()
@@ -109,7 +109,8 @@ def plan(case: Case, budget: int) -> tuple[int, set[str]]:
 
 
 def _concerns(question: Question, case: Case) -> bool:
-    return question.looks_at != "solver" or (isinstance(case.model, Twin) and case.model.solver.sweeps > 1)
+    solves = isinstance(case.model, Twin) and case.model.solver.sweeps > 1
+    return case.threat.norm in question.norms and (question.looks_at != "solver" or solves)
 
 
 def _open(question: Question, case: Case) -> bool:
@@ -124,7 +125,7 @@ def _ask(question: Question, case: Case, asked: set[str]) -> Check:
     case.breaks = set()
     if not _open(question, case):
         accuracy = f"robust accuracy is {100 * case.found.robust_accuracy:.1f} %"
-        return _answer(question, Finding(None, 0, f"{accuracy}, so there is nothing at stake"), case)
+        return _answer(question, Measurement(None, 0, f"{accuracy}, so there is nothing at stake"), case)
     if question.name not in asked:
         return _unknown(question, "not run, as a tenth of the battery does not pay for it: evaluate more examples")
     try:
@@ -140,7 +141,7 @@ def _ask(question: Question, case: Case, asked: set[str]) -> Check:
     return _answer(question, finding, case)
 
 
-def _answer(question: Question, finding: Finding, case: Case) -> Check:
+def _answer(question: Question, finding: Measurement, case: Case) -> Check:
     figure = None if finding.figure is None else float(f"{finding.figure:.4g}")
     threshold = float(f"{question.threshold if finding.threshold is None else finding.threshold:.4g}")
     above = figure is not None and figure > threshold

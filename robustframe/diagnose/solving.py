@@ -6,17 +6,17 @@ import torch
 
 from robustframe.calls import borrowed, predict
 from robustframe.diagnose.case import Case
-from robustframe.diagnose.question import Finding
+from robustframe.diagnose.question import Measurement
 from robustframe.pairs import Twin
 from robustframe.solvers import solve
 from robustframe.types import Images
 
 
-def solver_settles(case: Case) -> Finding:
+def solver_settles(case: Case) -> Measurement:
     """Compare the predictions after all sweeps with those after twice as many."""
     twin = case.model
     if not isinstance(twin, Twin):
-        return Finding(None, 0, "The model makes no sweeps")
+        return Measurement(None, 0, "The model makes no sweeps")
     with borrowed(twin) as model:
         own = case.evaluate(model, case.anyone)
         longer = case.evaluate(longer_twin(twin), case.anyone, passes=2)
@@ -27,14 +27,14 @@ def solver_settles(case: Case) -> Finding:
         f"{int(flips.sum())} of {len(case.anyone)} predictions are other ones after twice the sweeps (accuracy on this "
         f"sample 100 % at T, {100 * right:.0f} % at 2T; logits change by {100 * float(change):.1f} %)"
     )
-    return Finding(float(flips.float().mean()), len(case.anyone), seen)
+    return Measurement(float(flips.float().mean()), len(case.anyone), seen)
 
 
-def breaks_by_stopping(case: Case) -> Finding:
+def breaks_by_stopping(case: Case) -> Measurement:
     """See which stored adversarial images twice the sweeps put right, and what attacks do to convergence."""
     twin, own = case.model, case.found.own
     if not isinstance(twin, Twin) or own is None:
-        return Finding(None, 0, "There are no sweeps, or no stored adversarial images, to look at")
+        return Measurement(None, 0, "There are no sweeps, or no stored adversarial images, to look at")
     with borrowed(twin):
         undone = predict(case.evaluate(longer_twin(twin), own.images, passes=2)) == own.labels
         before, after = (_residual(twin, images, case) for images in (own.clean, own.images))
@@ -42,7 +42,7 @@ def breaks_by_stopping(case: Case) -> Finding:
         f"{int(undone.sum())} of {len(own.images)} stored adversarial images are put right by twice the sweeps; the "
         f"median residual is {before:.2g} on their clean images and {after:.2g} on them"
     )
-    return Finding(float(undone.float().mean()), len(own.images), seen)
+    return Measurement(float(undone.float().mean()), len(own.images), seen)
 
 
 def longer_twin(twin: Twin) -> Twin:

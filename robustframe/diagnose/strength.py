@@ -1,13 +1,20 @@
 """Checks on the attacks: does more effort, or another way, still break what the battery left."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from robustframe.attacks import APGD, APGDT, FGSM, PGD, Attack, Square
 from robustframe.calls import borrowed
-from robustframe.diagnose.case import Case, Look, Met, series
-from robustframe.diagnose.question import Finding, lost
+from robustframe.diagnose.case import Ascent, AttackOutcome, Case
+from robustframe.diagnose.question import Measurement, lost
+from robustframe.losses import margin
+from robustframe.probe import Evaluation
 from robustframe.threat import ThreatModel
+from robustframe.types import Labels
 
 WIDE_STEPS = 10
 """Steps in a ball that holds every image, or the grey one: an attack that works needs one or two."""
@@ -23,14 +30,14 @@ STEPS = 20
 """Steps of the longer run's half where the battery has no attack with steps."""
 
 
-def single_step(case: Case) -> Finding:
+def single_step(case: Case) -> Measurement:
     """Take one step of length eps from the clean image."""
-    look = case.looks[0]
-    probe = case.attack("single step", _fgsm(look))
-    return lost(case, int(probe.verified.sum()), case.survivors, "fall to a single step", strict=not case.random)
+    ascent = case.ascents[0]
+    result = case.attack("single step", _fgsm(ascent))
+    return lost(case, int(result.success.sum()), case.survivors, "fall to a single step", strict=not case.random)
 
 
-def random_search(case: Case) -> Finding:
+def random_search(case: Case) -> Measurement:
     """Draw points at random: in turn corners, or points of the surface, and points from all over the ball."""
     draws = case.draws("random search")
     with case.probing("random search", rows=case.survivors) as probe:
@@ -41,38 +48,38 @@ def random_search(case: Case) -> Finding:
                 points = case.threat.project(case.x, points)
             probe.logits(points[: case.survivors])
     seen = f"fall to one of {SAMPLES} random points"
-    return lost(case, int(probe.verified.sum()), case.survivors, seen, strict=not case.random)
+    return lost(case, len(case.breaks), case.survivors, seen, strict=not case.random)
 
 
-def black_box(case: Case) -> Finding:
+def black_box(case: Case) -> Measurement:
     """See whether an attack without gradients breaks what those with gradients left."""
     after = blind_attacks(case)
     if after:
         entered = after[0].entered
-        broken = sum(met.broken for met in after)
-        names = ", ".join(met.label for met in after)
+        broken = sum(each.broken for each in after)
+        names = ", ".join(each.label for each in after)
         share = broken / len(case.found.robust)
-        return Finding(share, entered, f"{broken} of {entered} examples that gradients left fell to {names}")
+        return Measurement(share, entered, f"{broken} of {entered} examples that gradients left fell to {names}")
     if case.threat.norm not in Square.norms:
-        return Finding(None, 0, f"No attack without gradients is run for {case.threat.norm}")
-    probe = case.attack("black box", Square(queries=QUERIES))
-    return lost(case, int(probe.verified.sum()), case.survivors, f"fall to Square with {QUERIES} queries")
+        return Measurement(None, 0, f"No attack without gradients is run for {case.threat.norm}")
+    result = case.attack("black box", Square(queries=QUERIES))
+    return lost(case, int(result.success.sum()), case.survivors, f"fall to Square with {QUERIES} queries")
 
 
-def blind_attacks(case: Case) -> list[Met]:
+def blind_attacks(case: Case) -> list[AttackOutcome]:
     """Return the battery's attacks without gradients that came after all those with some."""
-    met = [each for each in case.found.met if each.entered or each.forwards]
-    last = max((at for at, each in enumerate(met) if each.with_gradients), default=-1)
-    return [each for at, each in enumerate(met) if at > last >= 0 and not each.with_gradients]
+    ran = [each for each in case.found.attacks if each.entered or each.forwards]
+    last = max((at for at, each in enumerate(ran) if each.with_gradients), default=-1)
+    return [each for at, each in enumerate(ran) if at > last >= 0 and not each.with_gradients]
 
 
-def optimised(case: Case) -> Finding:
+def optimised(case: Case) -> Measurement:
     """Look at the end of the loss of the battery's strongest climb (indicator 4 of Pintor et al.)."""
-    attack = climbing(case)
-    probe = case.attack("optimised", attack)
+    trace = _Trace(case.y)
+    result = case.attack("optimised", climbing(case), watch=trace)
     rising = reaching = 0
-    paths = series(probe)
-    for losses, gaps in paths.values():
+    paths = trace.paths((~result.claimed).nonzero().squeeze(1).tolist())
+    for losses, gaps in paths:
         best = losses.cummax(0).values
         scaled = (best - losses.min()) / (best[-1] - losses.min()).clamp_min(1e-12)
         end = min(LAST, len(best))
@@ -83,53 +90,76 @@ def optimised(case: Case) -> Finding:
         # A rise that would take the loss nowhere near success in as many steps again changes no verdict.
         reaching += still and float(top[-1]) + pace * len(top) > 0
     if not paths:
-        return Finding(0.0, case.survivors, "No run was left that had not succeeded")
+        return Measurement(0.0, case.survivors, "No run was left that had not succeeded")
     seen = (
         f"{rising} of {len(paths)} runs on survivors rose by more than {100 * RISE:.0f} % in their last {LAST} steps, "
         f"and {reaching} of them would succeed at that pace in twice the steps"
     )
-    return Finding(reaching / len(paths), len(paths), seen)
+    return Measurement(reaching / len(paths), len(paths), seen)
+
+
+class _Trace:
+    """Losses and margins of each example, step by step.
+
+    Args:
+        labels: of all examples, shape (n,).
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.steps: dict[int, list[tuple[float, float]]] = {}
+
+    def __call__(self, rows: Labels, seen: Evaluation) -> None:
+        gaps = margin(seen.logits, self.labels[rows])
+        for row, value, gap in zip(rows.tolist(), seen.value.tolist(), gaps.tolist()):
+            self.steps.setdefault(row, []).append((value, gap))
+
+    def paths(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Losses and margins of those of some examples at which gradients were taken."""
+        tables = [torch.tensor(self.steps[row]) for row in rows if row in self.steps]
+        return [(table[:, 0], table[:, 1]) for table in tables]
 
 
 def climbing(case: Case) -> Attack:
     """Return one run of the battery's climbing attack that broke most."""
-    for met in sorted(case.found.met, key=lambda met: -met.broken):
-        if isinstance(met.attack, APGDT):
-            return replace(met.attack, targets=1, restarts=1, together=1)
-        if isinstance(met.attack, APGD | PGD):
-            return replace(met.attack, restarts=1)
-    return _apgd(case.looks[0], STEPS)
+    for outcome in sorted(case.found.attacks, key=lambda each: -each.broken):
+        if isinstance(outcome.attack, APGDT):
+            return replace(outcome.attack, targets=1, restarts=1, together=1)
+        if isinstance(outcome.attack, APGD | PGD):
+            return replace(outcome.attack, restarts=1)
+    return _apgd(case.ascents[0], STEPS)
 
 
-def more_steps(case: Case) -> Finding:
+def more_steps(case: Case) -> Measurement:
     """Climb from a fresh start on the margin, with twice the steps of the battery's climbing attack."""
     steps = 2 * getattr(climbing(case), "steps", STEPS)
-    probe = case.attack("more steps", _apgd(case.looks[0], steps))
-    return lost(case, int(probe.verified.sum()), case.survivors, f"fall to {steps} steps from a new start")
+    result = case.attack("more steps", _apgd(case.ascents[0], steps))
+    return lost(case, int(result.success.sum()), case.survivors, f"fall to {steps} steps from a new start")
 
 
-def wide(case: Case) -> Finding:
+def wide(case: Case) -> Measurement:
     """Attack in a ball that holds the grey image, in which nothing can be told from anything."""
-    probe = case.attack("wide", _apgd(case.looks[0], WIDE_STEPS), threat=_ball(case, 0.5))
-    left = case.survivors - int(probe.verified.sum())
+    ball = _ball(case, 0.5)
+    result = case.attack("wide", _apgd(case.ascents[0], WIDE_STEPS), threat=ball)
+    left = case.survivors - int(result.success.sum())
     share = left / case.survivors * case.found.robust_accuracy if case.survivors else 0.0
-    seen = f"{left} of {case.survivors} survivors withstand {probe.threat.label}, in which all images can be made grey"
-    return Finding(share, case.survivors, seen, threshold=1 / case.classes)
+    seen = f"{left} of {case.survivors} survivors withstand {ball.label}, in which all images can be made grey"
+    return Measurement(share, case.survivors, seen, threshold=1 / case.classes)
 
 
-def unbounded(case: Case) -> Finding:
+def unbounded(case: Case) -> Measurement:
     """Attack without a bound but the box (indicator 6 of Pintor et al.)."""
-    probe = case.attack("unbounded", _apgd(case.looks[0], WIDE_STEPS), threat=_ball(case, 1.0))
-    left = case.survivors - int(probe.verified.sum())
+    result = case.attack("unbounded", _apgd(case.ascents[0], WIDE_STEPS), threat=_ball(case, 1.0))
+    left = case.survivors - int(result.success.sum())
     seen = f"{left} of {case.survivors} survivors withstand an attack that may change every pixel at will"
-    return Finding(left / case.survivors if case.survivors else None, case.survivors, seen)
+    return Measurement(left / case.survivors if case.survivors else None, case.survivors, seen)
 
 
-def transfer(case: Case) -> Finding:
+def transfer(case: Case) -> Measurement:
     """Replay images that broke other classifiers of the run."""
     others = case.found.others
     if others is None or not len(others.images):
-        return Finding(None, 0, "No other classifier of the run has stored images of survivors")
+        return Measurement(None, 0, "No other classifier of the run has stored images of survivors")
     tested = set(others.index.tolist())
     with borrowed(case.model, seed=case.draws("transfer").seed) as model:
         wrong = case.decide(model, others.images) != others.labels
@@ -138,21 +168,21 @@ def transfer(case: Case) -> Finding:
     case.breaks.update(fallen)
     seen = f"{len(fallen)} of {len(tested)} survivors fall to images that broke another classifier of the run"
     # Not for the others: who has no such image was not tried.
-    return Finding(len(fallen) / len(case.found.robust), len(tested), seen)
+    return Measurement(len(fallen) / len(case.found.robust), len(tested), seen)
 
 
-def monotone(case: Case) -> Finding:
+def monotone(case: Case) -> Measurement:
     """Look for survivors that a smaller ball of the run already lost."""
     count, total = len(case.found.smaller), int(case.found.robust.sum())
     case.breaks.update(case.found.smaller)
     return lost(case, count, total, "lie in this ball with an image that broke them under another threat", strict=True)
 
 
-def fallen(case: Case) -> Finding:
+def fallen(case: Case) -> Measurement:
     """Count the survivors that the checks before this one broke."""
     case.breaks = set(case.fallen)
     count, left = len(case.fallen), int(case.found.robust.sum())
-    return Finding(count / len(case.found.robust), left, f"The checks broke {count} of {left} survivors")
+    return Measurement(count / len(case.found.robust), left, f"The checks broke {count} of {left} survivors")
 
 
 def _ball(case: Case, share: float) -> ThreatModel:
@@ -162,11 +192,11 @@ def _ball(case: Case, share: float) -> ThreatModel:
     return ThreatModel(norm=threat.norm, eps=share * size, low=threat.low, high=threat.high)
 
 
-def _fgsm(look: Look) -> FGSM:
-    how = look.gradients
-    return FGSM(loss=look.loss, through=how.through, smooth=how.smooth, eot=how.eot, bpda=how.bpda)
+def _fgsm(ascent: Ascent) -> FGSM:
+    how = ascent.gradients
+    return FGSM(loss=ascent.loss, through=how.through, smooth=how.smooth, eot=how.eot, bpda=how.bpda)
 
 
-def _apgd(look: Look, steps: int) -> APGD:
-    how = look.gradients
+def _apgd(ascent: Ascent, steps: int) -> APGD:
+    how = ascent.gradients
     return APGD(steps=steps, loss="margin", through=how.through, smooth=how.smooth, eot=how.eot, bpda=how.bpda)

@@ -1,5 +1,6 @@
 """Every check, one entry each; the order is that of a diagnosis, the last being the first to be given up."""
 
+from robustframe.attacks import APGD
 from robustframe.diagnose import directions, outputs, solving, strength
 from robustframe.diagnose.case import Case
 from robustframe.diagnose.question import POINTS, Question
@@ -10,12 +11,12 @@ def _votes(case: Case) -> int:
     return case.found.votes if case.found.votes > 1 else 0
 
 
-def _looks(case: Case) -> int:
-    return sum(look.passes + _votes(case) for look in case.looks)
+def _ascents(case: Case) -> int:
+    return sum(ascent.passes + _votes(case) for ascent in case.ascents)
 
 
 def _first(case: Case) -> int:
-    return case.looks[0].passes + _votes(case)
+    return case.ascents[0].passes + _votes(case)
 
 
 def _black_box(case: Case) -> int:
@@ -39,6 +40,8 @@ def _passes(case: Case, times: int) -> int:
     return int(_first(case) * (steps + 1) + 1 + 2 * case.found.votes)
 
 
+_CLIMBED = APGD.norms
+"""Where there is a steepest step."""
 _POINTS = "two points of robust accuracy, or one example of the sample where that is more"
 _IOAF = "Pintor et al., 2022, arXiv:2106.09947"
 _CARLINI = "Carlini et al., 2019, arXiv:1902.06705"
@@ -158,7 +161,7 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="name the step without gradient in a battery's bpda, or climb a loss without scale (swift@1)",
         measure=directions.unavailable,
         looks_at="gradients",
-        cost=lambda case: 2 * _looks(case) + case.found.votes * len(case.looks),
+        cost=lambda case: 2 * _ascents(case) + case.found.votes * len(case.ascents),
     ),
     Question(
         name="misleading-gradients",
@@ -169,8 +172,9 @@ QUESTIONS: tuple[Question, ...] = (
         source="after Athalye et al., 2018, arXiv:1802.00420",
         remedy="the gradient points nowhere: replace the step that breaks it (bpda), or average it over draws (eot)",
         measure=directions.misleading,
+        norms=_CLIMBED,
         looks_at="gradients",
-        cost=lambda case: _looks(case) + (2 * (1 + _votes(case)) + case.found.votes) * len(case.looks),
+        cost=lambda case: _ascents(case) + (2 * (1 + _votes(case)) + case.found.votes) * len(case.ascents),
     ),
     Question(
         name="unstable-predictions",
@@ -213,6 +217,7 @@ QUESTIONS: tuple[Question, ...] = (
         source=f"{_CARLINI}, test 1",
         remedy="the iterations go astray: use apgd with more steps, or average gradients (eot)",
         measure=strength.single_step,
+        norms=_CLIMBED,
         looks_at="survivors",
         cost=lambda case: _first(case) + 2 * case.found.votes,
         in_points=True,
@@ -237,6 +242,7 @@ QUESTIONS: tuple[Question, ...] = (
         source=f"{_CARLINI}, tests 2 and 3",
         remedy="the attack has not converged: use standard@1, or double steps and restarts until nothing changes",
         measure=strength.more_steps,
+        norms=_CLIMBED,
         looks_at="survivors",
         cost=_twice,
         in_points=True,
@@ -249,6 +255,7 @@ QUESTIONS: tuple[Question, ...] = (
         source=f"{_CARLINI}, test 5",
         remedy="nothing can be robust there: the attack fails; look for masked gradients",
         measure=strength.wide,
+        norms=_CLIMBED,
         looks_at="survivors",
         cost=_wide,
         in_points=True,
@@ -261,6 +268,7 @@ QUESTIONS: tuple[Question, ...] = (
         source=f"{_IOAF}, indicator 6; {_CARLINI}, test 6",
         remedy="the attack fails where success is certain: look for masked gradients",
         measure=strength.unbounded,
+        norms=_CLIMBED,
         looks_at="survivors",
         cost=_wide,
     ),
@@ -273,6 +281,7 @@ QUESTIONS: tuple[Question, ...] = (
         source=f"{_IOAF}, indicator 4 (and only where it matters)",
         remedy="use more steps: standard@1 has 100",
         measure=strength.optimised,
+        norms=_CLIMBED,
         looks_at="survivors",
         cost=_climb,
     ),

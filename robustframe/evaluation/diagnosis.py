@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robustframe.data import Dataset
 from robustframe.diagnose import Diagnosis
-from robustframe.diagnose.case import Found, Met, Replays
+from robustframe.diagnose.case import AttackOutcome, BatteryFindings, Replays
 from robustframe.diagnose.run import diagnose, rank
 from robustframe.evaluation.task import Task
 from robustframe.recipe.stages import Stage
@@ -68,7 +68,7 @@ def diagnose_row(
     """
     task = breaking.task
     ball, key = task.threats[threat], (task.seed, task.threats[threat].label, "diagnose")
-    order = {int(index): at for at, index in enumerate(rank(Found(correct=correct, robust=robust), key))}
+    order = {int(index): at for at, index in enumerate(rank(BatteryFindings(correct=correct, robust=robust), key))}
     alive, fallen = _indices(robust), _indices(correct & ~robust)
     others = [
         item
@@ -79,10 +79,10 @@ def diagnose_row(
     wider = [
         item for other in range(len(task.threats)) if other != threat for item in breaking.of(classifier, other, alive)
     ]
-    found = Found(
+    found = BatteryFindings(
         correct=correct,
         robust=robust,
-        met=_met([stage for stage in task.stages if stage.runs_for(ball)], result),
+        attacks=_outcomes([stage for stage in task.stages if stage.runs_for(ball)], result),
         own=_replays(breaking.of(classifier, threat, fallen), order, task.data, device),
         others=_replays(others, order, task.data, device),
         smaller=_inside(_replays(wider, order, task.data, device), ball),
@@ -98,10 +98,12 @@ def _indices(chosen: Verdicts) -> list[int]:
     return [int(index) for index in chosen.nonzero().flatten()]
 
 
-def _met(stages: Sequence[Stage], result: Result) -> list[Met]:
+def _outcomes(stages: Sequence[Stage], result: Result) -> list[AttackOutcome]:
     """Pair the attacks with what the record says about them."""
     return [
-        Met(stage.label, stage.attack, entry.entered, entry.broken, entry.unverified, entry.forwards, entry.backwards)
+        AttackOutcome(
+            stage.label, stage.attack, entry.entered, entry.broken, entry.unverified, entry.forwards, entry.backwards
+        )
         for stage, entry in zip(stages, result.attacks, strict=True)
         if entry.skipped is None
     ]

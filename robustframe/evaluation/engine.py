@@ -1,12 +1,12 @@
 """From a task to a run: every unit of work carried out once, continued where it was left."""
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.errors import InputError
+from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_out
 from robustframe.evaluation.jobs import Failed, TryModel, first_jobs, last_jobs
 from robustframe.evaluation.limits import NO_LIMITS, Limits
@@ -15,12 +15,16 @@ from robustframe.evaluation.resume import begin, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
+from robustframe.runs.entries import contradictions
 from robustframe.runs.journal import Journal
 from robustframe.runs.lock import locked
 from robustframe.runs.manifest import manifest
-from robustframe.runs.record import EVIDENCE, RECORD, VERDICTS, Record, write_aside
+from robustframe.runs.record import EVIDENCE, VERDICTS, Record, write_aside, write_record
 from robustframe.runs.run import Run, open_run
 from robustframe.runs.units import parquet
+
+_TIMES = 3
+"""How often a run is gone through whose files are damaged before it ends."""
 
 
 def run(
@@ -63,17 +67,23 @@ def run(
         return open_run(folder)
     executor = engine(task, folder, device, batch_size, limits)
     try:
-        scores = Scores(task, _try_models(task, executor), report)
+        trials = _try_models(task, executor)
         with locked(folder):
             record = begin(folder, task, executor.environment)
             journal = Journal(folder)
-            schedule = WorkSchedule(scores, journal)
-            schedule.add(first_jobs(task))
-            _work_off(schedule, executor, keep_going=keep_going)
-            if task.diagnose:
-                schedule.add(last_jobs(scores))
+            for _ in range(_TIMES):
+                scores = Scores(task, trials, report)
+                schedule = WorkSchedule(scores, journal)
+                schedule.add(first_jobs(task))
                 _work_off(schedule, executor, keep_going=keep_going)
-            _finish(folder, record, scores)
+                if task.diagnose:
+                    schedule.add(last_jobs(scores))
+                    _work_off(schedule, executor, keep_going=keep_going)
+                if not journal.forget_damaged(schedule.hashes):
+                    break
+            else:
+                raise StoppedEarly(f"files of {folder} do not stay as they are written; see to the disk")
+            _finish(folder, record, scores, schedule.hashes)
             journal.close()
         return open_run(folder)
     finally:
@@ -110,21 +120,19 @@ def _work_off(schedule: WorkSchedule, executor: Executor, *, keep_going: bool) -
         schedule.take(outcome)
 
 
-def _finish(folder: Path, record: Record, scores: Scores) -> None:
-    """Write verdicts, manifest and the complete record, in this order."""
+def _finish(folder: Path, record: Record, scores: Scores, hashes: Mapping[str, str]) -> None:
+    """Write verdicts, manifest, the complete record and its seal, in this order."""
     results = [scores.result(*row) for row in scores.finished()]
-    verdicts = parquet(scores.all_verdicts())
-    write_aside(folder / VERDICTS, verdicts)
-    evidence = manifest(folder)
-    write_aside(folder / EVIDENCE, evidence)
-    complete = record.model_copy(
+    table = scores.all_verdicts()
+    verdicts = write_aside(folder / VERDICTS, parquet(table))
+    evidence = write_aside(folder / EVIDENCE, manifest({**hashes, VERDICTS: verdicts}))
+    complete = record.model_copy(update={"status": "complete", "results": results})
+    complete = complete.model_copy(
         update={
-            "status": "complete",
-            "results": results,
-            "verdicts_sha256": hashlib.sha256(verdicts).hexdigest(),
-            "evidence_sha256": hashlib.sha256(evidence).hexdigest(),
-            "flags": scores.flags(results),
+            "verdicts_sha256": verdicts,
+            "evidence_sha256": evidence,
+            "flags": [*scores.flags(results), *contradictions(complete, table)],
             "incomplete": scores.incomplete(),
         }
     )
-    write_aside(folder / RECORD, complete.to_json().encode())
+    write_record(folder, complete)

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 import polars as pl
 import torch
-from pydantic import ValidationError
 
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
@@ -20,9 +19,8 @@ from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, check_model
 from robustframe.runs.journal import Journal
-from robustframe.runs.manifest import file_sha256
 from robustframe.runs.record import Result, write_aside
-from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit
+from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written, parse_diagnosis
 from robustframe.types import PerExample, Verdicts
 
 R = TypeVar("R")
@@ -43,14 +41,13 @@ class Job(ABC, Generic[R]):
         """Where it stands in the order of an evaluation; no other unit stands there."""
 
     @abstractmethod
-    def work(self, workshop: Workshop, classifier: Classifier) -> R:
-        """Do it; its files are in the run when this returns."""
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[R, Written]:
+        """Do it; return what it gave, and its files, which are in the run then, with their hashes."""
 
     def do(self, workshop: Workshop) -> "Done[R]":
         """Do it, and say what it gave and what it left in the run."""
-        found = self.work(workshop, workshop.classifier(self.classifier))
-        paths = self.paths(workshop.task, workshop.files)
-        return Done(self, found, {workshop.files.name(path): file_sha256(path) for path in paths if path.is_file()})
+        found, written = self.work(workshop, workshop.classifier(self.classifier))
+        return Done(self, found, {workshop.files.name(path): sha for path, sha in written.items()})
 
     def paths(self, task: Task, files: RunFiles) -> list[Path]:
         """Return the files that it may leave in the run."""
@@ -119,9 +116,9 @@ class TryModel(Job[Trial]):
     def place(self) -> tuple[int, ...]:
         return TRYING, self.classifier
 
-    def work(self, workshop: Workshop, classifier: Classifier) -> Trial:
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[Trial, Written]:
         flags = check_model(classifier, workshop.task.data, workshop.device)
-        return Trial(flags, tuple(stage.why_not(classifier.module) for stage in workshop.task.stages))
+        return Trial(flags, tuple(stage.why_not(classifier.module) for stage in workshop.task.stages)), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:
         """Nothing is left to enter: scores are made from the trials of all classifiers."""
@@ -135,8 +132,8 @@ class CertifyJob(Job[PerExample | None]):
     def place(self) -> tuple[int, ...]:
         return ATTACKING, self.classifier, 0, 1, 0
 
-    def work(self, workshop: Workshop, classifier: Classifier) -> PerExample | None:
-        return certified_radii(classifier, workshop.task.data, workshop.device)
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[PerExample | None, Written]:
+        return certified_radii(classifier, workshop.task.data, workshop.device), {}
 
     def enter(self, scores: Scores, found: PerExample | None) -> None:
         scores.add_radii(self.classifier, found)
@@ -156,7 +153,7 @@ class CleanJob(Job[pl.DataFrame]):
         """Return where its files lie."""
         return files.clean(self.classifier, self.chunk)
 
-    def work(self, workshop: Workshop, classifier: Classifier) -> pl.DataFrame:
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[pl.DataFrame, Written]:
         workshop.see_the_run()
         task, index = workshop.task, workshop.task.chunks[self.chunk]
         with borrowed(classifier.module) as model, torch.no_grad():
@@ -198,7 +195,7 @@ class AttackJob(Job[pl.DataFrame]):
         """Return where its files lie."""
         return files.attack(self.classifier, task.threats[self.threat].label, task.stages[self.stage].label, self.chunk)
 
-    def work(self, workshop: Workshop, classifier: Classifier) -> pl.DataFrame:
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[pl.DataFrame, Written]:
         workshop.see_the_run()
         task = workshop.task
         stage, threat = task.stages[self.stage], task.threats[self.threat]
@@ -262,7 +259,7 @@ class DiagnoseJob(Job[Diagnosis]):
     def lasting(self) -> bool:
         return self.whole
 
-    def work(self, workshop: Workshop, classifier: Classifier) -> Diagnosis:
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[Diagnosis, Written]:
         workshop.see_the_run()
         said = diagnose_row(
             BreakingImages(workshop.task, workshop.files, self.finished),
@@ -270,8 +267,7 @@ class DiagnoseJob(Job[Diagnosis]):
             batch_size=workshop.batch_size, device=workshop.device,
         )  # fmt: skip
         (path,) = self.paths(workshop.task, workshop.files)
-        write_aside(path, (said.model_dump_json(indent=2) + "\n").encode())
-        return said
+        return said, {path: write_aside(path, (said.model_dump_json(indent=2) + "\n").encode())}
 
     def paths(self, task: Task, files: RunFiles) -> list[Path]:
         return [files.diagnosis(self.classifier, task.threats[self.threat].label)]
@@ -279,10 +275,7 @@ class DiagnoseJob(Job[Diagnosis]):
     def read(self, task: Task, files: RunFiles, journal: Journal) -> Diagnosis | None:
         (path,) = self.paths(task, files)
         content = journal.read(path) if self.whole else None
-        try:
-            return None if content is None else Diagnosis.model_validate_json(content)
-        except ValidationError:
-            return None
+        return None if content is None else parse_diagnosis(content)
 
     def enter(self, scores: Scores, found: Diagnosis) -> None:
         scores.add_diagnosis(self.classifier, self.threat, found)

@@ -7,8 +7,17 @@ from pathlib import Path
 from robustframe.errors import InputError
 from robustframe.evaluation.task import Task
 from robustframe.files import check_sealed
-from robustframe.runs.journal import altered
-from robustframe.runs.record import RECORD, DataEntry, Environment, Record, read_record, write_aside
+from robustframe.runs.journal import altered, take_up, tidy
+from robustframe.runs.record import (
+    EVIDENCE,
+    RECORD,
+    DataEntry,
+    Environment,
+    Record,
+    broken_seal,
+    read_record,
+    write_record,
+)
 
 log = logging.getLogger("robustframe")
 
@@ -21,13 +30,18 @@ def is_whole(folder: Path, task: Task) -> bool:
     """
     if not (folder / RECORD).exists():
         return False
-    found = _same(folder, task)
+    found, content = _same(folder, task)
     if found.status != "complete" or found.incomplete:
         return False
-    broken = altered(folder)
+    if problem := broken_seal(folder, content):
+        log.warning("%s; it is written anew", problem)
+        return False
+    broken = altered(folder, found.evidence_sha256)
     for name in broken:
         what = "damaged (its SHA-256 is not what was written)" if (folder / name).is_file() else "missing"
-        log.warning("%s is %s", folder / name, what)
+        log.warning("%s is %s; it is made again", folder / name, what)
+    if not broken:
+        tidy(folder)
     return not broken
 
 
@@ -38,13 +52,16 @@ def begin(folder: Path, task: Task, environment: Environment) -> Record:
         InputError: when the folder belongs to another evaluation.
     """
     if (folder / RECORD).exists():
-        found = _same(folder, task)
+        found, _ = _same(folder, task)
+        if found.status == "complete":
+            take_up(folder, found.evidence_sha256)
         if found.environment != environment:
             log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
     else:
         check_sealed(folder)
     record = _started(task, environment)
-    write_aside(folder / RECORD, record.to_json().encode())
+    write_record(folder, record)
+    (folder / EVIDENCE).unlink(missing_ok=True)
     return record
 
 
@@ -79,17 +96,17 @@ def _other_parts(found: Record, task: Task) -> str:
     return f"other {' and '.join(name for name, other in parts.items() if other) or 'code of the user'}"
 
 
-def _same(folder: Path, task: Task) -> Record:
-    """Return the record of a run of this very task.
+def _same(folder: Path, task: Task) -> tuple[Record, bytes]:
+    """Return the record of a run of this very task, and what its file holds.
 
     Raises:
         InputError: when it is another one's.
     """
     check_sealed(folder)
-    found, _ = read_record(folder)
+    found, content = read_record(folder)
     if found.hash != task.hash:
         raise InputError(
             f"{folder} belongs to another evaluation ({found.name}-{found.hash[:8]}, this is "
             f"{task.name}-{task.hash[:8]}): {_other_parts(found, task)}; choose another folder or delete it"
         )
-    return found
+    return found, content

@@ -23,6 +23,8 @@ class WorkSchedule:
     def __init__(self, scores: Scores, journal: Journal) -> None:
         self.scores, self.task, self.journal = scores, scores.task, journal
         self.files = self.task.files(journal.folder)
+        self.hashes: dict[str, str] = {}
+        """The SHA-256 of every file of the run, by its place in it, as it was when it was written."""
         self._due: list[tuple[tuple[int, ...], Job[Any]]] = []
 
     def add(self, jobs: Iterable[Job[Any]]) -> None:
@@ -39,6 +41,8 @@ class WorkSchedule:
             found = job.read(self.task, self.files, self.journal)
             if found is None:
                 return job
+            names = [self.files.name(path) for path in job.paths(self.task, self.files)]
+            self.hashes |= {name: self.journal.known[name] for name in names if name in self.journal.known}
             self._enter(job, found)
         return None
 
@@ -51,6 +55,7 @@ class WorkSchedule:
                 path.unlink(missing_ok=True)
             job.give_up(self.scores, outcome.reason)
             return
+        self.hashes |= outcome.files
         if job.lasting and outcome.files:
             self.journal.add(outcome.files)
         if job.wanted(self.scores):

@@ -1,5 +1,6 @@
 """An evaluation with everything loaded, and the hash of everything that it asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -85,7 +86,7 @@ class Task:
 def run_hash(
     code: str,
     recipe: dict[str, Any],
-    batteries: list[Battery],
+    batteries: Sequence[Battery],
     files: dict[str, str],
     data: str,
     classifiers: list[dict[str, Any]],

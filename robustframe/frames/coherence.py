@@ -12,7 +12,7 @@ from robustframe.errors import InputError
 from robustframe.frames.blocks import Borders, global_blocks
 from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram, without_own
-from robustframe.frames.incidence import Case, neighbourhoods
+from robustframe.frames.incidence import Meeting, neighbourhoods
 from robustframe.frames.products import Product, axes
 
 
@@ -167,7 +167,7 @@ def _entries_of_atoms(gram: Gram, i: int) -> Iterator[Tensor]:
 
 
 def _entries(
-    gram: Gram, atom: tuple[int, int, int], j: int, product: Tensor, y: tuple[Case, ...], x: tuple[Case, ...]
+    gram: Gram, atom: tuple[int, int, int], j: int, product: Tensor, y: tuple[Meeting, ...], x: tuple[Meeting, ...]
 ) -> Tensor:
     """|G| between the filters of column i at one kind of position and all that they meet in column j."""
     i, class_y, class_x = atom

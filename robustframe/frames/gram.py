@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Block
-from robustframe.frames.incidence import Case, Shares, cases, classes, links
+from robustframe.frames.incidence import Meeting, Shares, cases, classes, links
 from robustframe.frames.products import Pairs, Product, axes, fills, incidence, meet, overlap, pattern
 
 
@@ -99,7 +99,7 @@ class Gram:
     def portions(self, i: int, j: int) -> Iterator[Portion]:
         """Yield all entries between columns i and j."""
         pairs = self.shares(i, j)
-        by_way: dict[int, list[tuple[Case, int]]] = {}
+        by_way: dict[int, list[tuple[Meeting, int]]] = {}
         y_axes, x_axes = axes(pairs)
         for case, count in cases(y_axes, self.own_axes(i)[0], self.own_axes(j)[0], same=i == j):
             by_way.setdefault(case.way, []).append((case, count))

@@ -143,7 +143,7 @@ def classes(own: Shares) -> tuple[tuple[Taps, ...], tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class Case:
+class Meeting:
     """One kind of meeting of two positions along an axis."""
 
     way: int
@@ -157,7 +157,7 @@ class Case:
 
 
 @lru_cache(maxsize=4096)
-def cases(shares: Shares, left: Shares, right: Shares, *, same: bool) -> tuple[tuple[Case, int], ...]:
+def cases(shares: Shares, left: Shares, right: Shares, *, same: bool) -> tuple[tuple[Meeting, int], ...]:
     """Count the kinds of meetings of two columns along one axis.
 
     Args:
@@ -170,14 +170,14 @@ def cases(shares: Shares, left: Shares, right: Shares, *, same: bool) -> tuple[t
         Every kind with the number of pairs of positions of that kind.
     """
     lefts, rights = classes(left)[1], classes(right)[1]
-    count = Counter(Case(way, lefts[p], rights[q], same and p == q) for (p, q), way in links(shares).pairs.items())
+    count = Counter(Meeting(way, lefts[p], rights[q], same and p == q) for (p, q), way in links(shares).pairs.items())
     return tuple(count.items())
 
 
 @lru_cache(maxsize=4096)
 def neighbourhoods(
     columns: tuple[tuple[Shares, Shares], ...], own: int
-) -> tuple[tuple[tuple[int, tuple[tuple[Case, ...], ...]], int], ...]:
+) -> tuple[tuple[tuple[int, tuple[tuple[Meeting, ...], ...]], int], ...]:
     """Sort the positions of one column by all that they meet along one axis.
 
     Args:
@@ -189,11 +189,11 @@ def neighbourhoods(
     """
     mine = columns[own][1]
     lefts = classes(mine)[1]
-    meetings: list[list[list[Case]]] = [[[] for _ in columns] for _ in lefts]
+    meetings: list[list[list[Meeting]]] = [[[] for _ in columns] for _ in lefts]
     for number, (shares, other) in enumerate(columns):
         rights = classes(other)[1]
         for (p, q), way in links(shares).pairs.items():
-            meetings[p][number].append(Case(way, lefts[p], rights[q], number == own and p == q))
+            meetings[p][number].append(Meeting(way, lefts[p], rights[q], number == own and p == q))
     kinds = Counter(
         (lefts[p], tuple(tuple(sorted(met, key=_order)) for met in columns_met))
         for p, columns_met in enumerate(meetings)
@@ -201,5 +201,5 @@ def neighbourhoods(
     return tuple(kinds.items())
 
 
-def _order(case: Case) -> tuple[int, int, int, bool]:
+def _order(case: Meeting) -> tuple[int, int, int, bool]:
     return case.way, case.left, case.right, case.same

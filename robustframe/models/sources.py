@@ -23,7 +23,7 @@ PRETRAINED = "pretrained"
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedModel:
     """A model that a recipe names, loaded."""
 
     module: nn.Module
@@ -66,7 +66,7 @@ class Normalised(nn.Module):
         return logits
 
 
-def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Found:
+def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> LoadedModel:
     """Load what a recipe names: the module of its source, its weights, and its preprocessing in front.
 
     Args:
@@ -94,13 +94,13 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Foun
     return replace(found, module=Normalised(found.module, normalise.mean, normalise.std))
 
 
-def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
     _refuse(spec, "its card states them", "weights", "classes", "normalise")
     pair, card = load_named(spec.use, folder=folder, download=download)
-    return Found(pair, card.name, card)
+    return LoadedModel(pair, card.name, card)
 
 
-def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
     """Call a function of the user's file."""
     _refuse(spec, "the function that builds it decides", "classes")
     code, path, name = load_user_file(place, folder, kind="model")
@@ -113,10 +113,10 @@ def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
         raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
-    return Found(built, path.stem, code=path.read_bytes())
+    return LoadedModel(built, path.stem, code=path.read_bytes())
 
 
-def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
     # Here and not above: importing torchvision's models takes longer than loading a pair.
     from torchvision import models
 
@@ -126,10 +126,10 @@ def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> F
     if spec.weights == PRETRAINED:
         _refuse(spec, "the pretrained weights decide", "classes")
         return _pretrained(models, place, download)
-    return Found(_built(models.get_model, place, spec.classes, weights=None), place)
+    return LoadedModel(_built(models.get_model, place, spec.classes, weights=None), place)
 
 
-def _pretrained(models: Any, place: str, download: bool) -> Found:
+def _pretrained(models: Any, place: str, download: bool) -> LoadedModel:
     """Take torchvision's own weights from torch's cache, where they are or may be fetched to."""
     weights = models.get_model_weights(place).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
@@ -143,7 +143,7 @@ def _pretrained(models: Any, place: str, download: bool) -> Found:
     except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"the pretrained weights of {place} at {file} cannot be had: {error}") from error
     transform = weights.transforms()
-    return Found(
+    return LoadedModel(
         module,
         place,
         normalise=Normalise(mean=list(transform.mean), std=list(transform.std)),
@@ -151,7 +151,7 @@ def _pretrained(models: Any, place: str, download: bool) -> Found:
     )
 
 
-def _timm(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
+def _timm(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
     try:
         import timm
     except ImportError as error:
@@ -163,7 +163,7 @@ def _timm(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
         )
     if not timm.is_model(place):
         raise _no_such("timm", place, timm.list_models(), "timm.list_models()")
-    return Found(_built(timm.create_model, place, spec.classes), place)
+    return LoadedModel(_built(timm.create_model, place, spec.classes), place)
 
 
 def _built(create: Callable[..., nn.Module], place: str, classes: int | None, **settings: Any) -> nn.Module:
@@ -190,7 +190,7 @@ def _no_such(library: str, given: str, known: Sequence[str], where: str) -> Inpu
     return InputError(f"{library} has no classifier {given!r}; {hint}{where} lists them")
 
 
-Source = Callable[[ModelSpec, str, Path, bool], Found]
+Source = Callable[[ModelSpec, str, Path, bool], LoadedModel]
 SOURCES: dict[str, tuple[str, Source]] = {
     "zoo": ("zoo:NAME", _with_card),
     "card": ("card:PATH.json", _with_card),

@@ -1,7 +1,15 @@
 """Pairs: a frame and a head that make two classifiers with one set of parameters."""
 
 from robustframe.pairs.pair import Pair, Pursuit, Twin
-from robustframe.pairs.training import Adversary, Epoch, Precision, Progress, Schedule, TrainedFor, train_pair
+from robustframe.pairs.training import (
+    Adversary,
+    Epoch,
+    Precision,
+    TrainedFor,
+    TrainingPlan,
+    TrainingProgress,
+    train_pair,
+)
 from robustframe.pairs.untied import Untied
 
 __all__ = [
@@ -9,10 +17,10 @@ __all__ = [
     "Epoch",
     "Pair",
     "Precision",
-    "Progress",
     "Pursuit",
-    "Schedule",
     "TrainedFor",
+    "TrainingPlan",
+    "TrainingProgress",
     "Twin",
     "Untied",
     "train_pair",

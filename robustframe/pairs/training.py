@@ -45,7 +45,7 @@ Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class TrainingPlan:
     """What to train for, how long and how fast."""
 
     seed: int
@@ -83,7 +83,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What a training says after each batch."""
 
     epoch: int
@@ -100,11 +100,11 @@ def train_pair(
     pair: Pair | Untied,
     images: Images,
     labels: Labels,
-    schedule: Schedule,
+    schedule: TrainingPlan,
     *,
     adversary: Adversary | None = None,
     checkpoint: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> list[Epoch]:
     """Train a pair in place, by default so that both twins classify well with the same parameters.
 
@@ -142,7 +142,7 @@ def train_pair(
 
 
 class _Trainer:
-    def __init__(self, pair: Pair | Untied, schedule: Schedule, adversary: Adversary | None, examples: int) -> None:
+    def __init__(self, pair: Pair | Untied, schedule: TrainingPlan, adversary: Adversary | None, examples: int) -> None:
         self.pair, self.schedule, self.adversary = pair, schedule, adversary
         self.batches = math.ceil(examples / schedule.batch)
         self.device = next(pair.parameters()).device
@@ -185,7 +185,7 @@ class _Trainer:
             for code, layer in zip(solve(DeepPursuit(sweeps=1), frame, images).codes, frame.blocks):
                 self.group_of[layer.threshold]["scale"] = float(_size(code) / layer.step_size)
 
-    def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[Progress], None]) -> None:
+    def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[TrainingProgress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.schedule.seed, "order", epoch))
         order = torch.randperm(len(images), generator=generator)
         seen, total, right, began = 0, 0.0, 0, perf_counter()
@@ -199,7 +199,7 @@ class _Trainer:
             loss, logits = self.step(x, y, epoch * self.batches + number)
             seen, total = seen + len(rows), total + loss
             right += int((logits.argmax(1) == y).sum())
-            report(Progress(epoch + 1, number + 1, self.batches, total / seen, right / seen))
+            report(TrainingProgress(epoch + 1, number + 1, self.batches, total / seen, right / seen))
         self.epochs.append(Epoch(total / seen, right / seen, perf_counter() - began))
 
     def attack(self, x: Images, y: Labels, draws: Draws) -> Images:

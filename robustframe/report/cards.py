@@ -2,29 +2,24 @@
 
 from collections.abc import Sequence
 
-from robustframe.report.grid import Grid
-from robustframe.report.layout import UNKNOWN
+from robustframe.report.layout import UNKNOWN, Grid, coherence_text, grid
+from robustframe.report.tables import listing, render
 from robustframe.zoo import ZOO, Card, names, read_card
-
-_HEAD = ("pair", "data", "structure", "layers", "parameters", "sweeps", "clean (%)", "coherence")
 
 
 def cards_table(cards: Sequence[Card]) -> Grid:
     """Put pairs into a table, one row each, in the order given."""
-    return Grid(
-        title=f"{len(cards)} pairs",
-        head=_HEAD,
-        rows=tuple(_row(card) for card in cards),
-        caption="Clean accuracy on the test split: after 1 sweep (feed-forward) and after all sweeps (recurrent). "
-        "Coherence: mutual coherence of the frame. `robustframe zoo show NAME` shows a card.",
+    head = ("pair", "data", "structure", "layers", "parameters", "sweeps", "clean (%)", "coherence")
+    caption = (
+        "Clean accuracy on the test split: after 1 sweep (feed-forward) and after all sweeps (recurrent). "
+        "Coherence: mutual coherence of the frame. `robustframe zoo show NAME` shows a card."
     )
-
-
-def _row(card: Card) -> tuple[str, ...]:
-    return (
-        card.name, card.trained_on.use, card.structure, str(len(card.layers)), f"{card.parameters:,}",
-        str(card.sweeps), f"{_clean(card, 1)} | {_clean(card, card.sweeps)}", f"{card.mutual_coherence:.3f}",
-    )  # fmt: skip
+    rows = [
+        (card.name, card.trained_on.use, card.structure, str(len(card.layers)), f"{card.parameters:,}",
+         str(card.sweeps), f"{_clean(card, 1)} | {_clean(card, card.sweeps)}", coherence_text(card.mutual_coherence))
+        for card in cards
+    ]  # fmt: skip
+    return grid(f"{len(cards)} pairs", head, rows, caption, left=(0, 1, 2))
 
 
 def _clean(card: Card, sweeps: int) -> str:
@@ -57,36 +52,28 @@ def card_text(card: Card) -> str:
         "weights": card.weights,
         "SHA-256": card.sha256,
     }
-    width = max(map(len, facts))
-    lines = [f"{key:<{width}}  {value}" for key, value in facts.items()]
-    return "\n".join([f"{card.name}: {card.about}", "", *lines]) + "\n"
+    return f"{card.name}: {card.about}\n\n{listing(facts.items())}"
 
 
 def zoo_table() -> str:
     """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
-    head = ["Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T"]
-    head += ["Coherence", "Potential", "Least", "Seconds"]
-    lines = ["| " + " | ".join(head) + " |", "| :-- | :-- | --: | :-- |" + " --: |" * 8]
-    lines += ["| " + " | ".join(_zoo_cells(read_card(ZOO / f"{name}.json"))) + " |" for name in names()]
-    return "\n".join(lines)
+    head = (
+        "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "Coherence",
+        "Potential", "Least", "Seconds",
+    )  # fmt: skip
+    rows = [_zoo_row(read_card(ZOO / f"{name}.json")) for name in names()]
+    return render(grid("", head, rows, left=(0, 1, 3)), "md")
 
 
-def _zoo_cells(card: Card) -> list[str]:
-    by_sweeps = card.clean_accuracy.by_sweeps
-    accuracies = [by_sweeps.get(str(n)) for n in (1, card.sweeps, 2 * card.sweeps)]
+def _zoo_row(card: Card) -> tuple[str, ...]:
     curve, least = card.learning_curve, card.least_potential
-    return [
-        f"`{card.name}`",
-        _frame(card),
-        f"{card.parameters:,}",
-        trained(card),
-        str(card.sweeps),
-        *("–" if each is None else f"{100 * each:.1f}" for each in accuracies),
-        f"{card.mutual_coherence:.3f}",
-        "–" if card.potential is None else f"{card.potential:.4f}",
-        "–" if least is None else f"{least.value:.4f}",
-        "–" if curve is None else f"{sum(curve.seconds):,.0f}",
-    ]
+    return (
+        card.name, _frame(card), f"{card.parameters:,}", trained(card), str(card.sweeps),
+        *(_clean(card, sweeps) for sweeps in (1, card.sweeps, 2 * card.sweeps)), coherence_text(card.mutual_coherence),
+        UNKNOWN if card.potential is None else f"{card.potential:.4f}",
+        UNKNOWN if least is None else f"{least.value:.4f}",
+        UNKNOWN if curve is None else f"{sum(curve.seconds):,.0f}",
+    )  # fmt: skip
 
 
 def _frame(card: Card) -> str:

@@ -110,25 +110,9 @@ def find_frame(name: str) -> tuple[Frame, Pair | None, Card | None]:
     return pair.frame, pair, card
 
 
-@torch.no_grad()
 def frame_report(name: str, *, minimum: bool = False, images: int = 16, seed: int = 0) -> FrameReport:
-    """Measure a frame.
-
-    Args:
-        name: as `find_frame` takes it.
-        minimum: optimise the smallest deep frame potential of the architecture where no formula gives it (minutes for
-            large ones); otherwise a chain of padded convolutions gets the formula for periodic borders.
-        images: test images for the solver, at least 1; used when the pair's data set is on this machine.
-        seed: of the optimisation.
-
-    Returns:
-        The report.
-
-    Raises:
-        InputError: for an unknown name or a frame with zero atoms.
-    """
-    frame, pair, card = find_frame(name)
-    return measure_frame(name, frame, pair, card, minimum=minimum, images=images, seed=seed)
+    """Find a frame by name and measure it; see `find_frame` and `measure_frame`."""
+    return measure_frame(name, *find_frame(name), minimum=minimum, images=images, seed=seed)
 
 
 @torch.no_grad()
@@ -142,16 +126,20 @@ def measure_frame(
     images: int = 16,
     seed: int = 0,
 ) -> FrameReport:
-    """Measure a frame in hand; see `frame_report`.
+    """Measure a frame.
 
     Args:
         name: what the report calls it where there is no card.
         frame: the frame.
         pair: the pair it belongs to, whose solver runs on the images.
         card: the pair's card.
-        minimum: as in `frame_report`.
-        images: as in `frame_report`; 0 leaves the solver out, and no data is loaded.
+        minimum: optimise the smallest deep frame potential of the architecture where no formula gives it (minutes for
+            large ones); otherwise a chain of padded convolutions gets the formula for periodic borders.
+        images: test images for the solver, used when the pair's data set is on this machine; none are loaded for 0.
         seed: of the optimisation.
+
+    Raises:
+        InputError: for a frame with zero atoms.
     """
     used: str | None = None
     sweeps: tuple[SweepReport, ...] = ()
@@ -243,18 +231,16 @@ def _solver(pair: Pair, card: Card, images: int) -> tuple[str | None, tuple[Swee
     except InputError:
         return None, ()
     x = data.images[:images]
-    reports: list[SweepReport] = []
-    previous: tuple[Tensor, ...] = ()
-    for sweep, codes in enumerate(iterate(DeepPursuit(sweeps=max(10, 2 * pair.sweeps)), pair.frame, x), start=1):
-        reports.append(
-            SweepReport(
-                sweep=sweep,
-                objective=float(objective(pair.frame, x, codes).mean()),
-                change=_change(previous, codes) if previous else None,
-                active=tuple(float((code != 0).double().mean()) for code in codes),
-            )
+    solved = list(iterate(DeepPursuit(sweeps=max(10, 2 * pair.sweeps)), pair.frame, x))
+    reports = [
+        SweepReport(
+            sweep=sweep,
+            objective=float(objective(pair.frame, x, codes).mean()),
+            change=_change(solved[sweep - 2], codes) if sweep > 1 else None,
+            active=tuple(float((code != 0).double().mean()) for code in codes),
         )
-        previous = codes
+        for sweep, codes in enumerate(solved, start=1)
+    ]
     return f"{len(x)} test images of {use}", tuple(reports)
 
 

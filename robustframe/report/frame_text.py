@@ -1,7 +1,9 @@
 """The report on a frame as text for a terminal."""
 
 from robustframe.frames import Frame
-from robustframe.report.frame import FrameReport, LayerReport
+from robustframe.report.frame import FrameReport
+from robustframe.report.layout import grid
+from robustframe.report.tables import listing, render
 
 _WIDE = 12
 """Up to so many layers the block picture writes its blocks out."""
@@ -17,27 +19,19 @@ def block_picture(frame: Frame) -> str:
         Lines of text with a legend: B_j or D_j on the diagonal, what each row reads to the left of it.
     """
     wide = len(frame.blocks) <= _WIDE
-    last = len(frame.blocks)
+    read, skipped = ("-I", "-S") if wide else ("-", "s")
     lines = []
     for j, layer in enumerate(frame.blocks, start=1):
-        cells = []
-        for k in range(1, last + 1):
-            mark = "."
-            if k == j:
-                mark = "B" if layer.skip is None else "D"
-            elif k in layer.sources:
-                mark = "-I" if wide else "-"
-            elif k == layer.skip:
-                mark = "-S" if wide else "s"
-            cells.append(mark + str(j) if wide and k == j else mark)
+        marks = {layer.skip: skipped, **dict.fromkeys(layer.sources, read)}
+        marks[j] = ("B" if layer.skip is None else "D") + (str(j) if wide else "")
+        cells = [marks.get(k, ".") for k in range(1, len(frame.blocks) + 1)]
         lines.append("  [" + "".join(f"{cell:>4}" if wide else cell for cell in cells) + " ]")
-    legend = [f"  B: synthesis by the layer's atoms; {'-I' if wide else '-'}: code that the row reconstructs"]
+    lines.append(f"  B: synthesis by the layer's atoms; {read}: code that the row reconstructs")
     if any(layer.skip is not None for layer in frame.blocks):
-        mark = "-S" if wide else "s"
-        legend.append(
-            f"  D: [B; I], with the code itself below its synthesis; {mark}: skipped code that stands against it"
+        lines.append(
+            f"  D: [B; I], with the code itself below its synthesis; {skipped}: skipped code that stands against it"
         )
-    return "\n".join([*lines, *legend])
+    return "\n".join(lines)
 
 
 def render_frame(report: FrameReport, frame: Frame) -> str:
@@ -51,44 +45,43 @@ def render_frame(report: FrameReport, frame: Frame) -> str:
         Text of several short sections, ending with a newline.
     """
     shape = "x".join(str(side) for side in report.in_shape)
-    head = [
-        f"{report.name}: {report.about}",
+    head = (
+        f"{report.name}: {report.about}\n"
         f"{report.structure} frame, {len(report.layers)} layers, input {shape}, {report.parameters:,} parameters, "
-        f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions",
-    ]
-    sections = [head, ["Structure", block_picture(frame)], _table(report.layers), _coherence(report), _solver(report)]
-    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+        f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions\n"
+    )
+    coherence = f"Coherence of the whole frame (exact, zero-padded borders)\n{listing(_coherence(report))}"
+    sections = [head, f"Structure\n{block_picture(frame)}\n", _layers(report), coherence, _solver(report)]
+    return "\n".join(filter(None, sections))
 
 
-def _table(layers: tuple[LayerReport, ...]) -> list[str]:
-    lines = [
-        "Layers (coherence: largest within the layer; bound: least possible for unit atoms of this shape)",
-        f"  {'':>3} {'operator':<19} {'reads':<11} {'codes':>11} {'parameters':>11} {'norm':>6} {'step':>7} "
-        f"{'thresholds':>15} {'coherence':>9} {'bound':>6}",
-    ]
-    for layer in layers:
-        codes = "x".join(str(side) for side in layer.code_shape)
-        thresholds = f"{layer.threshold[0]:.3f}..{layer.threshold[2]:.3f}"
-        lines.append(
-            f"  {layer.number:>3} {layer.operator:<19} {layer.reads:<11} {codes:>11} {layer.parameters:>11,} "
-            f"{layer.norm:>6.3f} {layer.step_size:>7.4f} {thresholds:>15} {layer.coherence:>9.4f} {layer.bound:>6.4f}"
-        )
-    return lines
+def _layers(report: FrameReport) -> str:
+    head = ("Layer", "operator", "reads", "codes", "parameters", "norm", "step", "thresholds", "coherence", "bound")
+    rows = [
+        (str(each.number), each.operator, each.reads, "x".join(map(str, each.code_shape)), f"{each.parameters:,}",
+         f"{each.norm:.3f}", f"{each.step_size:.4f}", f"{each.threshold[0]:.3f}..{each.threshold[2]:.3f}",
+         f"{each.coherence:.4f}", f"{each.bound:.4f}")
+        for each in report.layers
+    ]  # fmt: skip
+    caption = "Coherence: largest within the layer. Bound: least possible for unit atoms of this shape."
+    return render(grid("Layers", head, rows, caption, left=(1, 2)), "terminal")
 
 
-def _coherence(report: FrameReport) -> list[str]:
+def _coherence(report: FrameReport) -> list[tuple[str, str]]:
     found = report.coherence
-    lines = [
-        "Coherence of the whole frame (exact, zero-padded borders)",
-        f"  mutual coherence            {found.mutual:.6f}   (Welch bound {found.welch:.6f})",
-        f"  deep frame potential F^2    {found.deep_frame_potential:.4e}   over {found.nonzeros:,} entries; "
-        f"F = {found.deep_frame_potential**0.5:.6f}",
-        f"  smallest F^2, unit atoms    {_minimum(report)}",
-        f"  frame potential             {found.frame_potential:,.1f}",
+    rows = [
+        ("mutual coherence", f"{found.mutual:.6f}   (Welch bound {found.welch:.6f})"),
+        (
+            "deep frame potential F^2",
+            f"{found.deep_frame_potential:.4e}   over {found.nonzeros:,} entries; "
+            f"F = {found.deep_frame_potential**0.5:.6f}",
+        ),
+        ("smallest F^2, unit atoms", _minimum(report)),
+        ("frame potential", f"{found.frame_potential:,.1f}"),
     ]
     if report.babel is not None:
-        lines.append("  Babel function mu_1(1..)    " + " ".join(f"{value:.3f}" for value in report.babel))
-    return lines
+        rows.append(("Babel function mu_1(1..)", " ".join(f"{value:.3f}" for value in report.babel)))
+    return rows
 
 
 def _minimum(report: FrameReport) -> str:
@@ -101,15 +94,13 @@ def _minimum(report: FrameReport) -> str:
     return f"{found.value:.4e}   ({how}{ended}{borders})"
 
 
-def _solver(report: FrameReport) -> list[str]:
+def _solver(report: FrameReport) -> str:
     if not report.sweeps:
-        return []
-    lines = [
-        f"Deep pursuit on {report.images} (means; active: share of codes that are not zero, by layer)",
-        f"  {'sweep':>5} {'objective':>12} {'change':>9}  active",
-    ]
-    for sweep in report.sweeps:
-        change = "" if sweep.change is None else f"{sweep.change:.2e}"
-        active = " ".join(f"{share:.3f}" for share in sweep.active)
-        lines.append(f"  {sweep.sweep:>5} {sweep.objective:>12.5f} {change:>9}  {active}")
-    return lines
+        return ""
+    rows = [
+        (str(each.sweep), f"{each.objective:.5f}", "" if each.change is None else f"{each.change:.2e}",
+         " ".join(f"{share:.3f}" for share in each.active))
+        for each in report.sweeps
+    ]  # fmt: skip
+    caption = f"Deep pursuit on {report.images}, means. Active: share of codes that are not zero, by layer."
+    return render(grid("Solver", ("Sweep", "objective", "change", "active"), rows, caption, left=(3,)), "terminal")

@@ -1,7 +1,10 @@
-"""A robustness table before it has a format: its rows, their grouping, and how a number is written."""
+"""What a table is before it has a format: its columns, its rows in groups, and how a number in it is written."""
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from robustframe.errors import InputError, unknown
 
@@ -31,7 +34,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One classifier under one threat, or the difference between the twins of a pair."""
 
     model: str
@@ -58,17 +61,18 @@ class Row:
                 raise InputError(f"p = {p} is no probability in [0, 1]; unknown is None")
         if self.coherence is not None and not (math.isfinite(self.coherence) and self.coherence >= 0):
             raise InputError(f"coherence {self.coherence} is no number from 0; unknown is None")
-        if self.twin != "difference" and min(_known(self.clean) + _known(self.robust), default=0) < 0:
+        numbers = [getattr(cell, end) for cell in (self.clean, self.robust) for end in ("value", "low", "high")]
+        if self.twin != "difference" and any(number is not None and number < 0 for number in numbers):
             raise InputError(f"{self.model} has an accuracy below 0; only a difference may be negative")
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a reader compares: rows in any order; they are grouped by model, then threat, then twin."""
+    """A robustness table: what a reader compares, in any order; `TableStyle` says how it is put in order."""
 
     title: str
     caption: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     column: str = "Twin"
     """What stands above the twins."""
 
@@ -83,8 +87,97 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A cell as text, in the three parts that are aligned apart."""
+class Column:
+    """One column of a grid; where its numbers have intervals, formats may make several of it."""
+
+    name: str
+    """In CSV."""
+    head: str
+    kind: Literal["text", "number", "measured"] = "text"
+    """Texts stand left, numbers right; ``"measured"`` is a number with its interval."""
+    hidden: bool = False
+    """Only machines want it: nothing is in it."""
+    tested: bool = False
+    """Whether a p-value may stand in it."""
+    once: bool = False
+    """Left blank where it and every such column before it say what they say in the line above."""
+
+
+@dataclass(frozen=True)
+class TextCell:
+    """A text in a grid."""
+
+    text: str
+    raw: str | None = None
+    """As a machine reads it, where that differs: unknown is empty."""
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A fraction in a grid."""
+
+    cell: Cell
+    p: float | None = None
+    signed: bool = False
+
+
+Cells = tuple[TextCell | Measured, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table in order, ready for any writer: every line has a cell for each column."""
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    groups: tuple[tuple[Cells, ...], ...]
+    keys: int = 1
+    """How many columns, from the first, say what a line is; the others hold what was found."""
+    heading: int = 0
+    """How many columns, from the first, say the same in a whole group."""
+    notes: tuple[str, ...] = ()
+    """The first has number 1."""
+    note_of: tuple[tuple[str, ...], ...] = ()
+    """The notes of each line, in order, for machines; empty where lines have none."""
+
+    def shown(self) -> tuple[list[Column], list[list[list[TextCell | Measured]]]]:
+        """Return what people read: the columns that are not hidden, and the lines of each group without repetition."""
+        at = [place for place, column in enumerate(self.columns) if not column.hidden]
+        groups = [[[line[place] for place in at] for line in _unrepeated(group, self.columns)] for group in self.groups]
+        return [self.columns[place] for place in at], groups
+
+
+def _unrepeated(group: Sequence[Cells], columns: Sequence[Column]) -> Iterator[list[TextCell | Measured]]:
+    """The lines of a group, blank where a column that is shown once only repeats the line above."""
+    for above, line in itertools.pairwise([(), *group]):
+        cells, same = list(line), bool(above)
+        for at, (column, before, cell) in enumerate(zip(columns, above, line)):
+            if column.once and isinstance(cell, TextCell) and isinstance(before, TextCell):
+                same = same and before.text == cell.text
+                cells[at] = replace(cell, text="") if same else cell
+        yield cells
+
+
+def grid(
+    title: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", left: Collection[int] = (0,)
+) -> Grid:
+    """Make a grid of texts.
+
+    Args:
+        title: what stands above it.
+        head: of each column; a grid whose heads are all empty is a plain list.
+        rows: texts, as many as there are heads.
+        caption: what stands below it.
+        left: places of the columns that stand left; numbers stand right.
+    """
+    columns = tuple(Column(text, text, "text" if at in left else "number") for at, text in enumerate(head))
+    return Grid(title, caption, columns, (tuple(tuple(map(TextCell, row)) for row in rows),))
+
+
+class Written(NamedTuple):
+    """A number as text, in the three parts that are aligned apart."""
 
     value: str
     interval: str
@@ -121,10 +214,6 @@ def coherence_text(coherence: float | None) -> str:
 def one_line(text: str) -> str:
     """Replace line breaks, control and invisible characters by spaces, so that no name breaks a table."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _known(cell: Cell) -> list[float]:
-    return [number for number in (cell.value, cell.low, cell.high) if number is not None]
 
 
 def _percent(fraction: float, signed: bool) -> str:

@@ -8,7 +8,7 @@ from robustframe.report.layout import Table
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 from robustframe.runs import Run, open_run
-from robustframe.runs.record import RECORD, VERDICTS, Record, write_aside
+from robustframe.runs.record import VERDICTS, Record, write_aside, write_record
 
 
 def write_tables(table: Table, folder: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def publish_run(run: Run) -> Path:
     results.mkdir(exist_ok=True)
     write_aside(results / VERDICTS, (folder / VERDICTS).read_bytes())
     write_tables(table, results)
-    write_aside(results / RECORD, record.to_json().encode())
+    write_record(results, record)
     open_run(results)
     return results
 

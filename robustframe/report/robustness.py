@@ -1,17 +1,18 @@
 """The robustness table of a run: every classifier with its intervals, every pair with its difference."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from robustframe.report.layout import Cell, Row, Table
+from robustframe.report.layout import Cell, Table, TableRow
 from robustframe.runs import Run
-from robustframe.runs.record import ClassifierEntry, Incomplete, Record, Result
+from robustframe.runs.record import ClassifierEntry, Record, Result
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
 
 _ENOUGH_PAIRS = 5
 """Of fewer, no order of ranks is significant at 5 %."""
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
+_NOTHING = Cell()
 
 
 def robustness_table(run: Run) -> Table:
@@ -56,74 +57,103 @@ def model_names(records: Sequence[Record]) -> list[dict[str, str]]:
     ]
 
 
+def share_cell(right: int, examples: int) -> Cell:
+    """Return a share of examples with its Wilson interval."""
+    share = Proportion(right, examples)
+    interval = share.interval()
+    return Cell(share.value, interval.low, interval.high)
+
+
 def _table(runs: Sequence[Run]) -> Table:
-    rows: list[Row] = []
     records = [run.record for run in runs]
-    for run, called in zip(runs, model_names(records), strict=True):
-        rows += _rows(run, called) if run.complete else _unfinished(run, called)
+    rows = [row for run, called in zip(runs, model_names(records), strict=True) for row in _rows(run, called)]
     rows, tests = _adjusted(rows)
-    return Table(title=_title(records, rows), caption=_caption(records, tests), rows=tuple(rows))
+    return Table(title=_title(records, rows), caption=_caption(runs, tests), rows=tuple(rows))
 
 
-def _rows(run: Run, called: Mapping[str, str]) -> list[Row]:
-    record = run.record
-    entries = {entry.name: entry for entry in record.classifiers}
+def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
+    record, entries = run.record, {entry.name: entry for entry in run.record.classifiers}
+    if not run.complete:
+        note = f"{run.folder} is not complete; the same evaluate command continues it"
+        for threat in run.threats:
+            for entry in record.classifiers:
+                yield _row(entry, called, threat.label, verdict="unfinished", note=note)
+        return
     done = {(result.classifier, result.threat) for result in run.results}
-    rows = []
     for result in run.results:
-        entry = entries[result.classifier]
-        rows.append(_row(entry, result))
-        partner = f"{entry.model}/feedforward"
+        entry, partner = entries[result.classifier], f"{entries[result.classifier].model}/feedforward"
+        certified = None if result.certified_correct is None else result.certified_correct / result.examples
+        clean, robust = (share_cell(right, result.examples) for right in (result.clean_correct, result.robust_correct))
+        yield _row(entry, called, result.threat, clean, robust, certified=certified, **_trust(result))
         if entry.twin == "recurrent" and (partner, result.threat) in done:
-            rows.append(_difference(entry, result.threat, run, partner))
+            yield _difference(_row(entry, called, result.threat), run, partner, entry.name)
     # Where only the checks of a row failed, its numbers are there.
-    rows += [
-        _missing(entries[each.classifier], each)
-        for each in record.incomplete
-        if (each.classifier, each.threat) in record.missing
-    ]
-    return [replace(row, model=called[row.model]) for row in rows]
+    for each in record.incomplete:
+        if (each.classifier, each.threat) in record.missing:
+            note = f"Not finished: {each.reason}."
+            yield _row(entries[each.classifier], called, each.threat, verdict="incomplete", note=note)
 
 
-def _unfinished(run: Run, called: Mapping[str, str]) -> list[Row]:
-    """The classifiers of a run that is not complete: nothing is known of them yet."""
-    note = f"{run.folder} is not complete; the same evaluate command continues it"
-    return [
-        Row(
-            model=called[entry.model],
-            coherence=entry.mutual_coherence,
-            twin=_TWINS[entry.twin],
-            threat=threat.label,
-            clean=Cell(),
-            robust=Cell(),
-            note=note,
-            verdict="unfinished",
-        )
-        for threat in run.threats
-        for entry in run.record.classifiers
-    ]
+def _row(
+    entry: ClassifierEntry,
+    called: Mapping[str, str],
+    threat: str,
+    clean: Cell = _NOTHING,
+    robust: Cell = _NOTHING,
+    *,
+    certified: float | None = None,
+    verdict: str = "",
+    note: str = "",
+) -> TableRow:
+    """A classifier under a threat; nothing is known of its accuracies where none are given."""
+    model, coherence, twin = called[entry.model], entry.mutual_coherence, _TWINS[entry.twin]
+    return TableRow(model, coherence, twin, threat, clean, robust, certified=certified, verdict=verdict, note=note)
 
 
-def _title(records: Sequence[Record], rows: Sequence[Row]) -> str:
+def _trust(result: Result) -> dict[str, str]:
+    """The verdict on a row's number, and in a note what it is due to."""
+    if result.diagnosis is None:
+        return {}
+    verdict, reasons = result.diagnosis.verdict, result.diagnosis.reasons
+    if not reasons:
+        return {"verdict": verdict}
+    return {"verdict": verdict, "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}"}
+
+
+def _difference(row: TableRow, run: Run, partner: str, name: str) -> TableRow:
+    """How much more a recurrent twin gets right than its partner, on the same examples."""
+    first, second = run.rows(partner, row.threat), run.rows(name, row.threat)
+    clean, robust = (
+        PairedDifference.of(first[column].to_numpy(), second[column].to_numpy())
+        for column in ("clean_correct", "robust")
+    )
+    cells = [Cell(each.value, each.interval().low, each.interval().high) for each in (clean, robust)]
+    return replace(
+        row, twin="difference", clean=cells[0], robust=cells[1], p_clean=clean.p_value, p_robust=robust.p_value
+    )
+
+
+def _title(records: Sequence[Record], rows: Sequence[TableRow]) -> str:
     threats = ", ".join(dict.fromkeys(row.threat for row in rows))
     data = records[0].data
     name = records[0].name if len(records) == 1 else f"{len(records)} runs"
     return f"{name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
 
 
-def _caption(records: Sequence[Record], tests: int) -> str:
+def _caption(runs: Sequence[Run], tests: int) -> str:
+    records = [run.record for run in runs]
     differences = ""
     if tests:
         differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
         differences += f"table's {tests} differences"
-    runs = ", ".join(record.cited for record in records)
+    cited = ", ".join(run.cited for run in runs)
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
         f"{resolution_sentence(records[0].data.count)}.",
         *_bounds(records),
         *_coherence(records),
         f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
-        f"Run{'s' if len(records) > 1 else ''} {runs}.",
+        f"Run{'s' if len(runs) > 1 else ''} {cited}.",
     ]
     return " ".join(sentences)
 
@@ -141,7 +171,7 @@ def _attacks(records: Sequence[Record]) -> str:
     )
 
 
-def _adjusted(rows: list[Row]) -> tuple[list[Row], int]:
+def _adjusted(rows: list[TableRow]) -> tuple[list[TableRow], int]:
     """Adjust the p-values of a table together, clean and robust; return the rows and the number of tests."""
     # A clean difference stands once a threat, but is one test.
     tests = {("clean", row.model): row.p_clean for row in rows if row.p_clean is not None}
@@ -188,69 +218,3 @@ def _coherence(records: Sequence[Record]) -> list[str]:
                 f"{ranks.value:+.2f} {ends} (bootstrap), p = {ranks.p_value:.2g} (permutation)."
             )
     return sentences
-
-
-def _row(entry: ClassifierEntry, result: Result) -> Row:
-    return Row(
-        model=entry.model,
-        coherence=entry.mutual_coherence,
-        twin=_TWINS[entry.twin],
-        threat=result.threat,
-        clean=_cell(result.clean_correct, result.examples),
-        robust=_cell(result.robust_correct, result.examples),
-        p_clean=None,
-        p_robust=None,
-        certified=None if result.certified_correct is None else result.certified_correct / result.examples,
-        **_trust(result),
-    )
-
-
-def _missing(entry: ClassifierEntry, row: Incomplete) -> Row:
-    """A row whose numbers are not known, with the reason."""
-    return Row(
-        model=entry.model,
-        coherence=entry.mutual_coherence,
-        twin=_TWINS[entry.twin],
-        threat=row.threat,
-        clean=Cell(),
-        robust=Cell(),
-        verdict="incomplete",
-        note=f"Not finished: {row.reason}.",
-    )
-
-
-def _trust(result: Result) -> dict[str, str]:
-    """The verdict on a row's number, and in a note what it is due to."""
-    if result.diagnosis is None:
-        return {}
-    verdict, reasons = result.diagnosis.verdict, result.diagnosis.reasons
-    if not reasons:
-        return {"verdict": verdict}
-    return {"verdict": verdict, "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}"}
-
-
-def _difference(entry: ClassifierEntry, threat: str, run: Run, partner: str) -> Row:
-    cells: list[Cell] = []
-    ps: list[float] = []
-    first, second = run.rows(partner, threat), run.rows(entry.name, threat)
-    for column in ("clean_correct", "robust"):
-        difference = PairedDifference.of(first[column].to_numpy(), second[column].to_numpy())
-        interval = difference.interval()
-        cells.append(Cell(difference.value, interval.low, interval.high))
-        ps.append(difference.p_value)
-    return Row(
-        model=entry.model,
-        coherence=entry.mutual_coherence,
-        twin="difference",
-        threat=threat,
-        clean=cells[0],
-        robust=cells[1],
-        p_clean=ps[0],
-        p_robust=ps[1],
-    )
-
-
-def _cell(right: int, examples: int) -> Cell:
-    share = Proportion(right, examples)
-    interval = share.interval()
-    return Cell(share.value, interval.low, interval.high)

@@ -1,68 +1,149 @@
-"""One robustness table in Markdown, LaTeX, CSV, HTML and as text for a terminal."""
+"""Tables in Markdown, LaTeX, CSV, HTML and as text for a terminal: one writer a format, for every table there is."""
 
 import csv
 import io
+import itertools
 import re
+import textwrap
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from robustframe.errors import unknown
-from robustframe.report.arrange import Arranged, Entry, Line, Look, Measured, arranged
-from robustframe.report.layout import UNKNOWN, Cell, Row, Table, one_line
-from robustframe.report.terminal import superscript, terminal, text_width
+from robustframe.report.arrange import TableStyle, arranged
+from robustframe.report.latex import latex
+from robustframe.report.layout import PLAIN, UNKNOWN, Column, Grid, Measured, Table, TextCell, grid, one_line, written
 
-__all__ = ["FORMATS", "Cell", "Look", "Row", "Table", "markdown_escaped", "render", "text_width"]
+__all__ = ["FORMATS", "PROSE", "document", "markdown_escaped", "render", "text_width"]
+
+PROSE = ("terminal", "md")
+"""The formats in which paragraphs stand between tables."""
+_WIDTH = 100
+# With the longest numbers and threats this still leaves a robustness table within that width.
+_LONGEST_NAME = 22
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def render(table: Table, format: str, look: Look | None = None) -> str:
+def render(table: Table | Grid, format: str, style: TableStyle | None = None) -> str:
     """Write a table in one format.
 
     Args:
-        table: its rows, in fractions.
+        table: a robustness table, or any other.
         format: ``"md"``, ``"tex"`` (its first line names the packages it needs), ``"csv"`` (raw fractions, one
-            column a number, empty where unknown, RFC 4180 with its line ends), ``"html"`` (needs the extra
-            ``report``) or ``"terminal"``.
-        look: columns, grouping and order; every column with something in it, by model, when ``None``.
+            column a number, empty where unknown, RFC 4180 with its line ends), ``"html"`` (a page of its own) or
+            ``"terminal"``.
+        style: of a robustness table: columns, grouping and order; every column with something in it, by model, when
+            ``None``.
 
     Returns:
         The text, with a line end after its last line.
 
     Raises:
-        InputError: for an unknown format, and for HTML without great-tables.
+        InputError: for an unknown format.
     """
     if format not in FORMATS:
         raise unknown("table format", format, FORMATS)
-    return FORMATS[format](arranged(table, look))
+    return FORMATS[format](arranged(table, style) if isinstance(table, Table) else table)
 
 
-def _shown(line: Line, table: Arranged) -> Line:
-    return tuple(cell for cell, column in zip(line, table.columns, strict=True) if not column.hidden)
+def document(parts: Iterable[Table | Grid | str], format: str) -> str:
+    """Write tables and paragraphs below each other, in one of the formats of `PROSE`.
+
+    Raises:
+        InputError: for an unknown format.
+    """
+    if format not in PROSE:
+        raise unknown("format", format, PROSE)
+    return "\n".join(
+        render(part, format) if not isinstance(part, str) else "\n".join(_paragraph(part, format)) + "\n"
+        for part in parts
+    )
 
 
-def _texts(line: Line, table: Arranged) -> list[str]:
-    """The cells of a line that are shown, each as one text of Markdown."""
-    texts = []
-    for cell in _shown(line, table):
-        if isinstance(cell, Measured):
-            number = cell.written()
-            texts.append(", ".join(filter(None, [_join(number.value, number.interval), number.p])))
-        else:
-            texts.append(("" if cell.repeated else markdown_escaped(cell.text)) + superscript(*cell.notes))
-    return texts
+def listing(rows: Iterable[Sequence[str]]) -> str:
+    """Write texts below each other for a terminal, aligned, without a head."""
+    lines = [tuple(row) for row in rows]
+    width = max(map(len, lines), default=0)
+    return render(grid("", [""] * width, lines, left=range(width)), "terminal")
 
 
-def _markdown(table: Arranged) -> str:
-    shown = [column for column in table.columns if not column.hidden]
-    lines = [f"**{markdown_escaped(table.title)}**", ""] if one_line(table.title) else []
-    lines.append("| " + " | ".join(column.head for column in shown) + " |")
-    lines.append("| " + " | ".join("--:" if column.kind == "number" else ":--" for column in shown) + " |")
-    for group in table.groups:
-        lines += ["| " + " | ".join(_texts(line, table)) + " |" for line in group]
-    if caption := markdown_escaped(table.caption):
-        lines += ["", caption]
-    for number, note in enumerate(table.notes, start=1):
-        lines += ["", _join(superscript(number), markdown_escaped(note))]
-    return "\n".join(lines) + "\n"
+def _paragraph(text: str, format: str) -> list[str]:
+    return [markdown_escaped(text)] if format == "md" else textwrap.wrap(one_line(text), _WIDTH)
+
+
+def _headed(grid: Grid) -> tuple[list[Column], list[tuple[str, list[list[TextCell | Measured]]]]]:
+    """A grid with what all lines of a group share above them, as a heading, and not in columns.
+
+    A group that is one line without anything else to say has no heading: its name stands where the twins of others do.
+    """
+    if not grid.heading:
+        columns, groups = grid.shown()
+        return columns, [("", lines) for lines in groups]
+    head = grid.columns[0].head + (f", {grid.columns[1].head.lower()}" if grid.heading == 1 else "")
+    columns = list(grid.columns)
+    # A column that is empty is there all the same, as the place of a name.
+    columns[grid.heading] = body = replace(columns[grid.heading], head=head, hidden=False)
+    columns, groups = replace(grid, columns=tuple(columns)).shown()
+    first, headed = columns.index(body), []
+    for group, lines in zip(grid.groups, groups, strict=True):
+        name, *rest = [cell for cell in group[0][: grid.heading + 1] if isinstance(cell, TextCell)]
+        nothing = all(cell.text in (UNKNOWN, PLAIN) for cell in rest)
+        alone = len(group) == 1 and nothing and text_width(one_line(name.text)) <= _LONGEST_NAME
+        for line in lines:
+            below = line[first]
+            if isinstance(below, TextCell):
+                # Without twins the notes are the model's; they stand with the line all the same.
+                line[first] = TextCell(name.text if alone else below.text, notes=below.notes or name.notes)
+        named = [
+            _join(column.head.lower(), one_line(cell.text))
+            for column, cell in zip(grid.columns[1:], rest[:-1])
+            if not column.hidden and cell.text != UNKNOWN
+        ]
+        headed.append(("" if alone else "   ".join([one_line(name.text), *named]), [line[first:] for line in lines]))
+    return columns[first:], headed
+
+
+def _text(cell: TextCell | Measured, escaped: Callable[[str], str] = one_line) -> str:
+    """A cell as one text."""
+    if isinstance(cell, TextCell):
+        return escaped(cell.text) + superscript(cell.notes)
+    value, interval, p = written(cell.cell, cell.p, signed=cell.signed)
+    return ", ".join(filter(None, [_join(value, interval), p]))
+
+
+def _below(grid: Grid, escaped: Callable[[str], str] = one_line) -> list[str]:
+    """The paragraphs below a table."""
+    notes = [_join(superscript([number]), escaped(note)) for number, note in enumerate(grid.notes, start=1)]
+    return [text for text in (escaped(grid.caption), *notes) if text]
+
+
+def superscript(numbers: Iterable[int]) -> str:
+    """Write numbers as the marks of notes."""
+    return ",".join(str(number).translate(_SUPERSCRIPT) for number in numbers)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes: two for a wide character, none for a combining one."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _markdown(grid: Grid) -> str:
+    columns, groups = grid.shown()
+    rows = [
+        [markdown_escaped(column.head) for column in columns],
+        ["--:" if column.kind == "number" else ":--" for column in columns],
+        *([_text(cell, markdown_escaped) for cell in line] for lines in groups for line in lines),
+    ]
+    lines = [f"**{markdown_escaped(grid.title)}**", ""] if one_line(grid.title) else []
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([*lines, *(line for text in _below(grid, markdown_escaped) for line in ("", text))]) + "\n"
 
 
 def markdown_escaped(text: str) -> str:
@@ -74,145 +155,100 @@ def markdown_escaped(text: str) -> str:
     return re.sub(r"^([-+=])(?=\s|[-=])|^(\d+)(?=[.)]\s)", lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\", text)
 
 
-def _latex(table: Arranged) -> str:
-    shown = [column for column in table.columns if not column.hidden]
-    lines = [
-        r"% \usepackage{booktabs,graphicx,siunitx}",
-        r"\begin{table}[t]",
-        r"\centering",
-    ]
-    title = _tex(table.title)
-    caption = _join(rf"\textbf{{{title.rstrip('.')}.}}" if title else "", _tex(table.caption))
-    if caption:
-        lines.append(rf"\caption{{{caption}}}\smallskip")
-    if label := re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-"):
-        lines.append(rf"\label{{tab:{label}}}")
-    bodies = [[_shown(line, table) for line in group] for group in table.groups]
-    spec = "".join(
-        _tex_column(column.kind, [line[at] for body in bodies for line in body]) for at, column in enumerate(shown)
-    )
-    head = [_tex_head(column.head, column.kind) for column in shown]
-    lines += [_TEX_FIT, rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(head) + r" \\"]
-    for body in bodies:
-        lines += [
-            r"\midrule",
-            *(" & ".join(text for cell in line for text in _tex_cell(cell)) + r" \\" for line in body),
-        ]
-    lines += [r"\bottomrule", r"\end{tabular}}"]
-    lines += [
-        rf"\par\smallskip{{\footnotesize $^{{{number}}}$ {_tex(text)}}}"
-        for number, text in enumerate(table.notes, start=1)
-    ]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-_TEX_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-"""A table that is wider than the text is shrunk to it."""
-
-
-def _tex_column(kind: str, cells: list[Entry | Measured]) -> str:
-    """A number with an interval is two columns: one that aligns its decimal point, and the interval."""
-    if kind != "measured":
-        return "r" if kind == "number" else "l"
-    numbers = [cell.written().value for cell in cells if isinstance(cell, Measured) and cell.cell.value is not None]
-    sign = "+" if any(number[0] in "+-" for number in numbers) else ""
-    plus = ",retain-explicit-plus" if sign else ""
-    digits = max((len(number.lstrip("+-").partition(".")[0]) for number in numbers), default=1)
-    return f"S[table-format={sign}{digits}.1{plus}]@{{~}}l"
-
-
-def _tex_head(head: str, kind: str) -> str:
-    text = _tex(head)
-    return rf"\multicolumn{{2}}{{l}}{{{text}}}" if kind == "measured" else text
-
-
-def _tex_cell(cell: Entry | Measured) -> list[str]:
-    if isinstance(cell, Entry):
-        return [("" if cell.repeated else _tex(cell.text)) + _tex_marks(cell.notes)]
-    number = cell.written()
-    rest = [f"${part}$" for part in (number.interval, number.p) if part]
-    return ["{--}" if number.value == UNKNOWN else number.value, ", ".join(rest)]
-
-
-def _tex_marks(notes: tuple[int, ...]) -> str:
-    return f"$^{{{','.join(map(str, notes))}}}$" if notes else ""
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "—": "---",
-    # After the end of a row, these two would be read as its arguments.
-    "[": "{[}",
-    "*": "{*}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-}
-
-
-_TEX_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX[c] if c in _TEX else c if c.isascii() else _tex_foreign(c) for c in one_line(text))
-
-
-def _tex_foreign(character: str) -> str:
-    """Write a character that not every engine and font has: an accented letter, else its number in Unicode."""
-    parts = list(unicodedata.normalize("NFD", character))
-    if len(parts) == 2 and parts[0].isascii() and parts[1] in _TEX_ACCENTS:
-        return rf"\{_TEX_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return f"(U+{ord(character):04X})"
-
-
-def _csv(table: Arranged) -> str:
-    measured = [column for column in table.columns if column.kind == "measured"]
-    texts = [column for column in table.columns if column.kind != "measured"]
-    trailing = [column for column in texts if column.name.startswith(("certified", "verdict"))]
-    leading = [column for column in texts if column not in trailing]
-    head = [column.name for column in leading]
-    head += [f"{column.name}{end}" for column in measured for end in ("", "_low", "_high")]
-    head += (
-        [f"p_{column.name}" for column in measured if column.tested] + ["note"] + [column.name for column in trailing]
-    )
+def _csv(grid: Grid) -> str:
+    """What says what a line is, every number with its interval, p-values, the note, then what else was found."""
+    numbers = [column for column in grid.columns if column.kind == "measured"]
+    others = [column.name for column in grid.columns[grid.keys :] if column not in numbers]
+    fields = [column.name for column in grid.columns[: grid.keys]]
+    fields += [column.name + end for column in numbers for end in ("", "_low", "_high")]
+    fields += [f"p_{column.name}" for column in numbers if column.tested] + ["note"] * bool(grid.note_of) + others
     out = io.StringIO()
     # The module's own line ends are those of RFC 4180; with others it leaves a lone \r in a name unquoted.
-    writer = csv.writer(out)
-    writer.writerow(head)
-    lines = [line for group in table.groups for line in group]
-    for line, notes in zip(lines, table.note_of, strict=True):
-        of = {column.name: cell for column, cell in zip(table.columns, line, strict=True)}
-        numbers = [(column, cell) for column in measured if isinstance(cell := of[column.name], Measured)]
-        cells: list[object] = [_raw(of[column.name]) for column in leading]
-        cells += [number for _, each in numbers for number in (each.cell.value, each.cell.low, each.cell.high)]
-        cells += [each.p for column, each in numbers if column.tested]
-        writer.writerow([*cells, "; ".join(notes), *(_raw(of[column.name]) for column in trailing)])
+    writer = csv.DictWriter(out, fields, extrasaction="ignore")
+    writer.writeheader()
+    for line, notes in itertools.zip_longest(itertools.chain(*grid.groups), grid.note_of, fillvalue=()):
+        row: dict[str, object] = {"note": "; ".join(map(str, notes))}
+        for column, cell in zip(grid.columns, line, strict=True):
+            name = column.name
+            if isinstance(cell, Measured):
+                ends = {f"{name}_low": cell.cell.low, f"{name}_high": cell.cell.high}
+                row |= {name: cell.cell.value, **ends, f"p_{name}": cell.p}
+            else:
+                row[name] = cell.text if cell.raw is None else cell.raw
+        writer.writerow(row)
     return out.getvalue()
 
 
-def _raw(cell: Entry | Measured) -> str:
-    return cell.raw if isinstance(cell, Entry) else ""
+def _html(grid: Grid) -> str:
+    """A page that needs nothing else; names in it are text, whatever they hold."""
+    columns, groups = _headed(grid)
+    texts = [(heading, [[_text(cell) for cell in line] for line in lines]) for heading, lines in groups]
+    page: str = _page().render(title=one_line(grid.title), columns=columns, groups=texts, notes=_below(grid))
+    return page
 
 
-def _html(table: Arranged) -> str:
-    from robustframe.report.html import html
+@cache
+def _page() -> Any:
+    from jinja2 import Environment
 
-    return html(table)
-
-
-def _join(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
+    source = files("robustframe.report").joinpath("table.html.j2").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
 
 
-FORMATS: dict[str, Callable[[Arranged], str]] = {
+def _terminal(grid: Grid) -> str:
+    """Groups below a heading, decimal points below each other; captions and notes are wrapped."""
+    columns, groups = _headed(grid)
+    every = [_parts(line, indented=bool(heading)) for heading, lines in groups for line in lines]
+    heads = [column.head.replace(" accuracy", "").replace(" (%)", " %") for column in columns]
+    texts = [
+        _column(head, column.kind, [parts[at] for parts in every])
+        for at, (head, column) in enumerate(zip(heads, columns, strict=True))
+    ]
+    head, *rows = ["  ".join(cells).rstrip() for cells in zip(*texts, strict=True)]
+    drawn, rest = [], iter(rows)
+    for heading, lines in groups:
+        drawn += [*[heading] * bool(heading), *itertools.islice(rest, len(lines))]
+    if head:
+        rule = "─" * max(map(text_width, [head, *drawn]))
+        drawn = [rule, head, rule, *drawn, rule]
+    title = [one_line(grid.title)] if one_line(grid.title) else []
+    return "\n".join([*title, *drawn, *(line for text in _below(grid) for line in textwrap.wrap(text, _WIDTH))]) + "\n"
+
+
+Parts = tuple[str, ...]
+"""A cell: one text, or value, interval and p, which are aligned apart."""
+
+
+def _parts(line: Sequence[TextCell | Measured], *, indented: bool) -> list[Parts]:
+    parts: list[Parts] = [
+        (_text(cell),) if isinstance(cell, TextCell) else written(cell.cell, cell.p, signed=cell.signed)
+        for cell in line
+    ]
+    return [("  " + parts[0][0],), *parts[1:]] if indented else parts
+
+
+def _column(head: str, kind: str, cells: Sequence[Parts]) -> list[str]:
+    """The head and the cells of a column, each as wide as the widest."""
+    widths = [max(map(text_width, parts)) for parts in zip(*cells, strict=True)]
+    texts = [head]
+    for parts in cells:
+        first = _padded(parts[0], widths[0], right=kind != "text")
+        rest = [_padded(text, width, right=False) for text, width in zip(parts[1:], widths[1:], strict=True)]
+        texts.append(" ".join([first, *rest]).rstrip())
+    width = max(map(text_width, texts))
+    return [_padded(text, width, right=kind == "number") for text in texts]
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - text_width(text))
+    return space + text if right else text + space
+
+
+FORMATS: dict[str, Callable[[Grid], str]] = {
     "md": _markdown,
-    "tex": _latex,
+    "tex": latex,
     "csv": _csv,
     "html": _html,
-    "terminal": terminal,
+    "terminal": _terminal,
 }
 """The writer of each format, by the name that `render` takes."""

@@ -87,12 +87,19 @@ class Curve:
             raise InputError(f"eps {eps} must lie between 0 and {self.reach}, the largest that this run searched")
         return Proportion(sum(each > eps for each in self.distance), len(self.distance))
 
-    def points(self) -> tuple[Point, ...]:
-        """Return the curve where it falls, at 0 and at the radii of the threats, by rising radius."""
-        turns = {0.0, *self.asked, *(each for each in self.distance if each <= self.reach)}
+    def points(self, parts: int | None = None) -> tuple[Point, ...]:
+        """Return the curve where it falls, at 0 and at the radii of the threats, by rising radius.
+
+        Args:
+            parts: for a picture, that many parts of the reach, each of which shows where it ends; all when ``None``.
+        """
         ordered = np.sort(np.asarray(self.distance))
-        robust = len(ordered) - np.searchsorted(ordered, sorted(turns), side="right")
-        return tuple(Point(eps, Proportion(int(count), len(ordered))) for eps, count in zip(sorted(turns), robust))
+        turns = np.unique(np.concatenate([[0.0], self.asked, ordered[ordered <= self.reach]]))
+        if parts is not None:
+            part = np.floor(parts * turns / self.reach)
+            turns = turns[np.append(part[1:] != part[:-1], True) | np.isin(turns, (0.0, *self.asked))]
+        robust = len(ordered) - np.searchsorted(ordered, turns, side="right")
+        return tuple(Point(float(eps), Proportion(int(count), len(ordered))) for eps, count in zip(turns, robust))
 
     def area(self, upto: float | None = None) -> float:
         """Average the robust accuracy over all radii from 0 to one.

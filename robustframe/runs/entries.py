@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from robustframe.attacks.registry import settings_of
+from robustframe.errors import InputError
 from robustframe.recipe.stages import Stage
-from robustframe.runs.record import AttackEntry, Result
+from robustframe.runs.curve import security_curves
+from robustframe.runs.record import AttackEntry, Record, Result
 
 _ENOUGH = 50
 
@@ -37,6 +39,18 @@ def guessing(classifier: str, labels: Sequence[int], correct: int) -> Iterator[s
             "trained on normalised images needs its preprocessing inside (normalise in a recipe), others their weights "
             "and their order of classes"
         )
+
+
+def contradictions(record: Record, verdicts: pl.DataFrame) -> Iterator[str]:
+    """Sentences on examples that are called robust although the run holds a nearer adversarial image of each.
+
+    None where the verdicts are not those of the record, which others say.
+    """
+    try:
+        curves = security_curves(record, verdicts)
+    except InputError:
+        return
+    yield from (str(violation) for curve in curves for violation in curve.violations)
 
 
 def distrust(result: Result) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Which units of a run that goes on are finished: the hash of each of their files, one line a file."""
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -9,8 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from robustframe.errors import InputError, IntegrityError, StoppedEarly
-from robustframe.runs.manifest import file_sha256, read_manifest
-from robustframe.runs.record import EVIDENCE, PART
+from robustframe.runs.lock import LOCK, locked
+from robustframe.runs.manifest import file_sha256, manifest, read_manifest
+from robustframe.runs.record import EVIDENCE, PART, VERDICTS, write_aside
 from robustframe.runs.units import DIAGNOSIS, Unit
 from robustframe.runs.verdicts import read_table
 
@@ -30,9 +32,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # A manifest is of a complete run that is taken up again: files are damaged, or rows were incomplete. Then the
-        # checks of the other rows missed the images of these, and are made again.
-        self.known = {name: sha for name, sha in _manifest(folder).items() if Path(name).name != DIAGNOSIS}
+        self.known: dict[str, str] = {}
         # A process that was killed may have left half a line, which counts for nothing.
         for line in _lines(folder / PROGRESS):
             if (match := _LINE.fullmatch(line)) is not None:
@@ -83,27 +83,68 @@ class Journal:
             return None
         return rows
 
+    def forget_damaged(self, hashes: Mapping[str, str]) -> list[str]:
+        """Name the files that are not what was written, and take them for not finished; return their names."""
+        damaged = [name for name, sha in hashes.items() if _sha256(self.folder / name) != sha]
+        for name in damaged:
+            log.warning("%s is missing or damaged since it was written; it is made again", self.folder / name)
+            self.known.pop(name, None)
+        return damaged
+
     def close(self) -> None:
         """Remove the journal of a run that is complete, and what writers that were killed left behind."""
-        (self.folder / PROGRESS).unlink(missing_ok=True)
-        for left in (*self.folder.glob(f"*{PART}"), *(self.folder / "units").rglob(f"*{PART}")):
-            left.unlink(missing_ok=True)
+        _remove_leftovers(self.folder)
 
 
-def altered(folder: Path) -> list[str]:
-    """Return the files of a complete run that are missing, or not what its manifest says."""
-    return [name for name, sha in _manifest(folder).items() if _sha256(folder / name) != sha]
+def tidy(folder: Path) -> None:
+    """Remove what a process that was killed left in a complete run, where the folder can be written to."""
+    if not _leftovers(folder) and not (folder / LOCK).exists():
+        return
+    with contextlib.suppress(InputError, OSError), locked(folder):
+        _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for left in _leftovers(folder):
+        left.unlink(missing_ok=True)
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    journal = [folder / PROGRESS] if (folder / PROGRESS).exists() else []
+    return [*journal, *folder.glob(f"*{PART}"), *(folder / "units").rglob(f"*{PART}")]
+
+
+def take_up(folder: Path, evidence_sha256: str | None) -> None:
+    """Begin the journal of a complete run that is taken up again, as files are damaged or rows were incomplete.
+
+    Args:
+        folder: the run's folder.
+        evidence_sha256: of its manifest, as its record says.
+
+    Raises:
+        StoppedEarly: when the disk is full, or the folder cannot be written to.
+    """
+    try:
+        stated = read_manifest(folder, sha256=evidence_sha256)
+    except InputError as error:
+        log.warning("%s; every unit is made again", error)
+        stated = {}
+    # The checks of the other rows missed the images of these, and are made again.
+    kept = {name: sha for name, sha in stated.items() if Path(name).name not in (DIAGNOSIS, VERDICTS)}
+    write_aside(folder / PROGRESS, manifest(kept))
+
+
+def altered(folder: Path, evidence_sha256: str | None) -> list[str]:
+    """Name the files of a complete run that are missing, or not what its manifest says; the manifest itself, too."""
+    try:
+        stated = read_manifest(folder, sha256=evidence_sha256)
+    except InputError:
+        return [EVIDENCE]
+    return [name for name, sha in stated.items() if _sha256(folder / name) != sha]
 
 
 def _sha256(path: Path) -> str | None:
     return file_sha256(path) if path.is_file() else None
-
-
-def _manifest(folder: Path) -> dict[str, str]:
-    try:
-        return read_manifest(folder) if (folder / EVIDENCE).is_file() else {}
-    except InputError:
-        return {}
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from robustframe.errors import InputError
@@ -19,16 +20,16 @@ def bound_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in (*units, *verdicts))
 
 
-def manifest(folder: Path) -> bytes:
+def manifest(hashes: Mapping[str, str]) -> bytes:
     """Write the hashes of a run's files down, the same bytes for the same files.
 
     Args:
-        folder: the run's folder; the verdicts and every table, image and diagnosis file below ``units/`` count.
+        hashes: of the verdicts and of every table, image and diagnosis file below ``units/``, by its place in the run.
 
     Returns:
         The content of ``evidence.sha256``; its own SHA-256 stands in the record.
     """
-    return "".join(f"{file_sha256(folder / name)}  {name}\n" for name in bound_files(folder)).encode()
+    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
 
 
 def read_manifest(folder: Path, *, sha256: str | None = None) -> dict[str, str]:

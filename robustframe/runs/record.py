@@ -1,6 +1,7 @@
 """The record of an evaluation: what was asked, what was found, what it cost."""
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -15,11 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly
-from robustframe.files import RECORD_BYTES, read_plain
+from robustframe.files import CARD_BYTES, RECORD_BYTES, read_plain
+
+Device = torch.device
 
 RECORD = "record.json"
 VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
+SEAL = "seal.sha256"
+"""Holds the hash of ``record.json``, which holds those of everything else."""
 PART = ".part"
 """How the name of a file ends while it is written."""
 EXAMPLES = 10**7
@@ -131,7 +136,7 @@ class Environment(Section):
     threads: int
 
     @classmethod
-    def here(cls, device: torch.device) -> "Environment":
+    def here(cls, device: Device) -> "Environment":
         """Return versions, device and number of threads of this process."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return cls(
@@ -198,8 +203,11 @@ class Record(Section):
         return json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_aside(path: Path, content: bytes) -> None:
+def write_aside(path: Path, content: bytes) -> str:
     """Write a file so that it is either whole or not there, whoever else writes the same one.
+
+    Returns:
+        The SHA-256 of what was written, whatever becomes of the file.
 
     Raises:
         StoppedEarly: when the disk is full, or the folder cannot be written to.
@@ -214,6 +222,43 @@ def write_aside(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise StoppedEarly(f"{path} cannot be written: {error.strerror or error}") from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write the record of a run, and its seal when the run is complete.
+
+    Raises:
+        StoppedEarly: when the disk is full, or the folder cannot be written to.
+    """
+    # A seal that is there is of a complete record; while there is none, the run is not taken for one.
+    if record.status == "complete":
+        sha256 = write_aside(folder / RECORD, record.to_json().encode())
+        write_aside(folder / SEAL, f"{sha256}  {RECORD}\n".encode())
+        return
+    try:
+        (folder / SEAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoppedEarly(f"{folder / SEAL} cannot be removed: {error.strerror or error}") from error
+    write_aside(folder / RECORD, record.to_json().encode())
+
+
+def broken_seal(folder: Path, content: bytes) -> str:
+    """Say what is wrong with the seal of a complete run; nothing when it is whole.
+
+    Args:
+        folder: the run's folder.
+        content: of its record.
+    """
+    if not (folder / SEAL).is_file():
+        return f"{folder / SEAL} is missing"
+    try:
+        stated = read_plain(folder / SEAL, limit=CARD_BYTES)
+    except InputError as error:
+        return str(error)
+    if stated != f"{hashlib.sha256(content).hexdigest()}  {RECORD}\n".encode():
+        return f"{folder / RECORD} is not what {SEAL} says"
+    return ""
 
 
 def find_run(given: str | Path) -> Path:
@@ -243,9 +288,10 @@ def read_record(given: str | Path) -> tuple[Record, bytes]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
+        said = first["msg"].removeprefix("Value error, ")
         by = re.search(rb'"robustframe": "([0-9A-Za-z.+-]{1,40})"', content)
         made = f" (robustframe {by[1].decode()} wrote it)" if by else ""
-        raise InputError(f"{path} is not a record of this version: {key}: {first['msg']}{made}") from None
+        raise InputError(f"{path} is not a record of this version: {key}: {said}{made}") from None
     try:
         record.to_json().encode()
     except ValueError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
 import torch
@@ -27,6 +27,7 @@ from robustframe.runs.record import (
     ClassifierEntry,
     Record,
     Result,
+    broken_seal,
     find_run,
     read_record,
 )
@@ -37,6 +38,9 @@ from robustframe.threat import ThreatModel
 if TYPE_CHECKING:
     from robustframe.verification import Verification
 
+Found = TypeVar("Found")
+SEAL_DIGITS = 16
+"""Digits of a seal that are printed: nobody makes another run of them."""
 _CHUNKS = 10**5
 """Most chunks of a run."""
 
@@ -75,17 +79,26 @@ class Run:
     record: Record
     seal: str
     """SHA-256 of ``record.json``, which holds the hashes of everything else: two runs of one seal are the same."""
+    broken_seal: str
+    """What is wrong with ``seal.sha256``, where the run states its seal; nothing when it is whole."""
     batteries: Sequence[Battery]
     threats: Sequence[ThreatModel]
     chunk: int
     """Examples that were attacked together."""
+    recipe_folder: Path
+    """What paths in the recipe and its batteries are relative to."""
     held: object = field(default=None, repr=False)
     """What must live as long as the run, such as a temporary folder."""
 
     @property
     def name(self) -> str:
-        """How the run is cited: the name of its recipe and the beginning of its hash."""
+        """The name of its recipe, and the beginning of the hash of everything asked."""
         return self.record.cited
+
+    @property
+    def cited(self) -> str:
+        """The name with the beginning of the seal, which `robustframe verify --seal` takes."""
+        return f"{self.name} (seal {self.seal[:SEAL_DIGITS]})" if self.complete else self.name
 
     @property
     def complete(self) -> bool:
@@ -116,12 +129,6 @@ class Run:
     def chunks(self) -> list[Tensor]:
         """The example indices of each chunk."""
         return list(chunks(self.record.data.count, self.chunk))
-
-    @property
-    def recipe_folder(self) -> Path:
-        """What paths in the recipe are relative to: the folder of the shipped recipe of its name, else here."""
-        shipped = recipes().get(self.record.name)
-        return Path() if shipped is None else shipped.parent
 
     @cached_property
     def manifest(self) -> Mapping[str, str]:
@@ -175,9 +182,7 @@ class Run:
         entries = self.record.classifiers
         found = [each for each in entries if classifier in (None, each.name)]
         found = found or [each for each in entries if each.model == classifier]
-        if len(found) != 1:
-            raise unknown("classifier", str(classifier), [each.name for each in entries])
-        return found[0]
+        return _only("classifier", classifier, found, [each.name for each in entries])
 
     def threat(self, given: str | ThreatModel | None = None) -> ThreatModel:
         """Return a threat of the run by its label; the only one when ``None``.
@@ -189,9 +194,7 @@ class Run:
         if label is not None:
             label = ThreatModel.parse(label).label
         found = [each for each in self.threats if label in (None, each.label)]
-        if len(found) != 1:
-            raise unknown("threat", str(given), [each.label for each in self.threats])
-        return found[0]
+        return _only("threat", label, found, [each.label for each in self.threats])
 
     def rows(self, classifier: str, threat: str) -> pl.DataFrame:
         """Return the verdicts of one classifier under one threat, in the order of the examples."""
@@ -337,7 +340,7 @@ class Run:
     def norms(self) -> pl.DataFrame:
         """Return how far adversarial images lie from the clean ones: mean and median for each attack that broke any.
 
-        Distances are in the norm of the threat and input units; an example counts for the attack that its verdict names.
+        Distances are in the norm of the threat and input units; an example counts for the attack in its verdict.
         """
         broken = self.verdicts.filter(pl.col("broken_by").is_not_null())
         return broken.group_by("classifier", "threat", pl.col("broken_by").alias("attack"), maintain_order=True).agg(
@@ -386,16 +389,27 @@ class Run:
         return self.table("html") if self.complete else None
 
 
+def _only(kind: str, given: str | None, found: Sequence[Found], names: Sequence[str]) -> Found:
+    """Return the one that was meant, or say which there are."""
+    if len(found) == 1:
+        return found[0]
+    if given is None or found:
+        raise InputError(f"the run has several {kind}s; name one of {', '.join(names)}")
+    raise unknown(kind, given, names)
+
+
 _SHOWN = 6
 """Rows of a run that its repr shows."""
 
 
-def open_run(given: str | Path, *, unfinished: bool = False) -> Run:
+def open_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
     """Open a run, or the published copy of one.
 
     Args:
         given: its folder, or its record.
         unfinished: also open one that is not complete; it has no results and no verdicts.
+        recipe_folder: what paths in its recipe are relative to; the folder of the shipped recipe of its name, else the
+            working directory, when ``None``.
 
     Returns:
         The run, sealed: its verdicts are those of its record, its counts follow from them, and no file is missing.
@@ -403,9 +417,11 @@ def open_run(given: str | Path, *, unfinished: bool = False) -> Run:
     Raises:
         InputError: for no run, one that is not complete, a damaged, edited or foreign file, or another schema.
     """
-    run = read_run(given, unfinished=unfinished)
+    run = read_run(given, unfinished=unfinished, recipe_folder=recipe_folder)
     if not run.complete:
         return run
+    if problem := run.broken_seal:
+        raise run.off(problem)
     if problem := _implausible(run.record):
         raise run.off(f"{run.folder / RECORD} cannot be right: {problem}")
     if missing := [name for name in run.manifest if not (run.folder / name).is_file()]:
@@ -433,7 +449,7 @@ def open_runs(given: Sequence[str | Path], *, unfinished: bool = False) -> list[
     return runs
 
 
-def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
+def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
     """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everybody
     but those who look for what is wrong.
 
@@ -449,19 +465,23 @@ def read_run(given: str | Path, *, unfinished: bool = False) -> Run:
         raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
     where = f"{folder / RECORD}: recipe"
     threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
-    if not isinstance(threats, list) or not all(isinstance(threat, str) for threat in threats):
+    if not isinstance(threats, list) or not threats or not all(isinstance(threat, str) for threat in threats):
         raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
     if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
     if record.data.count / chunk > _CHUNKS:
         raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
+    shipped = recipes().get(record.name)
+    place = Path(recipe_folder) if recipe_folder is not None else Path() if shipped is None else shipped.parent
     return Run(
         folder=folder,
         record=record,
         seal=hashlib.sha256(content).hexdigest(),
+        broken_seal=broken_seal(folder, content) if record.status == "complete" else "",
         batteries=[_battery(each, folder) for each in record.batteries],
         threats=parse_threats(threats, where=f"{where}.threats"),
         chunk=chunk,
+        recipe_folder=place,
     )
 
 
@@ -508,8 +528,9 @@ def _contradiction(record: Record, verdicts: pl.DataFrame) -> str:
         .iter_rows(named=True)
     }
     for result in record.results or []:
-        where, found = f"{result.classifier}, {result.threat}", counted.pop((result.classifier, result.threat), None)
-        if found is None or (found["first"], found["last"], found["examples"]) != (0, result.examples - 1, result.examples):
+        where, n = f"{result.classifier}, {result.threat}", result.examples
+        found = counted.pop((result.classifier, result.threat), None)
+        if found is None or (found["first"], found["last"], found["examples"]) != (0, n - 1, n):
             return f"{where}: they are not one an example"
         for key in ("clean_correct", "robust_correct"):
             if found[key] != getattr(result, key):

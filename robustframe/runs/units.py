@@ -8,12 +8,14 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
+from robustframe.diagnose import Diagnosis
 from robustframe.errors import IntegrityError
 from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.runs.record import write_aside
@@ -34,6 +36,10 @@ ATTACK_SCHEMA = pl.Schema(
         "nonfinite_gradients": pl.Int64(),
     }
 )
+
+
+Written = dict[Path, str]
+"""Files with the SHA-256 of what was written into them, which is known before anything can happen to the file."""
 
 
 def slug(text: str) -> str:
@@ -64,13 +70,10 @@ class Unit:
         """The adversarial images of the unit's successes, where there are any."""
         return self.stage / f"{self.chunk:05d}.safetensors"
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that are there."""
-        return [path for path in (self.table, self.images) if path.is_file()]
-
-    def save_clean(self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int) -> pl.DataFrame:
-        """Write the clean pass of a chunk."""
+    def save_clean(
+        self, index: Tensor, labels: Tensor, predictions: Tensor, forwards: int
+    ) -> tuple[pl.DataFrame, Written]:
+        """Write the clean pass of a chunk; return its rows, and the hash of the file as it was written."""
         return self._write(
             pl.DataFrame(
                 {
@@ -83,17 +86,18 @@ class Unit:
             )
         )
 
-    def save_attack(self, index: Tensor, result: AttackResult) -> pl.DataFrame:
-        """Write the outcome of an attack on the survivors of a chunk: images first, rows last."""
-        success = result.success.cpu()
+    def save_attack(self, index: Tensor, result: AttackResult) -> tuple[pl.DataFrame, Written]:
+        """Write the outcome of an attack on the survivors of a chunk, images first; return rows and hashes."""
+        success, images = result.success.cpu(), {}
         if success.any():
             tensors = {"adversarial": result.adversarial.cpu()[success].contiguous(), "index": index[success]}
-            write_aside(self.images, save(tensors))
+            images = {self.images: write_aside(self.images, save(tensors))}
         else:
             # Of a unit whose files were damaged and that is made again.
             self.images.unlink(missing_ok=True)
         columns = {name: getattr(result, name).cpu().numpy() for name in ATTACK_SCHEMA if name != "index"}
-        return self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
+        rows, table = self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
+        return rows, {**images, **table}
 
     def read_images(self) -> tuple[Tensor, Tensor]:
         """Read the adversarial images of the unit's successes, and the indices of their examples.
@@ -106,9 +110,8 @@ class Unit:
             raise IntegrityError(f"{self.images}: {found}")
         return found["adversarial"], found["index"]
 
-    def _write(self, rows: pl.DataFrame) -> pl.DataFrame:
-        write_aside(self.table, parquet(rows))
-        return rows
+    def _write(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Written]:
+        return rows, {self.table: write_aside(self.table, parquet(rows))}
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,17 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         return f"its index is {index.dtype}, not torch.int64"
     expected = tuple(images.shape[1:]) if shape is None else shape
     if images.dtype != torch.float32 or tuple(images.shape[1:]) != expected or index.shape != images.shape[:1]:
-        return f"its images are {images.dtype} of shape {tuple(images.shape)} for {len(index)} examples of shape {expected}"
+        found = f"{images.dtype} of shape {tuple(images.shape)}"
+        return f"its images are {found} for {len(index)} examples of shape {expected}"
     return tensors
+
+
+def parse_diagnosis(content: bytes) -> Diagnosis | None:
+    """Read the file of a row's checks; ``None`` when it is none."""
+    try:
+        return Diagnosis.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
 def correct(rows: pl.DataFrame) -> Tensor:

@@ -16,7 +16,6 @@ VERDICT_ROWS = 2**26
 """Most rows of the verdicts of a run."""
 
 
-
 def fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
     """Return the verdicts of a chunk before any attack, from its clean pass."""
     right = pl.col("prediction") == pl.col("label")

@@ -11,7 +11,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Found:
+class LinearSolution:
     """An approximate solution, and how far from one it is."""
 
     u: Tensor
@@ -22,7 +22,7 @@ class Found:
     """Products with A that were made."""
 
 
-def neumann(product: Product, right: Tensor, *, steps: int, tolerance: float) -> Found:
+def neumann(product: Product, right: Tensor, *, steps: int, tolerance: float) -> LinearSolution:
     """Sum the series g + A g + A^2 g + ..., which converges where the spectral radius of A is below 1.
 
     Args:
@@ -45,10 +45,10 @@ def neumann(product: Product, right: Tensor, *, steps: int, tolerance: float) ->
         if done.all():
             break
         total = torch.where(done.unsqueeze(1), total, total + term)
-    return Found(total, torch.where(size == 0, 0.0, residual), made)
+    return LinearSolution(total, torch.where(size == 0, 0.0, residual), made)
 
 
-def gmres(product: Product, right: Tensor, *, steps: int, tolerance: float, restart: int) -> Found:
+def gmres(product: Product, right: Tensor, *, steps: int, tolerance: float, restart: int) -> LinearSolution:
     """Minimise the residual over Krylov spaces of `restart` vectors, again and again (Saad and Schultz, 1986).
 
     Args:
@@ -70,7 +70,7 @@ def gmres(product: Product, right: Tensor, *, steps: int, tolerance: float, rest
         made += restart + 1
         residual = torch.where(done, residual, _norm(left) / size.clamp_min(torch.finfo(size.dtype).tiny))
         done = done | (residual <= tolerance)
-    return Found(u, torch.where(size == 0, 0.0, residual), made)
+    return LinearSolution(u, torch.where(size == 0, 0.0, residual), made)
 
 
 def _krylov(product: Product, left: Tensor, restart: int) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import linregress
 from scipy.stats import t as student
 
 from robustframe.errors import InputError
@@ -17,12 +18,12 @@ class Line:
     n: int
     slope: float
     intercept: float
+    slope_error: float
+    """Standard error of the slope."""
     centre: float
     """Mean of x."""
     spread: float
-    """Sum of squared deviations of x."""
-    error: float
-    """Standard deviation of the points around the line, over n - 2 degrees of freedom."""
+    """Mean squared deviation of x."""
 
     def at(self, x: float) -> float:
         """Return the line at a point."""
@@ -32,8 +33,8 @@ class Line:
         """Return the interval of the line, not of a new point, at x (Student's t; residuals independent and alike)."""
         if not 0 < level < 1:
             raise InputError(f"confidence level {level} must lie between 0 and 1, such as 0.95")
-        reach = float(student.ppf((1 + level) / 2, self.n - 2)) * self.error
-        reach *= (1 / self.n + (x - self.centre) ** 2 / self.spread) ** 0.5
+        reach = float(student.ppf((1 + level) / 2, self.n - 2)) * self.slope_error
+        reach *= (self.spread + (x - self.centre) ** 2) ** 0.5
         return Interval(self.at(x) - reach, self.at(x) + reach)
 
 
@@ -57,10 +58,6 @@ def least_squares(x: Any, y: Any) -> Line | None:
         raise InputError("a line needs finite numbers; leave out what is unknown")
     if np.ptp(one) == 0:
         return None
-    centre = float(one.mean())
-    spread = float(((one - centre) ** 2).sum())
-    slope = float(((one - centre) * (two - two.mean())).sum() / spread)
-    intercept = float(two.mean()) - slope * centre
-    residual = two - intercept - slope * one
-    error = float(np.sqrt((residual**2).sum() / (len(one) - 2)))
-    return Line(len(one), slope, intercept, centre, spread, error)
+    fit = linregress(one, two)
+    numbers = map(float, (fit.slope, fit.intercept, fit.stderr, one.mean(), one.var()))
+    return Line(len(one), *numbers)

@@ -1,6 +1,6 @@
 """Evidence: a run replayed and derived anew, and everything in it that differs from its record."""
 
-from robustframe.verification.findings import Check, Finding, Verification
-from robustframe.verification.verify import Progress, verify
+from robustframe.verification.findings import Finding, Verification, VerifiedPart
+from robustframe.verification.verify import VerificationProgress, verify
 
-__all__ = ["Check", "Finding", "Progress", "Verification", "verify"]
+__all__ = ["Finding", "Verification", "VerificationProgress", "VerifiedPart", "verify"]

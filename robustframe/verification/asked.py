@@ -1,21 +1,22 @@
 """Does the record follow from what it names: its hash, batteries, examples and models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustframe.attacks import Attack
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.task import run_hash
 from robustframe.recipe import Battery, read_battery, user_files
+from robustframe.recipe.stages import Stage
 from robustframe.runs.record import RECORD, Section
 from robustframe.runs.run import Run
-from robustframe.verification.findings import Check, Finding, check
+from robustframe.threat import ThreatModel
+from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
 
 
-def check_record(run: Run) -> Check:
+def check_record(run: Run) -> VerifiedPart:
     """Hash what the record asks, and see whether its parts name the same evaluation."""
     says = "its hash follows from recipe, batteries, examples, weights and version"
     if run.record.incomplete:
@@ -26,14 +27,13 @@ def check_record(run: Run) -> Check:
 
 def _record(run: Run) -> Iterator[Finding]:
     record, recipe = run.record, run.record.recipe
-    # The entries as the file has them: a field that this version adds was not hashed then.
     expected = run_hash(
         record.environment.robustframe,
         recipe,
         run.batteries,
         user_files(run.batteries, run.recipe_folder),
         record.data.sha256,
-        run.raw["classifiers"],
+        [entry.model_dump() for entry in record.classifiers],
     )
     if record.hash != expected:
         yield Finding(
@@ -53,12 +53,30 @@ def _record(run: Run) -> Iterator[Finding]:
         yield Finding(RECORD, None, f"it has a result for {extra[0]} under {extra[1]}, which it does not ask")
     if len(set(found)) < len(found):
         yield Finding(RECORD, None, "it has two results for one classifier and threat")
+    for name, label in sorted(record.missing & set(expected_results)):
+        if run.stored and _finished(run, names.index(name), label):
+            yield Finding(RECORD, None, f"it calls {name} under {label} incomplete, though all its units are there")
 
 
-def check_batteries(run: Run) -> Check:
+def _finished(run: Run, position: int, threat: str) -> bool:
+    """Say whether all units of a row are there, whatever is in them."""
+    norm = ThreatModel.parse(threat).norm
+    labels = [
+        f"{battery.cited}/{place:02d}-{spec.name or spec.use}"
+        for battery in run.batteries
+        for place, spec in enumerate(battery.attack, start=1)
+        if spec.norms is None or norm in spec.norms
+    ]
+    numbers = range(len(run.chunks))
+    units = [run.files.clean(position, number) for number in numbers]
+    units += [run.files.attack(position, threat, label, number) for label in labels for number in numbers]
+    return all(unit.table.is_file() for unit in units)
+
+
+def check_batteries(run: Run, stages: Sequence[Stage]) -> VerifiedPart:
     """Compare the batteries with those of that name here, and the attacks' settings with the batteries."""
     unknown: list[str] = []
-    findings = [*_batteries(run, unknown), *_settings(run)]
+    findings = [*_batteries(run, unknown), *_settings(run, stages)]
     what = "content as it is here under that name, every attack with its settings"
     if unknown:
         what += f"; not here to compare: {', '.join(unknown)}"
@@ -90,11 +108,9 @@ def _content(battery: Battery) -> dict[str, Any]:
     return battery.model_dump(by_alias=True)
 
 
-def _settings(run: Run) -> Iterator[Finding]:
-    for result in run.record.results or []:
-        stages = [
-            stage for stage in run.stages if any(stage.runs_for(t) for t in run.threats if t.label == result.threat)
-        ]
+def _settings(run: Run, asked: Sequence[Stage]) -> Iterator[Finding]:
+    for result in run.results:
+        stages = [stage for stage in asked if any(stage.runs_for(t) for t in run.threats if t.label == result.threat)]
         where = f"{result.classifier}, {result.threat}"
         if len(stages) != len(result.attacks):
             counts = f"{len(result.attacks)} attacks, the batteries have {len(stages)}"
@@ -104,17 +120,11 @@ def _settings(run: Run) -> Iterator[Finding]:
             stated = (entry.battery, entry.position, entry.use, entry.name)
             if stated != (stage.battery.cited, stage.position, stage.spec.use, stage.spec.name):
                 yield Finding(RECORD, None, f"{where}: it lists {entry.use} where {stage.label} stands")
-            elif entry.settings != _known_then(stage.attack, entry.settings):
+            elif entry.settings != settings_of(stage.attack):
                 yield Finding(RECORD, None, f"{where}: the settings of {stage.label} are not those of its battery")
 
 
-def _known_then(attack: Attack, stated: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an attack, without those that are younger than the record and have their default value."""
-    set_here = settings_of(attack, defaults=False)
-    return {name: value for name, value in settings_of(attack).items() if name in stated or name in set_here}
-
-
-def check_data(run: Run, sources: Sources) -> Check:
+def check_data(run: Run, sources: Sources) -> VerifiedPart:
     """Compare the examples with those that the record says were attacked."""
     data, entry = sources.data, run.record.data
     now = {"use": data.name, "split": data.split, "count": len(data), "sha256": data.sha256}
@@ -123,7 +133,7 @@ def check_data(run: Run, sources: Sources) -> Check:
     return check("data", f"{entry.use} {entry.split}, {entry.count:,} examples, SHA-256 {entry.sha256[:16]}", findings)
 
 
-def check_models(run: Run, sources: Sources) -> Check:
+def check_models(run: Run, sources: Sources) -> VerifiedPart:
     """Compare the models with those that the record says were attacked."""
     entries, now = run.record.classifiers, [each.entry for each in sources.classifiers]
     findings = []
@@ -137,20 +147,16 @@ def check_models(run: Run, sources: Sources) -> Check:
     return check("models", f"{len(entries)} classifiers with their weights' SHA-256", findings)
 
 
-def check_bounds(run: Run, sources: Sources) -> Check:
-    """Prove the certified counts of the record again; a record of an earlier version has none."""
-    results = {(result.classifier, result.threat): result for result in run.record.results or []}
+def check_bounds(run: Run, sources: Sources) -> VerifiedPart:
+    """Prove the certified counts of the record again."""
+    results = {(result.classifier, result.threat): result for result in run.results}
     findings = []
     for classifier in sources.classifiers:
         radii = certified_radii(classifier, sources.data, sources.device)
         for threat in run.threats:
             result = results.get((classifier.entry.name, threat.label))
             now = certified_correct(radii, threat, sources.data.images[0].numel())
-            if (
-                result is not None
-                and "certified_correct" in result.model_fields_set
-                and result.certified_correct != now
-            ):
+            if result is not None and result.certified_correct != now:
                 sentence = f"certified_correct is {result.certified_correct}, the certificates prove {now}"
                 findings.append(Finding(RECORD, None, f"{result.classifier}, {result.threat}: {sentence}"))
     return check("bounds", "certified counts, proved again", findings)

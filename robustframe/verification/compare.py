@@ -12,13 +12,11 @@ import polars as pl
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
 from robustframe.evaluation.api import pick_device
-from robustframe.runs.manifest import read_manifest, sha256
-from robustframe.runs.record import EVIDENCE, VERDICTS
-from robustframe.runs.run import Run, read_run
-from robustframe.runs.verdicts import read_verdicts
+from robustframe.runs import Run, open_run
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel
-from robustframe.verification.sources import Sources, load_sources, made_in_python
+from robustframe.verification.code import check_code
+from robustframe.verification.sources import Sources, load_sources
 from robustframe.verification.transfer import Side, Transfer, Verdicts, transfers
 
 ROBUST, WRONG = "robust", "wrong without attack"
@@ -90,20 +88,20 @@ class Comparison:
 
 
 def compare_runs(
-    first: str | Path,
-    second: str | Path,
+    first: str | Path | Run,
+    second: str | Path | Run,
     *,
     transfer: bool = True,
     device: str = "auto",
     batch_size: int = DEFAULT_BATCH,
-    folder: Path | None = None,
-    data_root: Path | None = None,
+    folder: str | Path | None = None,
+    data_root: str | Path | None = None,
     code: Sequence[str | Path] = (),
 ) -> Comparison:
     """Compare two complete runs on the same examples.
 
     Args:
-        first: a run's folder.
+        first: a run, or its folder.
         second: another's; differences are this one less the first.
         transfer: show the stored images of each run to the classifiers of the other, where that can be done.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
@@ -116,11 +114,9 @@ def compare_runs(
         InputError: for a run that is not complete, of another schema, altered or with missing parts, and for two runs
             on different examples or without a threat in common.
     """
-    runs = [read_run(given, folder, code) for given in (first, second)]
-    for run in runs:
-        if run.record.missing:
-            rows = ", ".join(f"{name} under {threat}" for name, threat in sorted(run.record.missing))
-            raise InputError(f"{run.folder} is incomplete ({rows}); run the same evaluate command again")
+    runs = [_opened(given, folder) for given in (first, second)]
+    for run in runs if transfer else ():
+        check_code(run, code)
     _same_examples(*runs)
     threats = _common_threats(*runs)
     verdicts = [_verdicts(run) for run in runs]
@@ -131,8 +127,8 @@ def compare_runs(
     if transfer:
         shown, why = _transfer(runs, verdicts, threats, device=device, batch_size=batch_size, data_root=data_root)
     return Comparison(
-        first=_cited(runs[0]),
-        second=_cited(runs[1]),
+        first=f"{runs[0].folder} ({runs[0].name})",
+        second=f"{runs[1].folder} ({runs[1].name})",
         examples=runs[0].record.data.count,
         threats=tuple(threat.label for threat in threats),
         differences=tuple(differences),
@@ -145,8 +141,12 @@ def compare_runs(
     )
 
 
-def _cited(run: Run) -> str:
-    return f"{run.folder} ({run.record.name}-{run.record.hash[:8]})"
+def _opened(given: str | Path | Run, folder: str | Path | None) -> Run:
+    run = given if isinstance(given, Run) else open_run(given, recipe_folder=folder)
+    if run.record.missing:
+        rows = ", ".join(f"{name} under {threat}" for name, threat in sorted(run.record.missing))
+        raise InputError(f"{run.folder} is incomplete ({rows}); run the same evaluate command again")
+    return run
 
 
 def _same_examples(first: Run, second: Run) -> None:
@@ -168,28 +168,9 @@ def _common_threats(first: Run, second: Run) -> list[ThreatModel]:
 
 
 def _verdicts(run: Run) -> Verdicts:
-    """Read the verdicts of a run, whole and unaltered, and see that no part of it is missing."""
-    path = run.folder / VERDICTS
-    hint = f"`robustframe verify {run.folder}` says more"
-    if not path.is_file() or sha256(path) != run.record.verdicts_sha256:
-        state = "is not what its record says" if path.is_file() else "is missing"
-        raise InputError(f"{path} {state}; {hint}")
-    if run.stored and run.record.evidence_sha256 is not None:
-        missing = [name for name in read_manifest(run.folder) if not (run.folder / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{run.folder} lacks {len(missing)} of the files in {EVIDENCE}, such as {missing[0]}; {hint}"
-            )
-    verdicts = read_verdicts(path)
-    found = {}
-    for entry in run.record.classifiers:
-        for threat in run.threats:
-            mine = (pl.col("classifier") == entry.name) & (pl.col("threat") == threat.label)
-            rows = verdicts.filter(mine).sort("index")
-            if rows["index"].to_list() != list(range(run.record.data.count)):
-                raise InputError(f"{path} has not one verdict an example for {entry.name} under {threat.label}; {hint}")
-            found[entry.name, threat.label] = rows
-    return found
+    """Return the verdicts of a run by classifier and threat, each in the order of the examples."""
+    parts = run.verdicts.sort("index").partition_by("classifier", "threat", as_dict=True)
+    return {(str(classifier), str(threat)): rows for (classifier, threat), rows in parts.items()}
 
 
 def _pairs(first: Run, second: Run) -> list[tuple[str, str]]:
@@ -293,17 +274,17 @@ def _transfer(
     *,
     device: str,
     batch_size: int,
-    data_root: Path | None,
+    data_root: str | Path | None,
 ) -> tuple[tuple[Transfer, ...] | None, str | None]:
     """Transfer both ways, or the reason why not."""
     sides = []
     for run, table in zip(runs, verdicts):
         if not run.stored:
             return None, f"no images are stored in {run.folder}"
-        if made_in_python(run):
+        if run.from_python:
             return None, f"{run.folder} was evaluated from Python, so that its models cannot be loaded"
         try:
-            sources = load_sources(run, device=pick_device(device), root=data_root)
+            sources = load_sources(run, device=pick_device(device), data_root=data_root)
         except InputError as error:
             return None, str(error)
         if not _as_recorded(run, sources):

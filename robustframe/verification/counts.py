@@ -1,22 +1,23 @@
 """Do verdicts follow from the units, and the record's counts from both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from robustframe.errors import IntegrityError
-from robustframe.runs.entries import attack_entry, doubts, guessing
-from robustframe.runs.record import RECORD, VERDICTS, AttackEntry, Result
+from robustframe.recipe.stages import Stage
+from robustframe.runs.entries import attack_entry
+from robustframe.runs.record import RECORD, VERDICTS, Result
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA
-from robustframe.runs.verdicts import VERDICT_ROWS, empty_cells, fresh_verdicts, judge, read_table, verdict_schema
-from robustframe.verification.findings import Check, Finding, check
-from robustframe.verification.stored import Attacked, Stored, verdict_hash
+from robustframe.runs.verdicts import VERDICT_ROWS, VERDICT_SCHEMA, empty_cells, fresh_verdicts, judge, read_table
+from robustframe.verification.findings import Finding, VerifiedPart, check
+from robustframe.verification.stored import AttackUnits, Stored, verdict_hash
 
 _KEY = ["classifier", "threat", "index"]
 
 
-def check_verdicts(run: Run, stored: Stored) -> Check:
+def check_verdicts(run: Run, stored: Stored) -> VerifiedPart:
     """Derive every verdict anew from the units, and compare it with the table of verdicts."""
     findings = list(verdict_hash(run))
     verdicts = read_verdicts(run, findings)
@@ -39,7 +40,7 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        verdicts = read_table(path, verdict_schema(), rows=VERDICT_ROWS)
+        verdicts = read_table(path, VERDICT_SCHEMA, rows=VERDICT_ROWS)
     except IntegrityError as error:
         findings.append(Finding(VERDICTS, None, str(error).removeprefix(f"{path}").lstrip(": ")))
         return None
@@ -47,6 +48,11 @@ def read_verdicts(run: Run, findings: list[Finding]) -> pl.DataFrame | None:
         findings.append(Finding(VERDICTS, None, f"there are empty cells in {', '.join(holes)}"))
         return None
     return verdicts
+
+
+def verdicts_of(run: Run) -> pl.DataFrame | None:
+    """Return the table of verdicts; `None` when it does not read, which its own check says."""
+    return read_verdicts(run, [])
 
 
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
@@ -106,18 +112,18 @@ def _of(row: dict[str, object]) -> str:
     return f"{row['classifier']}, {row['threat']}"
 
 
-def _attacks(stored: Stored, position: int, threat: str) -> list[Attacked]:
+def _attacks(stored: Stored, position: int, threat: str) -> list[AttackUnits]:
     return [each for each in stored.attacked if each.position == position and each.threat.label == threat]
 
 
-def check_counts(run: Run, stored: Stored) -> Check:
-    """Count anew from the units what the record says, and derive the flags that follow from the counts."""
+def check_counts(run: Run, stored: Stored) -> VerifiedPart:
+    """Count anew from the units what the record says."""
     findings: list[Finding] = []
     for position, entry in enumerate(run.record.classifiers):
-        for result in run.record.results or []:
+        for result in run.results:
             if result.classifier == entry.name:
                 findings += _counts(run, stored, position, result)
-    return check("counts", "accuracies, costs and flags in the record follow from the units", findings)
+    return check("counts", "accuracies and costs in the record follow from the units", findings)
 
 
 def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator[Finding]:
@@ -127,9 +133,6 @@ def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator
         # Units are missing or damaged, which their own check has said.
         return
     yield from _totals(result, derived)
-    for sentence in guessing(result.classifier, derived["label"].to_list(), int(derived["clean_correct"].sum())):
-        if sentence not in run.record.flags:
-            yield Finding(RECORD, None, f"a flag is missing: {sentence}")
     for entry, each in zip(result.attacks, attacks):
         rows = [table for table in each.tables if table is not None]
         counted = attack_entry(
@@ -137,19 +140,9 @@ def _counts(run: Run, stored: Stored, position: int, result: Result) -> Iterator
         )
         for key, value in counted.model_dump(exclude={"settings"}).items():
             stated = getattr(entry, key)
-            # A record may be older than a count.
-            if stated != value and not (
-                stated is None and AttackEntry.model_fields[key].default is None and value == 0
-            ):
+            if stated != value:
                 where = f"{result.classifier}, {result.threat}, {each.stage.label}"
                 yield Finding(RECORD, None, f"{where}: {key} is {stated}, the units give {value}")
-        yield from _flags(run, result, counted)
-
-
-def _flags(run: Run, result: Result, counted: AttackEntry) -> Iterator[Finding]:
-    for sentence in doubts(result, counted):
-        if sentence not in run.record.flags:
-            yield Finding(RECORD, None, f"a flag is missing: {sentence}")
 
 
 def _totals(result: Result, verdicts: pl.DataFrame) -> Iterator[Finding]:
@@ -164,7 +157,7 @@ def _totals(result: Result, verdicts: pl.DataFrame) -> Iterator[Finding]:
             yield Finding(RECORD, None, text)
 
 
-def check_copy(run: Run) -> tuple[Check, pl.DataFrame | None]:
+def check_copy(run: Run, stages: Sequence[Stage]) -> tuple[VerifiedPart, pl.DataFrame | None]:
     """Check the verdicts of a published copy by themselves: each row in itself, and the record's counts of them."""
     findings = list(verdict_hash(run))
     verdicts = read_verdicts(run, findings)
@@ -183,18 +176,18 @@ def check_copy(run: Run) -> tuple[Check, pl.DataFrame | None]:
     for bad, sentence in rules:
         for row in verdicts.filter(bad.fill_null(True)).iter_rows(named=True):
             findings.append(Finding(VERDICTS, row["index"], f"{_of(row)}: {sentence}"))
-    for result in run.record.results or []:
+    for result in run.results:
         mine = (pl.col("classifier") == result.classifier) & (pl.col("threat") == result.threat)
-        findings += _copied(run, result, verdicts.filter(mine))
+        findings += _copied(run, stages, result, verdicts.filter(mine))
     return check(
         "verdicts", f"{len(verdicts):,} verdicts in themselves, and the record's counts of them", findings
     ), verdicts
 
 
-def _copied(run: Run, result: Result, verdicts: pl.DataFrame) -> Iterator[Finding]:
+def _copied(run: Run, stages: Sequence[Stage], result: Result, verdicts: pl.DataFrame) -> Iterator[Finding]:
     yield from _totals(result, verdicts)
     where = f"{result.classifier}, {result.threat}"
-    known = {stage.label: stage for stage in run.stages}
+    known = {stage.label: stage for stage in stages}
     threat = next((each for each in run.threats if each.label == result.threat), None)
     # What only units tell, such as who entered an attack that looks for the closest success, is left to them.
     for column in ("forwards", "backwards"):

@@ -4,6 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+UNKNOWABLE = (
+    "Nobody can tell without attacking again, unless the seal was kept: erased breaks, invented effort, another seed,\n"
+    "a larger eps, the environment (docs/trust.md)."
+)
+"""What ends every verification, whatever it found."""
+
 State = Literal["holds", "failed", "left out"]
 _SHOWN = 20
 """Findings of one check that the text writes out; JSON has all."""
@@ -25,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
+class VerifiedPart:
     """One check: what was looked at, and what differs."""
 
     name: str
@@ -34,15 +40,15 @@ class Check:
     findings: tuple[Finding, ...] = ()
 
 
-def check(name: str, says: str, findings: Iterable[Finding]) -> Check:
+def check(name: str, says: str, findings: Iterable[Finding]) -> VerifiedPart:
     """Make a check of what it looked at and of what it found."""
     found = tuple(findings)
-    return Check(name, "failed" if found else "holds", says, found)
+    return VerifiedPart(name, "failed" if found else "holds", says, found)
 
 
-def left_out(name: str, why: str) -> Check:
+def left_out(name: str, why: str) -> VerifiedPart:
     """Make a check that could not be made."""
-    return Check(name, "left out", why)
+    return VerifiedPart(name, "left out", why)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Verification:
     """Breaks that the record claims."""
     replayed: int
     """Of these, stored images that the exact model was shown again."""
-    checks: tuple[Check, ...]
+    checks: tuple[VerifiedPart, ...]
 
     @property
     def ok(self) -> bool:
@@ -85,7 +91,7 @@ class Verification:
         for each in self.checks:
             if each.findings:
                 lines += ["", f"{each.name}:", *_shown(each.findings)]
-        return "\n".join([*lines, "", self._conclusion()]) + "\n"
+        return "\n".join([*lines, "", self._conclusion(), UNKNOWABLE]) + "\n"
 
     def _conclusion(self) -> str:
         images = f"{self.replayed:,} of {self.claimed:,} claimed breaks were replayed on the exact model"

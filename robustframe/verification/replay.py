@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches, predict
+from robustframe.errors import InputError
+from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.record import Environment
 from robustframe.runs.run import Run
-from robustframe.runs.units import Unit
+from robustframe.runs.units import Unit, parse_images
 from robustframe.threat import ThreatModel
 from robustframe.verification.findings import Finding
 from robustframe.verification.sources import Sources
-from robustframe.verification.stored import Attacked
+from robustframe.verification.stored import AttackUnits
 
 _SAME, _ELSEWHERE = 1e-5, 1e-3
 """Lead of one logit over another, as a share of the largest, that rounding explains: with the kernels that the run
@@ -69,13 +71,15 @@ class Replayer:
             logits = self._logits(classifier, data.images[index])
             yield from self._predictions(where, index, _column(rows, column), logits, "the clean image")
 
-    def stored(self, classifier: Classifier, attacked: Attacked, unit: Unit, rows: pl.DataFrame) -> Iterator[Finding]:
+    def stored(
+        self, classifier: Classifier, attacked: AttackUnits, unit: Unit, rows: pl.DataFrame
+    ) -> Iterator[Finding]:
         """Replay the stored images of one unit: finite, box, ball, distance, and the prediction of the exact model."""
-        where = self.run.where(unit.images)
+        where = self.run.files.name(unit.images)
         successes = rows.filter("success")
         if not len(successes) or not unit.images.is_file():
             return
-        images = read_images(unit, tuple(self.sources.data.images.shape[1:]))
+        images = _read_images(unit, tuple(self.sources.data.images.shape[1:]))
         if isinstance(images, str):
             yield Finding(where, None, images)
             return
@@ -91,13 +95,13 @@ class Replayer:
         self.tally.images += len(expected)
         allowed = attacked.threat.contains(clean, adversarial)
         yield from _not_allowed(where, attacked.threat, expected, clean, adversarial, allowed)
-        yield from _distances(self.run.where(unit.table), successes, attacked.threat.distance(clean, adversarial))
+        yield from _distances(self.run.files.name(unit.table), successes, attacked.threat.distance(clean, adversarial))
         finite = adversarial.flatten(1).isfinite().all(1)
         if finite.any():
             logits = self._logits(classifier, adversarial[finite])
             labels, stated = self.sources.data.labels[expected][finite], _column(successes, "prediction")[finite]
             yield from self._breaks(where, expected[finite], labels, logits)
-            table = self.run.where(unit.table)
+            table = self.run.files.name(unit.table)
             yield from self._predictions(table, expected[finite], stated, logits, "the stored image")
 
     def _logits(self, classifier: Classifier, images: Tensor) -> Tensor:
@@ -125,6 +129,13 @@ class Replayer:
 
     def _rounding_of(self, logits: Tensor) -> Tensor:
         return self.rounding * logits.abs().amax(1).clamp_min(1)
+
+
+def _read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
+    try:
+        return parse_images(read_plain(unit.images, limit=WEIGHTS_BYTES), shape)
+    except InputError as error:
+        return str(error)
 
 
 def _misplaced(where: str, found: Tensor, expected: Tensor) -> Iterator[Finding]:

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
 from robustframe.models.classifiers import Classifier, classify, load_models
-from robustframe.recipe import ModelSpec, Recipe
+from robustframe.recipe import ModelSpec
 from robustframe.recipe.examples import load_examples
-from robustframe.runs.record import RECORD
 from robustframe.runs.run import Run
 
 MADE_IN_PYTHON = "evaluated from Python; robustframe.verify(folder, model=..., x=..., y=...) checks them"
@@ -28,29 +26,22 @@ class Sources:
     device: torch.device
 
 
-def made_in_python(run: Run) -> bool:
-    """Whether a run came from `robustframe.evaluate`, whose record names no model that could be loaded."""
-    return "model" not in run.record.recipe
-
-
-def load_sources(run: Run, *, device: torch.device, root: Path | None = None, download: bool = False) -> Sources:
+def load_sources(
+    run: Run, *, device: torch.device, data_root: str | Path | None = None, download: bool = False
+) -> Sources:
     """Load what a run's recipe names.
 
     Args:
         run: a run of a recipe.
         device: where the models go.
-        root: where data that does not ship lies.
+        data_root: where data that does not ship lies.
         download: allow data to be downloaded.
 
     Raises:
         InputError: when the recipe does not read, or a model or the data cannot be loaded.
     """
-    try:
-        recipe = Recipe.model_validate(run.record.recipe)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{run.folder / RECORD}: recipe.{key}: {first['msg']}") from None
+    recipe = run.recipe()
+    root = None if data_root is None else Path(data_root)
     data = load_examples(recipe.data, folder=run.recipe_folder, root=root, download=download)
     try:
         classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device, download=download)
@@ -67,7 +58,7 @@ def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
     Raises:
         InputError: when the run names its own, or the images are none.
     """
-    if not made_in_python(run):
+    if not run.from_python:
         raise InputError(f"{run.folder} is the run of a recipe, which names its models and data; leave model, x, y out")
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")

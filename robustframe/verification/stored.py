@@ -1,6 +1,6 @@
 """The units of a run read back: is every table there, whole, and about the examples that had to meet the attack."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,28 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from robustframe.attacks import APGD, APGDT, PGD
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
-from robustframe.runs.manifest import bound_files, read_manifest, sha256
-from robustframe.runs.record import EVIDENCE, RECORD, VERDICTS
+from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
+from robustframe.runs.record import EVIDENCE, RECORD, SEAL, VERDICTS
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.runs.verdicts import read_table
 from robustframe.threat import ThreatModel
 from robustframe.verification.diagnoses import diagnosis_files
-from robustframe.verification.findings import Check, Finding, check, left_out
+from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
+
+_OWN = (RECORD, VERDICTS, EVIDENCE, SEAL, *(f"table.{format}" for format in ("md", "tex", "csv")))
+"""What lies beside the units of a run."""
 
 Tables = list[pl.DataFrame | None]
 """One table a chunk; `None` where it is missing or damaged."""
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackUnits:
     """One attack on one classifier under one threat."""
 
     position: int
@@ -44,20 +48,21 @@ class Stored:
     """Everything that the units of a run hold."""
 
     clean: list[tuple[list[Unit], Tables]] = field(default_factory=list)
-    attacked: list[Attacked] = field(default_factory=list)
+    attacked: list[AttackUnits] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
-def read_units(run: Run, sources: Sources | None) -> Stored:
+def read_units(run: Run, stages: Sequence[Stage], sources: Sources | None) -> Stored:
     """Read every table of a run, and note what is missing, damaged or impossible in it.
 
     Args:
         run: the run, with units.
+        stages: every attack in the order in which examples meet it.
         sources: its models; without them the record says which attacks were left out for a classifier.
     """
     stored = Stored()
     for position in range(len(run.record.classifiers)):
-        units = [run.clean_unit(position, number) for number in range(len(run.chunks))]
+        units = [run.files.clean(position, number) for number in range(len(run.chunks))]
         name = run.record.classifiers[position].name
         all_missing = all((name, threat.label) in run.record.missing for threat in run.threats)
         clean = [_read(run, unit, CLEAN_SCHEMA, stored, may_lack=all_missing) for unit in units]
@@ -66,21 +71,27 @@ def read_units(run: Run, sources: Sources | None) -> Stored:
                 stored.findings += _index(run, unit, rows, index, "the chunk's")
         stored.clean.append((units, clean))
         for threat in run.threats:
-            _read_attacks(run, sources, position, threat, clean, stored)
+            _read_attacks(run, stages, sources, position, threat, clean, stored)
     return stored
 
 
 def _read_attacks(
-    run: Run, sources: Sources | None, position: int, threat: ThreatModel, clean: Tables, stored: Stored
+    run: Run,
+    stages: Sequence[Stage],
+    sources: Sources | None,
+    position: int,
+    threat: ThreatModel,
+    clean: Tables,
+    stored: Stored,
 ) -> None:
     right = [None if rows is None else index[_right(rows, index)] for rows, index in zip(clean, run.chunks)]
     alive = list(right)
-    for stage in run.stages:
+    for stage in stages:
         if not stage.runs_for(threat):
             continue
         skipped = _skipped(run, sources, position, threat, stage)
         numbers = range(0 if skipped else len(run.chunks))
-        units = [run.attack_unit(position, threat.label, stage.label, number) for number in numbers]
+        units = [run.files.attack(position, threat.label, stage.label, number) for number in numbers]
         may_lack = (run.record.classifiers[position].name, threat.label) in run.record.missing
         tables = [_read(run, unit, ATTACK_SCHEMA, stored, may_lack=may_lack) for unit in units]
         for number, (unit, rows) in enumerate(zip(units, tables)):
@@ -92,11 +103,11 @@ def _read_attacks(
             if entering is not None:
                 who = "those that were classified right and" if stage.battery.closest else "survivors that"
                 stored.findings += _index(run, unit, rows, entering, f"{who} had to meet this attack")
-            stored.findings += _outcomes(run, unit, rows, clean[number], threat)
+            stored.findings += _outcomes(run, unit, rows, clean[number], threat, stage)
             broken = torch.from_numpy(rows["index"].filter(rows["success"]).to_numpy().copy())
             if (before := alive[number]) is not None:
                 alive[number] = before[~torch.isin(before, broken)]
-        stored.attacked.append(Attacked(position, threat, stage, skipped, units, tables))
+        stored.attacked.append(AttackUnits(position, threat, stage, skipped, units, tables))
 
 
 def _right(rows: pl.DataFrame, index: Tensor) -> Tensor:
@@ -111,7 +122,7 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
     name = run.record.classifiers[position].name
     entries = [
         entry
-        for result in run.record.results or []
+        for result in run.results
         if (result.classifier, result.threat) == (name, threat.label)
         for entry in result.attacks
         if (entry.battery, entry.position) == (stage.battery.cited, stage.position)
@@ -121,7 +132,7 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
 
 def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, may_lack: bool) -> pl.DataFrame | None:
     """Read a table; one that is missing is a finding, unless the record calls its row incomplete."""
-    where = run.where(unit.table)
+    where = run.files.name(unit.table)
     if not unit.table.is_file():
         if may_lack:
             return None
@@ -139,7 +150,7 @@ def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, ma
 
 
 def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str) -> Iterator[Finding]:
-    where, found = run.where(unit.table), rows["index"]
+    where, found = run.files.name(unit.table), rows["index"]
     if found.to_list() == expected.tolist():
         return
     wanted = set(expected.tolist())
@@ -152,10 +163,10 @@ def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str)
 
 
 def _outcomes(
-    run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel
+    run: Run, unit: Unit, rows: pl.DataFrame, clean: pl.DataFrame | None, threat: ThreatModel, stage: Stage
 ) -> Iterator[Finding]:
     """Rows that no attack leaves behind, whatever the model."""
-    where = run.where(unit.table)
+    where = run.files.name(unit.table)
     if clean is not None:
         labels = clean.select("index", "label").unique("index")
         rows = rows.join(labels, on="index", how="left", maintain_order="left")
@@ -166,48 +177,50 @@ def _outcomes(
     # A hair wider than the ball that the images themselves are held to.
     outside = ~distance.is_between(0, threat.eps * (1 + 1e-3) + 1e-3)
     least = pl.min_horizontal("forwards", "backwards", "zero_gradients", "nonfinite_gradients")
+    # Each step of an attack that fails evaluates its point, by a forward or by a gradient's.
+    steps = stage.attack.steps if isinstance(stage.attack, PGD | APGD | APGDT) else 1
+    idle = ~claimed & (pl.col("forwards") < steps)
     kinds: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
         (success & ~claimed, lambda row: "a success that the search did not claim"),
         (success & right, lambda row: f"a success whose prediction is its label, {row['label']}"),
         (~claimed & ~right, lambda row: f"no success, yet its prediction is {row['prediction']}"),
         (outside, lambda row: f"its distance {row['distance']:.6g} is none inside {threat.label}"),
         (least < 0, lambda row: "a count of passes is below 0"),
+        (idle, lambda row: f"{row['forwards']} forwards are no attack of {steps} step{'s' if steps > 1 else ''}"),
     ]
     for bad, sentence in kinds:
         yield from (Finding(where, row["index"], sentence(row)) for row in rows.filter(bad).iter_rows(named=True))
     if bool(rows["success"].any()) != unit.images.is_file():
         there = "it has successes, but their images are missing"
         yield Finding(
-            run.where(unit.images), None, there if rows["success"].any() else "images of a unit without a success"
+            run.files.name(unit.images), None, there if rows["success"].any() else "images of a unit without a success"
         )
 
 
-def check_units(run: Run, stored: Stored) -> Check:
+def check_units(run: Run, stored: Stored) -> VerifiedPart:
     """Say what reading the units brought up."""
     tables = [rows for _, clean in stored.clean for rows in clean]
     tables += [rows for each in stored.attacked for rows in each.tables]
     return check("units", f"{len(tables):,} tables, each with the examples that had to be in it", stored.findings)
 
 
-def check_files(run: Run, stored: Stored) -> Check:
+def check_files(run: Run, stored: Stored) -> VerifiedPart:
     """Hash every file and compare it with the manifest, whose own hash stands in the record."""
     expected, there = run.record.evidence_sha256, (run.folder / EVIDENCE).is_file()
-    if expected is None and not there:
-        return left_out("files", "the record is older than the hashes of files; their content is checked all the same")
     if not there:
         return check("files", "", [Finding(EVIDENCE, None, "it is missing; the record names its hash")])
     findings = []
-    if sha256(run.folder / EVIDENCE) != expected:
+    if file_sha256(run.folder / EVIDENCE) != expected:
         findings.append(Finding(EVIDENCE, None, "its hash is not the one in the record"))
     try:
         stated = read_manifest(run.folder)
     except InputError as error:
         return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
     findings += _hashes(run, stated)
-    known = {VERDICTS, *_explained(run, stored), *diagnosis_files(run)}
+    known = {*_OWN, *_explained(run, stored), *diagnosis_files(run)}
     findings += [
         Finding(name, None, "nothing in the record explains this file")
-        for name in bound_files(run.folder)
+        for name in sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
         if name not in known
     ]
     return check("files", f"SHA-256 of {len(stated):,} files, bound to the record by {EVIDENCE}", findings)
@@ -218,17 +231,17 @@ def _hashes(run: Run, stated: dict[str, str]) -> Iterator[Finding]:
     for name, expected in stated.items():
         if name not in there:
             yield Finding(name, None, f"{EVIDENCE} lists it, but it is missing")
-        elif sha256(run.folder / name) != expected:
+        elif file_sha256(run.folder / name) != expected:
             yield Finding(name, None, f"its hash is not the one in {EVIDENCE}")
     yield from (Finding(name, None, f"{EVIDENCE} does not list it") for name in sorted(there - set(stated)))
 
 
 def _explained(run: Run, stored: Stored) -> Iterator[str]:
     for units, _ in stored.clean:
-        yield from (run.where(unit.table) for unit in units)
+        yield from (run.files.name(unit.table) for unit in units)
     for each in stored.attacked:
         for unit in each.units:
-            yield from (run.where(path) for path in (unit.table, unit.images))
+            yield from (run.files.name(path) for path in (unit.table, unit.images))
 
 
 def verdict_hash(run: Run) -> Iterator[Finding]:
@@ -236,5 +249,5 @@ def verdict_hash(run: Run) -> Iterator[Finding]:
     path = run.folder / VERDICTS
     if not Path(path).is_file():
         yield Finding(VERDICTS, None, "it is missing")
-    elif sha256(path) != run.record.verdicts_sha256:
+    elif file_sha256(path) != run.record.verdicts_sha256:
         yield Finding(VERDICTS, None, f"its hash is not the one in {RECORD}")

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches, predict
-from robustframe.errors import InputError
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.run import Run
 from robustframe.threat import ThreatModel
-from robustframe.verification.replay import read_images
 from robustframe.verification.sources import Sources
 
 Verdicts = Mapping[tuple[str, str], pl.DataFrame]
@@ -66,7 +64,7 @@ def transfers(
         for threat in threats:
             had: set[int] = set()
             wrong: dict[str, set[int]] = {each.entry.name: set() for each in others}
-            for index, images in _stored(source, position, threat):
+            for index, images in _stored(source, entry.name, threat):
                 had |= set(index.tolist())
                 for each in others:
                     wrong[each.entry.name] |= _wrong(each, target.sources, index, images, batch_size)
@@ -84,25 +82,15 @@ def _same(one: Classifier, other: Classifier) -> bool:
     return (one.entry.sha256, one.entry.twin) == (other.entry.sha256, other.entry.twin)
 
 
-def _stored(side: Side, position: int, threat: ThreatModel) -> Iterator[tuple[Tensor, Tensor]]:
+def _stored(side: Side, classifier: str, threat: ThreatModel) -> Iterator[tuple[Tensor, Tensor]]:
     """Every stored image of a classifier under a threat, unit by unit."""
     run, data = side.run, side.sources.data
-    for stage in run.stages:
-        for number in range(len(run.chunks)):
-            unit = run.attack_unit(position, threat.label, stage.label, number)
-            if not unit.images.is_file():
-                continue
-            tensors = read_images(unit, tuple(data.images.shape[1:]))
-            if isinstance(tensors, str):
-                raise InputError(f"{unit.images}: {tensors}; `robustframe verify {run.folder}` says what else is wrong")
-            index, images = tensors["index"], tensors["adversarial"]
-            known = bool(((index >= 0) & (index < len(data))).all())
-            if not known or not bool(threat.contains(data.images[index], images).all()):
-                raise InputError(
-                    f"{unit.images} holds an image that {threat.label} does not allow; "
-                    f"`robustframe verify {run.folder}` names it"
-                )
-            yield index, images
+    for images, index in run.stored_images(classifier, threat.label):
+        known = bool(((index >= 0) & (index < len(data))).all())
+        alike = images.shape[1:] == data.images.shape[1:]
+        if not known or not alike or not bool(threat.contains(data.images[index], images).all()):
+            raise run.off(f"{run.folder} stores an image of {classifier} that {threat.label} does not allow")
+        yield index, images
 
 
 def _wrong(classifier: Classifier, sources: Sources, index: Tensor, images: Tensor, batch_size: int) -> set[int]:

@@ -10,22 +10,25 @@ from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
-from robustframe.models.classifiers import Classifier, check_model
-from robustframe.runs.record import RECORD, VERDICTS
+from robustframe.recipe.stages import Stage, make_stages
+from robustframe.runs.record import VERDICTS
 from robustframe.runs.run import Run, read_run
 from robustframe.verification.asked import check_batteries, check_bounds, check_data, check_models, check_record
-from robustframe.verification.counts import check_copy, check_counts, check_verdicts
+from robustframe.verification.code import check_code
+from robustframe.verification.counts import check_copy, check_counts, check_verdicts, verdicts_of
 from robustframe.verification.diagnoses import check_diagnoses
-from robustframe.verification.findings import Check, Finding, Verification, check, left_out
+from robustframe.verification.findings import Finding, Verification, VerifiedPart, check, left_out
+from robustframe.verification.flags import check_flags, model_flags
 from robustframe.verification.replay import Replayer
-from robustframe.verification.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources, made_in_python
+from robustframe.verification.sealed import check_seal, check_tables
+from robustframe.verification.sources import MADE_IN_PYTHON, Sources, given_sources, load_sources
 from robustframe.verification.stored import Stored, check_files, check_units, read_units
 
 _COPY = "no images are stored with a published copy; verify the run's own folder for them"
 
 
 @dataclass(frozen=True)
-class Progress:
+class VerificationProgress:
     """How far a verification is, after each classifier and attack."""
 
     done: int
@@ -33,7 +36,7 @@ class Progress:
     what: str
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[VerificationProgress], None]
 
 
 def verify(
@@ -45,9 +48,10 @@ def verify(
     device: str = "auto",
     batch_size: int = DEFAULT_BATCH,
     folder: str | Path | None = None,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     download: bool = False,
     code: Sequence[str | Path] = (),
+    seal: str | None = None,
     report: Report = lambda progress: None,
 ) -> Verification:
     """Replay a run without any attack, and name everything that is not as its record says.
@@ -68,6 +72,8 @@ def verify(
         data_root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
         code: Python files of models and attacks that the run names and that may be run; a record comes from anybody.
+        seal: the run's seal as a table, a paper or a board printed it, 16 digits or more; then any edit is named,
+            also one that is consistent in itself.
         report: called after each part.
 
     Returns:
@@ -77,22 +83,25 @@ def verify(
         InputError: when there is nothing to check: no complete run of this schema, its models or data do not load, or
             it names code that is not in ``code``.
     """
-    read = read_run(run, None if folder is None else Path(folder), code)
+    read = read_run(run, recipe_folder=folder)
+    check_code(read, code)
+    stages = make_stages(read.batteries, read.recipe_folder)
     sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
-    checks = [check_record(read), check_batteries(read)]
+    checks = [check_seal(read, seal), check_record(read), check_batteries(read, stages)]
     if sources is None:
         checks += [left_out(name, MADE_IN_PYTHON) for name in ("data", "models", "bounds")]
     else:
         checks += [check_data(read, sources), check_models(read, sources), check_bounds(read, sources)]
     replayer = None if sources is None else Replayer(read, sources, batch_size)
     if read.stored:
-        stored = read_units(read, sources)
+        stored = read_units(read, stages, sources)
         checks += [check_files(read, stored), check_units(read, stored)]
         checks += _replay(read, stored, replayer, report)
         checks += [check_verdicts(read, stored), check_counts(read, stored)]
     else:
-        checks += _replay_copy(read, replayer)
-    checks.append(check_diagnoses(read))
+        checks += _replay_copy(read, stages, replayer)
+    checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(sources))]
+    checks.append(check_tables(read))
     return Verification(
         run=str(read.folder),
         title=f"{read.record.name}-{read.record.hash[:8]}, {read.record.data.use} {read.record.data.split}, "
@@ -104,16 +113,16 @@ def verify(
 
 
 def _sources(
-    run: Run, model: nn.Module | None, x: Any, y: Any, *, device: str, root: Path | None, download: bool
+    run: Run, model: nn.Module | None, x: Any, y: Any, *, device: str, root: str | Path | None, download: bool
 ) -> Sources | None:
     if model is not None:
         return given_sources(run, model, x, y)
-    if made_in_python(run):
+    if run.from_python:
         return None
-    return load_sources(run, device=pick_device(device), root=root, download=download)
+    return load_sources(run, device=pick_device(device), data_root=root, download=download)
 
 
-def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report) -> list[Check]:
+def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report) -> list[VerifiedPart]:
     if replayer is None:
         return [left_out("clean", MADE_IN_PYTHON), left_out("images", MADE_IN_PYTHON)]
     clean: list[Finding] = []
@@ -121,22 +130,22 @@ def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report)
     fickle: list[str] = []
     parts = len(stored.clean) + len(stored.attacked)
     for position, classifier in enumerate(replayer.sources.classifiers[: len(stored.clean)]):
-        clean += _missing_flags(run, replayer, classifier)
         if not replayer.repeats_itself(classifier):
             fickle.append(classifier.entry.name)
             continue
         units, tables = stored.clean[position]
         for unit, rows in zip(units, tables):
             if rows is not None:
-                clean += replayer.clean(classifier, rows, run.where(unit.table), "prediction")
-        report(Progress(position + 1, parts, f"{classifier.entry.name} clean"))
+                clean += replayer.clean(classifier, rows, run.files.name(unit.table), "prediction")
+        report(VerificationProgress(position + 1, parts, f"{classifier.entry.name} clean"))
     for done, attacked in enumerate(stored.attacked, start=len(stored.clean) + 1):
         if attacked.position < len(replayer.sources.classifiers):
             classifier = replayer.sources.classifiers[attacked.position]
             if classifier.entry.name not in fickle:
                 for unit, table in zip(attacked.units, attacked.tables):
                     images += [] if table is None else replayer.stored(classifier, attacked, unit, table)
-            report(Progress(done, parts, f"{classifier.entry.name} {attacked.threat.label} {attacked.stage.label}"))
+            what = f"{classifier.entry.name} {attacked.threat.label} {attacked.stage.label}"
+            report(VerificationProgress(done, parts, what))
     return [
         _replayed("clean", "predictions and labels of the clean images", clean, fickle, 0),
         _replayed(
@@ -149,7 +158,7 @@ def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report)
     ]
 
 
-def _replayed(name: str, what: str, findings: list[Finding], fickle: list[str], ties: int) -> Check:
+def _replayed(name: str, what: str, findings: list[Finding], fickle: list[str], ties: int) -> VerifiedPart:
     if ties:
         what += f"; {ties} predictions are ties up to rounding"
     if fickle and not findings:
@@ -159,14 +168,8 @@ def _replayed(name: str, what: str, findings: list[Finding], fickle: list[str], 
     return check(name, what, findings)
 
 
-def _missing_flags(run: Run, replayer: Replayer, classifier: Classifier) -> list[Finding]:
-    """Flags on the model itself that the record lacks."""
-    flags = check_model(classifier, replayer.sources.data, replayer.sources.device)
-    return [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in flags if flag not in run.record.flags]
-
-
-def _replay_copy(run: Run, replayer: Replayer | None) -> list[Check]:
-    checked, verdicts = check_copy(run)
+def _replay_copy(run: Run, stages: Sequence[Stage], replayer: Replayer | None) -> list[VerifiedPart]:
+    checked, verdicts = check_copy(run, stages)
     if replayer is None or verdicts is None:
         return [left_out("files", _COPY), left_out("clean", MADE_IN_PYTHON), left_out("images", _COPY), checked]
     findings: list[Finding] = []

@@ -1,7 +1,7 @@
 """The model zoo: pairs by name, each with a card and a hash."""
 
-from robustframe.zoo.card import Accuracy, Card, LearningCurve, LeastPotential, TrainingData
-from robustframe.zoo.store import ZOO, find_card, load, load_card, load_named, names, read_card, save
+from robustframe.zoo.card import Accuracy, Card, LearningCurve, LeastPotential, TrainingData, read_card
+from robustframe.zoo.store import ZOO, find_card, load, load_card, load_named, names, save
 
 __all__ = [
     "ZOO",

@@ -1,20 +1,23 @@
 """Model cards: what a pair is, what made it, and the hash of its weights."""
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from robustframe.errors import IntegrityError
+from robustframe.files import CARD_BYTES, read_plain
 from robustframe.frames import Structure
 from robustframe.pairs import Pursuit
 
 
-class Section(BaseModel):
+class CardPart(BaseModel):
     """A frozen part of a card that refuses unknown keys and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-class TrainingData(Section):
+class TrainingData(CardPart):
     """What a pair was trained on."""
 
     use: str
@@ -23,7 +26,7 @@ class TrainingData(Section):
     sha256: str
 
 
-class Accuracy(Section):
+class Accuracy(CardPart):
     """Clean accuracy on a whole test split, in [0, 1], by number of sweeps."""
 
     use: str
@@ -33,7 +36,7 @@ class Accuracy(Section):
     """``"1"`` is the feed-forward twin."""
 
 
-class LeastPotential(Section):
+class LeastPotential(CardPart):
     """The least deep frame potential F of the pair's architecture, over all parameters with unit atoms."""
 
     value: float
@@ -43,7 +46,7 @@ class LeastPotential(Section):
     """Relative gradient where the optimisation ended; 0 for a closed form."""
 
 
-class LearningCurve(Section):
+class LearningCurve(CardPart):
     """How a training went, epoch by epoch."""
 
     loss: list[float]
@@ -52,7 +55,7 @@ class LearningCurve(Section):
     seconds: list[float]
 
 
-class Card(Section):
+class Card(CardPart):
     """Everything needed to rebuild a pair and to know where it comes from; lies beside its weights as JSON."""
 
     format: Literal[1] = Field(default=1, alias="schema")
@@ -89,3 +92,18 @@ class Card(Section):
     """File name of the weights, in the card's folder."""
     sha256: str
     """SHA-256 of that file."""
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        IntegrityError: when it is missing or is no card.
+    """
+    content = read_plain(path, limit=CARD_BYTES, what="the card")
+    try:
+        return Card.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise IntegrityError(f"{path} is not a card of this version: {key}: {first['msg']}") from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from robustframe.errors import InputError, IntegrityError
 from robustframe.files import is_plain_name
-from robustframe.zoo.card import Card
+from robustframe.zoo.card import Card, read_card
 
 _PLACE = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?(:(?P<name>[A-Za-z0-9][\w.-]*))?",
@@ -44,8 +44,6 @@ def fetch_card(place: str, *, download: bool = False) -> tuple[Path, Path]:
 
 def _choose(place: str, snapshot: Path, name: str | None) -> tuple[Path, Card]:
     """Pick the card of a name, or the only one."""
-    from robustframe.zoo.store import read_card
-
     paths = [snapshot / f"{name}.json"] if name else sorted(snapshot.glob("*.json"))
     found: list[tuple[Path, Card]] = []
     failures: list[InputError] = []

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
-from robustframe.files import CARD_BYTES, WEIGHTS_BYTES, is_plain_name, read_plain
+from robustframe.files import WEIGHTS_BYTES, is_plain_name, read_plain
 from robustframe.frames.build import assemble
 from robustframe.pairs import Pair, Untied
-from robustframe.zoo.card import Card
+from robustframe.zoo.card import Card, read_card
 
 ZOO = Path(__file__).parent / "pairs"
 """Where the shipped pairs lie."""
@@ -92,21 +91,6 @@ def load_named(use: str, *, folder: Path = Path(), download: bool = False) -> tu
     if use.startswith("zoo:") and card.name != path.stem:
         raise IntegrityError(f"{path} is the card of another pair, {card.name!r}; install robustframe again")
     return pair, card
-
-
-def read_card(path: Path) -> Card:
-    """Read a card.
-
-    Raises:
-        IntegrityError: when it is missing or is no card.
-    """
-    content = read_plain(path, limit=CARD_BYTES, what="the card")
-    try:
-        return Card.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise IntegrityError(f"{path} is not a card of this version: {key}: {first['msg']}") from None
 
 
 _BESIDE = Path()

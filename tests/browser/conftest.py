@@ -29,7 +29,7 @@ def site(shown_run: Path, disguise: Callable[..., Path], tmp_path_factory: pytes
     from robustframe.report.site import build_site
 
     folder = tmp_path_factory.mktemp("browser")
-    unknown = {"status": "started", "results": None, "verdicts_sha256": None}
+    unknown = {"status": "started", "results": None, "verdicts_sha256": None, "evidence_sha256": None}
     runs = [
         shown_run,
         disguise(shown_run, folder / "evil", '<img src=x onerror="document.title=1">' + "very-long-name-" * 8),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustframe import calls
-from robustframe.attacks import ATTACKS, make_attack
+from robustframe.attacks import ATTACKS, Attack, make_attack
 from robustframe.calls import call_in_batches, predict
 from robustframe.draws import Draws
 from robustframe.errors import InputError
@@ -321,6 +321,36 @@ def test_a_success_that_does_not_repeat_is_claimed_but_not_granted(use):
     assert torch.equal(result.prediction, y)
 
 
+class Cheating(Attack):
+    """Writes a point into the probe's memory that the probe never allowed, and that it was a success."""
+
+    def __init__(self, shift):
+        object.__setattr__(self, "shift", shift)
+
+    def perturb(self, probe, x, threat, draws):
+        probe.best = x + self.shift
+        probe.succeeded[:] = True
+
+
+@pytest.mark.parametrize(
+    ("shift", "allowed"), [(0.02, True), (0.04, False), (-0.02, False)], ids=["inside", "past the ball", "past the box"]
+)
+def test_a_success_outside_ball_or_box_is_claimed_but_not_granted(shift, allowed):
+    # Some pixels are 0, so that a step down leaves the box; the model is wrong about everything.
+    model, x = Always(1), images(rows=4).clamp_max(0.9)
+    result = Cheating(shift).run(
+        model,
+        x,
+        torch.zeros(4, dtype=torch.long),
+        ThreatModel(norm="linf", eps=0.03),
+        Draws((0,), 4),
+        known_correct=True,
+    )
+    assert result.claimed.all()
+    assert (result.prediction == 1).all()
+    assert (result.success == allowed).all()
+
+
 @every_attack
 def test_broken_examples_are_not_searched_further(use, settings, norm):
     model, x = Small(), images(rows=6)
@@ -376,6 +406,17 @@ def test_float64_inputs(use, settings, norm):
     model, x = Small(dtype=torch.float64), images(rows=4, dtype=torch.float64)
     y = classify(model, x)
     assert_sound(run(use, settings, norm, model, x, y), model, x, y, norm)
+
+
+class Always(nn.Module):
+    """Answers every image with one class."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return torch.nn.functional.one_hot(torch.full((len(x),), self.answer), 5).to(x)
 
 
 class Centres(nn.Module):

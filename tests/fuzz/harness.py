@@ -26,7 +26,6 @@ from robustframe.evaluation import evaluate_recipe
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.report.cards import card_text, cards_table
-from robustframe.report.compare_text import render_comparison
 from robustframe.report.curves import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
@@ -36,6 +35,7 @@ from robustframe.runs.manifest import read_manifest
 from robustframe.runs.units import ATTACK_SCHEMA, Unit
 from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
 from robustframe.verification.compare import compare_runs
+from robustframe.verification.compare_text import render_comparison
 from robustframe.zoo import load_card, read_card
 
 SECONDS = 20

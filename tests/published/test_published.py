@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from readme import fill
 
 import robustframe
 from robustframe.attacks import ATTACKS
@@ -13,9 +14,7 @@ from robustframe.calls import call_in_batches
 from robustframe.data import load
 from robustframe.evaluation import load_task
 from robustframe.recipe import Recipe, batteries, read_toml, recipes, shipped_folder
-from robustframe.report.readme import fill
-from robustframe.report.robustness import robustness_table
-from robustframe.report.tables import render
+from robustframe.report import render, robustness_table
 from robustframe.runs import open_run
 
 ROOT = Path(robustframe.__file__).parents[1]

@@ -47,7 +47,9 @@ def make_run(
         "results": [_result(name, threat, *each) for (name, threat), each in verdicts.items()],
         "verdicts_sha256": hashlib.sha256(content).hexdigest(), "evidence_sha256": "0" * 64, "flags": [],
     }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps(record))
+    text = json.dumps(record)
+    (folder / "record.json").write_text(text)
+    (folder / "seal.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  record.json\n")
     return folder
 
 

@@ -1,5 +1,6 @@
 """Ways to change a run: what test_verify does to a copy of an honest one, and what must then be said."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustframe.data import load
+from robustframe.runs.manifest import bound_files, file_sha256, manifest
 from robustframe.runs.units import parquet
 
 CLEAN = "units/00-tiny_feedforward/clean"
@@ -257,3 +259,25 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("record: a classifier removed", record(lambda c: c["classifiers"].pop()), R, "lists 1 classifiers"),
     ("record: swapped classifiers", record(lambda c: c["classifiers"].reverse()), R, "twin is 'feedforward' now"),
 ]  # fmt: skip
+
+
+def reseal(run: Path) -> None:
+    """Write every hash anew, as someone would who knows how runs are bound."""
+    content = json.loads((run / "record.json").read_text())
+    if (run / "verdicts.parquet").is_file():
+        content["verdicts_sha256"] = hashlib.sha256((run / "verdicts.parquet").read_bytes()).hexdigest()
+    hashes = {name: file_sha256(run / name) for name in bound_files(run)}
+    (run / "evidence.sha256").write_bytes(manifest(hashes))
+    content["evidence_sha256"] = hashlib.sha256((run / "evidence.sha256").read_bytes()).hexdigest()
+    (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+    seal(run)
+
+
+def seal(run: Path) -> None:
+    """Seal a record as it stands."""
+    (run / "seal.sha256").write_text(f"{file_sha256(run / 'record.json')}  record.json\n")
+
+
+begun = record(
+    lambda content: content.update(status="started", results=None, verdicts_sha256=None, evidence_sha256=None)
+)

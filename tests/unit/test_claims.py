@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from claims import Published, _direction, _no_worse, claims, claims_table
 
 from robustframe.errors import InputError
 from robustframe.recipe import shipped_folder
-from robustframe.report.claims import Evaluation, _direction, _no_worse, claims, claims_table
 from robustframe.statistics import Interval, crossed_mean, mean_of_few
 
 EVALUATIONS = shipped_folder("evaluations")
@@ -84,10 +84,10 @@ def test_every_evaluation_of_the_papers_states_its_claims() -> None:
 
 
 def test_a_gain_is_what_the_verdicts_say() -> None:
-    evaluation = Evaluation.read(EVALUATIONS / "aware" / "results")
+    evaluation = Published.read(EVALUATIONS / "aware" / "results")
     threat = evaluation.threats[0]
     (result, partner) = (
-        next(r for r in evaluation.record.results or [] if (r.classifier, r.threat) == (name, threat))
+        next(r for r in evaluation.run.results if (r.classifier, r.threat) == (name, threat))
         for name in ("fmnist-chain3-16/recurrent", "fmnist-chain3-16/feedforward")
     )
     mean = evaluation.gain(["fmnist-chain3-16"], "robust", threat)

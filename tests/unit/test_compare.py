@@ -13,14 +13,14 @@ import pytest
 import torch
 from made_up import ATTACK, make_run
 from safetensors.torch import load_file
-from tampering import R, V, cell, cut, drop, pixels, put, record
+from tampering import R, V, begun, cell, cut, drop, pixels, put, record, reseal
 
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.report.compare_text import render_comparison
 from robustframe.statistics import PairedDifference, holm
 from robustframe.verification.compare import compare_runs
+from robustframe.verification.compare_text import render_comparison
 from robustframe.zoo import load_card, save
 
 RECIPE = """
@@ -193,18 +193,18 @@ PGD = "units/00-other_feedforward/linf_0.15/small_0.1_01-pgd/00000"
     [
         (drop(R), "is no run"),
         (record(put("schema", 7)), "is not a record of this version"),
-        (record(put("status", "started")), "is not complete"),
+        (begun, "is not complete"),
         (record(put("data.sha256", "0" * 64)), "the runs are on different examples: .*digits test, 90"),
         (record(put("recipe.threats.0", "l2:3")), "no threat in common: linf:0.15 in .*l2:3 in"),
-        (drop(V), "verdicts.parquet is missing"),
+        (drop(V), "lacks 1 of the files in evidence.sha256, such as verdicts.parquet"),
         (cut(V), "is not what its record says"),
         (cell(V, pl.col("robust"), "robust", False), "is not what its record says"),
         (drop(f"{PGD}.parquet"), "lacks 1 of the files in evidence.sha256, such as units/"),
         (drop(f"{PGD}.safetensors"), "lacks 1 of the files"),
-        (drop("evidence.sha256"), "evidence.sha256 cannot be read"),
-        (cut(f"{PGD}.safetensors"), "truncated.*robustframe verify"),
-        (record(put("classifiers.0.name", "mine")), "has not one verdict an example for mine"),
-        (record(put("results", None)), "is not complete"),
+        (drop("evidence.sha256"), "evidence.sha256 is missing"),
+        (cut(f"{PGD}.safetensors"), "is not what was written.*robustframe verify"),
+        (record(put("classifiers.0.name", "mine")), "cannot be right: it has a result for 'other/feedforward'"),
+        (record(put("results", None)), "results and hashes of files belong to a complete run"),
     ],
 )
 def test_there_is_no_half_made_comparison(tamper: Callable[[Path], None], sentence: str, place: Path) -> None:
@@ -219,7 +219,8 @@ def test_an_image_outside_the_ball_is_no_transfer(place: Path) -> None:
         return (images + 0.4) % 1
 
     pixels(far)(place / "run-tiny")
-    with pytest.raises(InputError, match=r"holds an image that linf:0\.15 does not allow"):
+    reseal(place / "run-tiny")
+    with pytest.raises(InputError, match=r"stores an image of tiny/feedforward that linf:0\.15 does not allow"):
         compare_runs(place / "run-tiny", place / "run-other", device="cpu", folder=place)
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from robustframe.errors import InputError
+from robustframe.report.curves import curves_text
 from robustframe.runs.curve import security_curves
 from robustframe.runs.record import AttackEntry, Record, Result
 
@@ -14,7 +15,7 @@ from robustframe.runs.record import AttackEntry, Record, Result
 def attack(use, position=1):
     return AttackEntry(
         battery="quick@1", position=position, use=use, settings={}, entered=4, broken=1, unverified=0,
-        forwards=1, backwards=1,
+        forwards=1, backwards=1, name=None, skipped=None, blind=0, nonfinite=0,
     )  # fmt: skip
 
 
@@ -42,6 +43,8 @@ def run(threats, *, classifiers=("net",)):
                     examples=len(found),
                     clean_correct=0,
                     robust_correct=0,
+                    certified_correct=None,
+                    diagnosis=None,
                     attacks=[attack("fab-t"), attack("square", 2)],
                 )
             )
@@ -151,3 +154,17 @@ def test_what_does_not_belong_together_is_refused():
         security_curves(record, verdicts.filter((pl.col("threat") != "l2:1") | (pl.col("index") != 0)))
     with pytest.raises(InputError, match="have no distance"):
         security_curves(record, verdicts.with_columns(distance=pl.lit(None, pl.Float64)))
+
+
+def test_the_text_has_a_table_a_norm_and_names_weak_attacks():
+    curves = security_curves(*run({"l2:0.5": [0.4, None], "l2:1": [0.3, None], "linf:0.1": [0.05, 0.1]}))
+    text = curves_text(curves, "md")
+    assert "| Classifier | 0.5 | 1 | Median | Area |" in text
+    assert "| net | 50.0 | 50.0 | 0.3 | 0.650 |" in text
+    # A norm with one radius is shown at eight up to it.
+    assert "| Classifier | 0.0125 | 0.025 | 0.0375 | 0.05 | 0.0625 | 0.075 | 0.0875 | 0.1 | Median | Area |" in text
+    assert "WEAK ATTACK" not in text
+    (weak,) = security_curves(*run({"linf:0.1": [0.04], "linf:0.5": [None]}))
+    assert "WEAK ATTACK" in curves_text([weak])
+    with pytest.raises(InputError, match="unknown format 'tex'"):
+        curves_text(curves, "tex")

@@ -5,20 +5,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
 
 import robustframe
-from robustframe.attacks import APGD, Square
+from robustframe.attacks import APGD, Attack, Square
 from robustframe.data import load
 from robustframe.diagnose import Check, Diagnosis
-from robustframe.diagnose.case import Found, Met, Replays
+from robustframe.diagnose.case import AttackOutcome, BatteryFindings, Case, Replays
 from robustframe.diagnose.run import LEAST, SHARE, diagnose
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.evaluation import evaluate_recipe
-from robustframe.runs.record import RECORD, Record, Result, read_record
+from robustframe.probe import Probe
+from robustframe.runs.record import RECORD, Record
 from robustframe.threat import ThreatModel
 from robustframe.zoo import load_card
 
@@ -51,27 +51,27 @@ def distances() -> Tensor:
     return torch.where(widths > 0, gaps / widths, torch.inf).amin(1)
 
 
-def found(robust: Tensor | None = None, *, steps: int = 20, budget: int = 10**6, **more: object) -> Found:
+def found(robust: Tensor | None = None, *, steps: int = 20, budget: int = 10**6, **more: object) -> BatteryFindings:
     correct = Linear()(DIGITS.images).argmax(1) == DIGITS.labels
     robust = correct & (distances() > THREAT.eps) if robust is None else robust
     entered = int(correct.sum())
-    met = [
-        Met(
+    attacks = [
+        AttackOutcome(
             "mine@1/01-apgd", APGD(steps=steps, loss="margin"), entered, entered - int(robust.sum()), 0, budget, budget
         ),
-        Met("mine@1/02-square", Square(queries=10), int(robust.sum()), 0, 0, budget, 0),
+        AttackOutcome("mine@1/02-square", Square(queries=10), int(robust.sum()), 0, 0, budget, 0),
     ]
-    return replace(Found(correct, robust, met), **more)
+    return replace(BatteryFindings(correct, robust, attacks), **more)
 
 
 def ask(
-    model: nn.Module, battery: Found, threat: ThreatModel = THREAT, **more: object
+    model: nn.Module, battery: BatteryFindings, threat: ThreatModel = THREAT, **more: object
 ) -> tuple[Diagnosis, dict[str, Check]]:
     said = diagnose(model, DIGITS.images, DIGITS.labels, threat, battery, key=(0, "t"), batch_size=64, **more)
     return said, {check.name: check for check in said.checks}
 
 
-def failed(model: nn.Module, battery: Found | None = None, threat: ThreatModel = THREAT) -> set[str]:
+def failed(model: nn.Module, battery: BatteryFindings | None = None, threat: ThreatModel = THREAT) -> set[str]:
     return {check.name for check in ask(model, battery or found(), threat)[0].checks if check.passed is False}
 
 
@@ -165,7 +165,8 @@ def test_each_defect_of_a_model_fails_its_check(model: nn.Module, name: str) -> 
 
 def test_saturated_logits_hide_from_the_cross_entropy_only() -> None:
     climbs_margin = found()
-    climbs_ce = replace(climbs_margin, met=[replace(climbs_margin.met[0], attack=APGD()), *climbs_margin.met[1:]])
+    first, *others = climbs_margin.attacks
+    climbs_ce = replace(climbs_margin, attacks=[replace(first, attack=APGD()), *others])
     assert {"not-logits", "unavailable-gradients"} <= failed(LOUD, climbs_ce)
     assert not failed(LOUD, climbs_margin)
 
@@ -173,7 +174,8 @@ def test_saturated_logits_hide_from_the_cross_entropy_only() -> None:
 def test_a_battery_that_is_made_for_random_models_is_not_blamed_for_them() -> None:
     quiet = Linear(answer=lambda z: z + 1e-2 * torch.randn_like(z))
     made = found(votes=5)
-    made = replace(made, met=[replace(made.met[0], attack=APGD(steps=20, loss="margin", eot=4)), *made.met[1:]])
+    first, *others = made.attacks
+    made = replace(made, attacks=[replace(first, attack=APGD(steps=20, loss="margin", eot=4)), *others])
     check = ask(quiet, made)[1]["randomised"]
     assert (check.figure, check.passed) == (1.0, True)
     assert "no doubt" in check.sentence
@@ -182,18 +184,18 @@ def test_a_battery_that_is_made_for_random_models_is_not_blamed_for_them() -> No
 
 def test_attacks_without_gradients_that_win_are_read_off_the_record() -> None:
     battery = found()
-    won = [battery.met[0], replace(battery.met[1], broken=12)]
-    check = ask(Linear(), replace(battery, met=won))[1]["black-box-beats-gradients"]
+    won = [battery.attacks[0], replace(battery.attacks[1], broken=12)]
+    check = ask(Linear(), replace(battery, attacks=won))[1]["black-box-beats-gradients"]
     assert (check.passed, check.figure) == (False, pytest.approx(12 / 120))
     # Before the gradients had their turn, it says nothing.
-    early = [replace(battery.met[1], broken=12), battery.met[0]]
-    assert ask(Linear(), replace(battery, met=early))[1]["black-box-beats-gradients"].passed
+    early = [replace(battery.attacks[1], broken=12), battery.attacks[0]]
+    assert ask(Linear(), replace(battery, attacks=early))[1]["black-box-beats-gradients"].passed
 
 
 def test_claims_that_were_not_verified_are_counted() -> None:
     battery = found()
     assert "claimed-unverified" in failed(
-        Linear(), replace(battery, met=[replace(battery.met[0], unverified=30), battery.met[1]])
+        Linear(), replace(battery, attacks=[replace(battery.attacks[0], unverified=30), battery.attacks[1]])
     )
 
 
@@ -261,10 +263,46 @@ def test_the_model_and_the_random_state_are_left_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("threat", ["l2:0.5", "l1:2", "linf:0.1"])
+@pytest.mark.parametrize("threat", ["l2:0.5", "l1:2", "linf:0.1", "l0:4"])
 def test_every_norm_is_checked(threat: str) -> None:
-    said, _ = ask(Linear(), found(found().correct), ThreatModel.parse(threat))
+    said, checks = ask(Linear(), found(found().correct), ThreatModel.parse(threat))
     assert not [check for check in said.checks if check.passed is None]
+    # Where no step is the steepest, nothing is asked that climbs along gradients.
+    assert ("more-steps-gain" in checks) == (not threat.startswith("l0"))
+
+
+def claim_the_negatives(probe: Probe) -> None:
+    """Write into a probe's memory that the negative of each image, far outside the ball, was a success."""
+    probe.best = 1 - probe.x
+    probe.succeeded[:] = True
+
+
+class Cheating(Attack):
+    def perturb(self, probe: Probe, x: Tensor, threat: ThreatModel, draws: robustframe.draws.Draws) -> None:
+        claim_the_negatives(probe)
+
+
+def test_a_check_breaks_no_example_outside_its_ball() -> None:
+    model = Linear()
+    wrong = model(1 - DIGITS.images).argmax(1) != DIGITS.labels
+    rows = (found().robust & wrong).nonzero().squeeze(1)
+    assert len(rows) > 10
+    x, y = DIGITS.images[rows], DIGITS.labels[rows]
+    case = Case(model, THREAT, found(), x, y, rows, len(rows), x, y, (0,), 64)
+    result = case.attack("cheating", Cheating())
+    assert result.claimed.all()
+    assert not result.success.any()
+    with case.probing("cheating") as probe:
+        claim_the_negatives(probe)
+    assert not case.breaks
+    assert case.forwards == 2 * len(rows)
+    # In a ball that holds the negatives they count, but not as breaks in the row's own.
+    assert case.attack("cheating", Cheating(), threat=replace(THREAT, eps=1.0)).success.all()
+    assert not case.breaks
+    case.threat = replace(THREAT, eps=1.0)
+    with case.probing("cheating") as probe:
+        claim_the_negatives(probe)
+    assert case.breaks == set(rows.tolist())
 
 
 RECIPE = """
@@ -303,8 +341,10 @@ def recipe(tiny_card: Path, tmp_path: Path) -> Path:
 def test_a_realistic_run_is_checked_for_a_tenth_of_its_cost_whatever_the_batch_size_or_a_kill(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, folder = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
-    for result in record.results or []:
+    run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    folder = run.folder
+    assert len(run.results) == 4
+    for result in run.results:
         cost = sum(entry.forwards + entry.backwards for entry in result.attacks)
         diagnosis = result.diagnosis
         assert diagnosis is not None
@@ -312,8 +352,8 @@ def test_a_realistic_run_is_checked_for_a_tenth_of_its_cost_whatever_the_batch_s
         assert diagnosis.examples >= LEAST
         assert 0 < diagnosis.forwards + diagnosis.backwards <= SHARE * cost
     before = contents(folder)
-    _, small = evaluate_recipe(recipe, out=tmp_path / "small", device="cpu", batch_size=7)
-    assert contents(small) == before
+    small = evaluate_recipe(recipe, out=tmp_path / "small", device="cpu", batch_size=7)
+    assert contents(small.folder) == before
 
     # Killed while the second row is checked, and one file of the checks cut short.
     files = sorted(folder.rglob("diagnosis.json"))
@@ -321,8 +361,8 @@ def test_a_realistic_run_is_checked_for_a_tenth_of_its_cost_whatever_the_batch_s
     files[0].write_bytes(files[0].read_bytes()[:40])
     for file in files[1:]:
         file.unlink()
-    begun = read_record(folder).model_copy(
-        update={"status": "started", "results": None, "verdicts_sha256": None, "flags": []}
+    begun = run.record.model_copy(
+        update={"status": "started", "results": None, "verdicts_sha256": None, "evidence_sha256": None, "flags": []}
     )
     (folder / RECORD).write_text(begun.to_json())
     calls = []
@@ -343,10 +383,10 @@ def test_a_realistic_run_is_checked_for_a_tenth_of_its_cost_whatever_the_batch_s
 
     # Without the checks: another evaluation, with the same verdicts.
     recipe.write_text(recipe.read_text().replace("[data]", "diagnose = false\n[data]", 1))
-    bare, other = evaluate_recipe(recipe, out=tmp_path / "bare", device="cpu")
-    assert bare.hash != record.hash
-    assert [result.diagnosis for result in bare.results or []] == [None] * 4
-    assert pl.read_parquet(other / "verdicts.parquet").equals(pl.read_parquet(folder / "verdicts.parquet"))
+    bare = evaluate_recipe(recipe, out=tmp_path / "bare", device="cpu")
+    assert bare.record.hash != run.record.hash
+    assert [result.diagnosis for result in bare.results] == [None] * 4
+    assert bare.verdicts.equals(run.verdicts)
 
 
 def test_a_recipe_that_says_what_is_the_default_is_the_same_evaluation(recipe: Path) -> None:
@@ -359,29 +399,19 @@ def test_a_recipe_that_says_what_is_the_default_is_the_same_evaluation(recipe: P
     recipe.write_text(recipe.read_text().replace("diagnose = true", "diagnose = false"))
     off = load_task(recipe, device=device)
     assert silent.hash == said.hash != off.hash == said.undiagnosed().hash
-    assert "diagnose" not in silent.recipe
+    assert (silent.recipe["diagnose"], off.recipe["diagnose"]) == (True, False)
     assert (silent.diagnose, off.diagnose) == (True, False)
 
 
-def test_old_records_have_no_diagnosis_and_new_ones_survive_their_file(tmp_path: Path) -> None:
-    old = {
-        "classifier": "a",
-        "threat": "linf:0.1",
-        "examples": 1,
-        "clean_correct": 1,
-        "robust_correct": 0,
-        "attacks": [],
-    }
-    assert Result.model_validate(old).diagnosis is None
-    record = robustframe.evaluate(Linear(), DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
-    assert record.results is not None
-    assert record.results[0].diagnosis is not None
-    assert Record.model_validate_json(record.to_json()) == record
+def test_a_diagnosis_survives_its_file() -> None:
+    run = robustframe.evaluate(Linear(), DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
+    assert run.results[0].diagnosis is not None
+    assert Record.model_validate_json((run.folder / RECORD).read_text()) == run.record
 
 
 def test_a_suspicious_row_is_flagged_with_the_check_and_what_to_do() -> None:
-    record = robustframe.evaluate(ROUNDED, DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
-    flags = [flag for flag in record.flags if "suspicious (unavailable-gradients)" in flag]
+    run = robustframe.evaluate(ROUNDED, DIGITS.images, DIGITS.labels, threat="linf:0.05", battery="quick")
+    flags = [flag for flag in run.record.flags if "suspicious (unavailable-gradients)" in flag]
     assert len(flags) == 1
     assert "bpda" in flags[0]
 

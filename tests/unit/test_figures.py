@@ -3,10 +3,14 @@
 import itertools
 import math
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import altair as alt
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from made_up import make_run
@@ -14,15 +18,17 @@ from typer.testing import CliRunner
 
 from robustframe.cli import app
 from robustframe.cli.reports import KINDS
+from robustframe.data import from_arrays
 from robustframe.errors import InputError
+from robustframe.evaluation import evaluate
 from robustframe.frames import build_frame
 from robustframe.frames.coherence import filter_gram
 from robustframe.report.figures import (
     THEMES,
     Example,
     ModelCurve,
-    Outcome,
-    Point,
+    ModelOutcome,
+    ModelPoint,
     SweepPoint,
     association_figure,
     curve_figure,
@@ -33,16 +39,15 @@ from robustframe.report.figures import (
     gather_points,
     gather_sweeps,
     gram_figure,
-    load_runs,
     outcome_figure,
     svg,
     sweeps_figure,
     write,
 )
-from robustframe.report.figures.curves import thinned
 from robustframe.report.figures.examples import magnified
-from robustframe.report.figures.gram import gram_pixels
 from robustframe.report.figures.style import TWIN_COLOURS, values
+from robustframe.report.pixels import coloured
+from robustframe.runs import open_run, open_runs
 from robustframe.runs.curve import Curve
 from robustframe.statistics import least_squares
 
@@ -54,9 +59,9 @@ def curve(distances: tuple[float, ...] = (0.0, 0.03, 0.05, math.inf), asked: tup
     return Curve("m", "linf", tuple(range(len(distances))), distances, asked[-1], asked)
 
 
-def points(count: int, model: str = "m") -> list[Point]:
+def points(count: int, model: str = "m") -> list[ModelPoint]:
     return [
-        Point(f"{model}{at}", twin, 0.3 + at / 100, 50.0 - at + shift, 40.0 - at, 60.0 - at, "linf:0.1")
+        ModelPoint(f"{model}{at}", twin, 0.3 + at / 100, 50.0 - at + shift, 40.0 - at, 60.0 - at, "linf:0.1")
         for at in range(count)
         for twin, shift in (("feed-forward", 0), ("recurrent", 3))
     ]
@@ -108,9 +113,10 @@ def test_a_theme_changes_ground_and_ink_only() -> None:
 def test_a_thinned_curve_keeps_every_asked_radius_and_never_rises() -> None:
     distances = tuple(sorted(RNG.uniform(0, 0.1, 5000).tolist()))
     long = curve(distances, (0.0333, 0.1))
-    kept = thinned(long)
+    kept = long.points(120)
     assert len(kept) < 140
     assert {0.0, 0.0333, 0.1} <= {point.eps for point in kept}
+    assert set(kept) < set(long.points())
     assert all(point.robust == long.at(point.eps) for point in kept)
     worst = max(abs(long.at(a.eps).value - long.at(b.eps).value) for a, b in itertools.pairwise(kept))
     assert worst < 0.03
@@ -149,7 +155,7 @@ def test_ranks_are_stated_where_there_are_enough_models() -> None:
     assert "3 models, too few for a rank correlation" in few
     assert "ρ" not in few
     with pytest.raises(InputError, match="finite numbers"):
-        association_figure([Point("m", "single", math.nan, 1.0)])
+        association_figure([ModelPoint("m", "single", math.nan, 1.0)])
 
 
 def test_names_stand_beside_few_points_only() -> None:
@@ -165,7 +171,7 @@ def test_sweeps_start_at_one() -> None:
 
 def test_outcomes_say_what_was_not_run_and_name_attacks_as_long_as_needed() -> None:
     made = [
-        Outcome("m", "single", "linf:0.1", name, count, 8)
+        ModelOutcome("m", "single", "linf:0.1", name, count, 8)
         for name, count in (("robust", 2), ("a@1/01-apgd", 6), ("a@1/02-square", None), ("b@1/01-apgd", 0))
     ]
     text = svg(outcome_figure(made))
@@ -192,9 +198,11 @@ def test_a_hostile_name_is_text_in_every_figure() -> None:
     image = torch.zeros(3, 4, 4)
     charts = [
         curve_figure([ModelCurve(HOSTILE, "single", curve(), HOSTILE)], title=HOSTILE),
-        association_figure([Point(HOSTILE, "single", 1.0, 2.0, panel=HOSTILE)], title=HOSTILE, x=HOSTILE, y=HOSTILE),
+        association_figure(
+            [ModelPoint(HOSTILE, "single", 1.0, 2.0, panel=HOSTILE)], title=HOSTILE, x=HOSTILE, y=HOSTILE
+        ),
         sweeps_figure([SweepPoint(HOSTILE, HOSTILE, 1, 1, 2)], title=HOSTILE),
-        outcome_figure([Outcome(HOSTILE, "single", HOSTILE, HOSTILE, 1, 2)], title=HOSTILE),
+        outcome_figure([ModelOutcome(HOSTILE, "single", HOSTILE, HOSTILE, 1, 2)], title=HOSTILE),
         example_figure([Example(image, image, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)], title=HOSTILE),
     ]
     for chart in charts:
@@ -218,18 +226,18 @@ def test_the_picture_of_a_gram_holds_its_entries() -> None:
     assert ">w3<" in text
     assert filter_gram(frame).keys() == {(1, 1), (1, 2), (2, 2), (2, 3), (3, 3)}
     values = torch.tensor([[1.0, 0.2], [-1.0, 0.9]])
-    colours = gram_pixels(values)
+    colours = coloured(values, 900)
     assert [round(255 * part) for part in colours[:, 0, 0].tolist()] == [252, 255, 164]
     assert [round(255 * part) for part in colours[:, 1, 0].tolist()] == [200, 204, 208]
     assert colours[:, 0, 1].sum() < colours[:, 1, 1].sum()
-    large = gram_pixels(torch.eye(1600))
+    large = coloured(torch.eye(1600), 900)
     assert large.shape == (3, 900, 900)
     assert [round(255 * part) for part in large[:, 450, 450].tolist()] == [252, 255, 164]
 
 
 def test_runs_are_gathered_by_twin_and_named_apart(tmp_path: Path) -> None:
     first = run(tmp_path)
-    (loaded,) = load_runs([first])
+    loaded = open_run(first)
     assert [(each.model, each.twin) for each in gather_curves([loaded])] == [("a", "feed-forward"), ("a", "recurrent")]
     assert [(point.x, point.y) for point in gather_points([loaded])] == [(0.5, 47.5)] * 2
     shares = {outcome.outcome: outcome.count for outcome in gather_outcomes([loaded]) if outcome.twin == "recurrent"}
@@ -238,13 +246,50 @@ def test_runs_are_gathered_by_twin_and_named_apart(tmp_path: Path) -> None:
     assert shares["wrong without attack"] == 4
     assert gather_sweeps([loaded]) == []
     with pytest.raises(InputError, match="are the same run; give it once"):
-        load_runs([first, first])
-    with pytest.raises(InputError, match="unknown model 'b'"):
-        load_runs([first], only=["b"])
-    (only,) = load_runs([first], only=["a/recurrent"])
-    assert [each.twin for each in gather_curves([only])] == ["recurrent"]
+        open_runs([first, first])
+    for gather in (gather_curves, gather_points, gather_outcomes, gather_sweeps, gather_examples):
+        with pytest.raises(InputError, match="unknown model 'b'"):
+            gather([loaded], only=["b"])
+    assert [each.twin for each in gather_curves([loaded], ["a/recurrent"])] == ["recurrent"]
+    assert {each.twin for each in gather_outcomes([loaded], ["a/recurrent"])} == {"recurrent"}
     with pytest.raises(InputError, match="stores no images; a published copy has none"):
         gather_examples([loaded])
+
+
+def test_images_of_a_run_from_python_need_its_examples(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), torch.rand(12, 1, 2, 2)
+    y = model(x).argmax(1)
+    made = evaluate(model, x, y, threat="linf:0.5", battery="quick", out=tmp_path, diagnose=False)
+    shown = gather_examples([made], data=from_arrays(x, y), count=100)
+    broken = made.rows(*made.verdicts.select("classifier", "threat").row(0)).filter(~pl.col("robust"))
+    assert len(shown) == len(broken) > 3
+    for example, row in zip(shown, broken.sort("broken_by", "index").iter_rows(named=True), strict=True):
+        assert torch.equal(example.clean, x[row["index"]])
+        assert float((example.adversarial - example.clean).abs().max()) == pytest.approx(row["distance"])
+        assert example.predicted == f"class {model(example.adversarial[None]).argmax()}"
+    with pytest.raises(InputError, match="was evaluated from Python, so its record names no data set"):
+        gather_examples([made])
+    with pytest.raises(InputError, match="are not those of"):
+        gather_examples([made], data=from_arrays(x.flip(0), y))
+
+
+@pytest.mark.parametrize("command", ["table", "report", *KINDS])
+def test_a_run_whose_verdicts_were_edited_is_refused_in_one_sentence(tmp_path: Path, command: str) -> None:
+    edited = tmp_path / "run"
+    shutil.copytree("evaluations/default/results", edited)
+    mine = (pl.col("classifier") == "fmnist-chain3-linf/feedforward") & (pl.col("index") < 300)
+    verdicts = pl.read_parquet(edited / "verdicts.parquet").with_columns(pl.col("robust") & ~mine)
+    verdicts.write_parquet(edited / "verdicts.parquet")
+    out = tmp_path / ("out" if command == "report" else "out.svg")
+    words = {"table": ["table", str(edited)], "report": ["report", str(edited), "--out", str(out)]}
+    asked = words.get(command, ["figure", command, str(edited), "--out", str(out)])
+    done = subprocess.run([sys.executable, "-m", "robustframe", *asked], capture_output=True, text=True, check=False)
+    sentence = (
+        f"error: {edited}/verdicts.parquet is not what its record says; `robustframe verify {edited}` says more\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+    assert not out.exists()
 
 
 def test_the_command_draws_what_it_is_told_and_refuses_in_words(tmp_path: Path) -> None:

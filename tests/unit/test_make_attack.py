@@ -53,7 +53,16 @@ def test_settings_arrive_with_the_types_of_the_fields():
         ("pgd", {"step_size": float("inf")}, "PGD: step_size = inf must be a finite number"),
         ("pgd", {"step_size": float("nan")}, "PGD: step_size = nan must be a finite number"),
         ("pgd", {"step_size": -0.1}, "PGD: step_size = -0.1 must be above 0"),
-        ("apgd", {"loss": "hinge"}, "APGD: loss = 'hinge' must be one of 'cross_entropy', 'dlr', 'margin'"),
+        (
+            "apgd",
+            {"loss": "hinge"},
+            "APGD: loss = 'hinge' must be one of 'cross_entropy', 'dlr' or 'margin' or a function",
+        ),
+        ("apgd", {"through": 3}, "APGD: through = 3 must be text or a function"),
+        ("apgd", {"bpda": {"0": "identity", "1": "none"}}, "APGD: bpda.1 = 'none' must be one of 'identity' or a fun"),
+        ("apgd", {"bpda": "identity"}, "APGD: bpda = 'identity' must be a table of names"),
+        ("apgd", {"steps": 2**63}, "APGD: steps = 9223372036854775808 must be smaller than"),
+        ("apgd", {"rho": 1e300}, r"APGD: rho = 1e\+300 must be smaller than"),
         ("apgd-t", {"targets": 0}, "APGDT: targets = 0 must be above 0"),
         ("square", {"resc_schedule": 1}, "Square: resc_schedule = 1 must be true or false"),
         ("square", {"queries": [1]}, r"Square: queries = \[1\] must be a whole number"),
@@ -127,7 +136,7 @@ def test_a_torchattack_is_hashable_comparable_and_recordable():
         ("UPGD", {"loss": 3}, "loss = 3 must be text"),
         ("EADL1", {"max_iterations": 9}, "max_iterations = 9 must be a whole number of at least 10"),
         ("CW", {"step_size": 0.1}, "unknown setting of torchattacks:CW 'step_size'"),
-        ("MIFGSM", {"steps": [3]}, r"steps = \[3\] must be a number, text, true or false"),
+        ("MIFGSM", {"steps": [3]}, r"steps = \[3\] must be a whole number, a finite number, text or true or false"),
     ],
 )
 def test_a_torchattack_that_cannot_run_is_refused_when_the_battery_is_read(name, settings, words):

@@ -8,6 +8,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.report import publish
 from robustframe.report.publish import publish_run
+from robustframe.runs import open_run
 
 RECIPE = """
 schema = 1
@@ -38,39 +39,39 @@ def recipe(tiny_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_is_copied_to_the_results_of_its_recipe(recipe: Path, tmp_path: Path) -> None:
-    _, run = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
-    results = publish_run(str(run))
+    run = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
+    results = publish_run(run)
     assert results == recipe.parent / "results"
     assert {file.name for file in results.iterdir()} == {
         "record.json", "verdicts.parquet", "table.md", "table.tex", "table.csv",
     }  # fmt: skip
     for name in ("record.json", "verdicts.parquet"):
-        assert (results / name).read_bytes() == (run / name).read_bytes()
+        assert (results / name).read_bytes() == (run.folder / name).read_bytes()
 
 
 def test_nothing_doubtful_is_published(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, run = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
+    run = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(publish, "shipped_folder", lambda kind: tmp_path / "_shipped" / kind)
         with pytest.raises(InputError, match="in a checkout, not in an installed package"):
-            publish_run(str(run))
+            publish_run(run)
     with monkeypatch.context() as patch:
         patch.setattr(publish, "recipes", dict)
         with pytest.raises(InputError, match="which is no recipe in evaluations/"):
-            publish_run(str(run))
+            publish_run(run)
     text = recipe.read_text()
     recipe.write_text(text.replace("count = 30", "count = 40"))
     with pytest.raises(InputError, match="has changed since"):
-        publish_run(str(run))
+        publish_run(run)
     recipe.write_text(text)
-    verdicts = run / "verdicts.parquet"
+    verdicts = run.folder / "verdicts.parquet"
     content = verdicts.read_bytes()
     recipe.write_text(text.replace("count = 30", "count = 31"))
-    _, other = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
+    other = evaluate_recipe(recipe, runs=tmp_path / "runs", device="cpu")
     recipe.write_text(text)
-    verdicts.write_bytes((other / "verdicts.parquet").read_bytes())
-    with pytest.raises(InputError, match="is not what the record says"):
-        publish_run(str(run))
+    verdicts.write_bytes((other.folder / "verdicts.parquet").read_bytes())
+    with pytest.raises(InputError, match="is not what its record says"):
+        publish_run(open_run(run.folder))
     assert not (recipe.parent / "results").exists()
     verdicts.write_bytes(content)
-    publish_run(str(run))
+    publish_run(run)

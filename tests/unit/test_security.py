@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tampering import begun
 
 import robustframe
 from robustframe.cli.shared import plain
@@ -17,8 +18,8 @@ from robustframe.evaluation import evaluate_recipe
 from robustframe.files import check_sealed, is_plain_name, read_plain
 from robustframe.recipe import Recipe, load_battery, read_toml
 from robustframe.report.robustness import robustness_table
+from robustframe.runs import open_run
 from robustframe.runs.manifest import read_manifest
-from robustframe.runs.record import read_record
 from robustframe.threat import parse_eps
 from robustframe.train import read_training_recipe
 from robustframe.verification.compare import compare_runs
@@ -90,7 +91,7 @@ def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     ):
         with pytest.raises(InputError, match=r"code of a run is not run unasked.*give --code .*evil\.py"):
             read()
-    robustness_table(read_record(place / "run"), place / "run")
+    robustness_table(open_run(place / "run"))
     assert not (place / "it ran").exists()
 
 
@@ -187,7 +188,7 @@ def test_a_run_folder_with_links_or_pipes_is_neither_read_nor_continued(harm: An
     (place / "precious").write_text("mine")
     harm(place / "run")
     with pytest.raises(InputError, match="a run's folder holds plain files and folders only"):
-        read_record(place / "run")
+        open_run(place / "run")
     with pytest.raises(InputError, match="plain files and folders only"):
         evaluate_recipe(place / "recipe.toml", out=place / "run", device="cpu")
     (place / "run" / "record.json").unlink()
@@ -199,7 +200,7 @@ def test_a_run_folder_with_links_or_pipes_is_neither_read_nor_continued(harm: An
 def test_a_run_may_lie_behind_a_link(place: Path) -> None:
     (place / "here").symlink_to(place / "run")
     check_sealed(place / "here")
-    assert read_record(place / "here").status == "complete"
+    assert open_run(place / "here").complete
 
 
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "units/../../x", "units//x", "a\0b"])
@@ -290,7 +291,7 @@ def other_models(content: dict[str, Any]) -> None:
     ],
 )
 def test_a_run_that_would_end_otherwise_is_not_continued(edit: Any, why: str, place: Path) -> None:
-    change(place / "run", lambda content: content.update(status="started", results=None))
+    begun(place / "run")
     change(place / "run", edit)
     before = (place / "run" / "record.json").read_bytes()
     with pytest.raises(InputError, match=why):
@@ -299,8 +300,8 @@ def test_a_run_that_would_end_otherwise_is_not_continued(edit: Any, why: str, pl
 
 
 def test_a_record_of_a_later_version_says_who_wrote_it(place: Path) -> None:
-    text = (place / "run" / "record.json").read_text().replace('"schema": 1', '"schema": 2', 1)
+    text = (place / "run" / "record.json").read_text().replace('"schema": 2', '"schema": 3', 1)
     version = json.loads(text)["environment"]["robustframe"]
     (place / "run" / "record.json").write_text(text.replace(f'"robustframe": "{version}"', '"robustframe": "9.0"'))
     with pytest.raises(InputError, match=r"not a record of this version: schema: .*\(robustframe 9\.0 wrote it\)"):
-        read_record(place / "run")
+        open_run(place / "run")

@@ -5,26 +5,33 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from made_up import make_run
+from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("jinja2")
 
 from robustframe.cli import app
+from robustframe.data import load
 from robustframe.errors import InputError
+from robustframe.evaluation import evaluate_recipe
 from robustframe.recipe import Recipe
-from robustframe.report.site import build, build_site
-from robustframe.report.site.board import grouped
-from robustframe.report.site.entries import read_runs
-from robustframe.report.site.names import page_names
+from robustframe.report.figures import gather_examples
+from robustframe.report.pixels import eight_bit
+from robustframe.report.site import board, build, build_site
+from robustframe.report.site.board import grouped, read_runs
+from robustframe.report.site.build import page_names
 from robustframe.report.site.provenance import provenance, recipe_toml
-from robustframe.runs.record import read_record
+from robustframe.runs import Run, open_run
+from robustframe.runs import run as run_module
 
 EVIL = [
     "../../up", "..", "a/b", "a\\b", "/etc/passwd", "C:\\x", "nul", "COM1.txt", "con", "x" * 400, "Résnet", "模型", "",
@@ -114,7 +121,7 @@ def test_all_links_resolve_and_nothing_remote_is_named_or_allowed(evil_site: Pat
 
 def test_every_row_stands_with_interval_verdict_and_provenance(shown_run: Path, tmp_path: Path) -> None:
     site = build_site([str(shown_run)], tmp_path / "site").folder
-    record = read_record(shown_run)
+    record = open_run(shown_run).record
     board, page = (site / "index.html").read_text(), (site / "models" / "tiny.html").read_text()
     rows = re.findall(r'<tr data-structure="chain" data-training="normal".*?</tr>', board, re.S)
     assert len(rows) == 4
@@ -149,7 +156,7 @@ def test_groups_are_never_mixed_and_ranks_are_shared(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_finished_is_shown_as_such(shown_run: Path, tmp_path: Path, disguise: Disguise) -> None:
-    unknown = {"status": "started", "results": None, "verdicts_sha256": None}
+    unknown = {"status": "started", "results": None, "verdicts_sha256": None, "evidence_sha256": None}
     run = disguise(shown_run, tmp_path / "begun", "begun", **unknown)
     site = build_site([str(run), str(shown_run)], tmp_path / "site").folder
     rows = json.loads((site / "leaderboard.json").read_text())
@@ -169,7 +176,9 @@ def test_what_is_not_bound_to_its_record_is_refused(shown_run: Path, tmp_path: P
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.write_bytes(content)
-    with pytest.raises(InputError, match="is not what its record says"):
+    with pytest.raises(
+        InputError, match=r"\.safetensors is not what was written; `robustframe verify .*run` says more"
+    ):
         build_site([str(run)], tmp_path / "site")
     other = tmp_path / "other"
     shutil.copytree(shown_run, other)
@@ -177,7 +186,7 @@ def test_what_is_not_bound_to_its_record_is_refused(shown_run: Path, tmp_path: P
     with pytest.raises(InputError, match="is not what its record says"):
         build_site([str(other)], tmp_path / "site")
     (other / "verdicts.parquet").unlink()
-    with pytest.raises(InputError, match="is missing"):
+    with pytest.raises(InputError, match=r"lacks 1 of the files in evidence.sha256, such as verdicts.parquet"):
         build_site([str(other)], tmp_path / "site")
     with pytest.raises(InputError, match="no run is given"):
         build_site([], tmp_path / "site")
@@ -192,9 +201,53 @@ def test_a_published_copy_has_the_images_of_the_run_of_its_record(shown_run: Pat
     page = Path("models/tiny.html")
     without = build_site([str(copy)], tmp_path / "site", run_folders=tmp_path).folder
     assert "No images are stored" in (without / page).read_text()
-    having = build_site([str(copy), str(shown_run)], tmp_path / "site", run_folders=shown_run.parent)
-    assert "<img" in (having.folder / page).read_text()
-    assert having.rows == 4
+    for given, runs in ([copy, shown_run], tmp_path), ([copy], shown_run.parent), ([copy, copy], shown_run.parent):
+        having = build_site([str(each) for each in given], tmp_path / "site", run_folders=runs)
+        assert "<img" in (having.folder / page).read_text()
+        assert having.rows == 4
+    # A good run elsewhere does not answer for a copy that is not what was written.
+    (copy / "verdicts.parquet").write_bytes((copy / "verdicts.parquet").read_bytes() + b"x")
+    with pytest.raises(InputError, match="is not what its record says"):
+        build_site([str(copy)], tmp_path / "site", run_folders=shown_run.parent)
+
+
+def test_each_run_is_opened_once(shown_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, hashed = [], []
+    monkeypatch.setattr(board, "open_run", lambda given, **how: opened.append(given) or open_run(given, **how))
+    read = run_module.read_verdicts
+    monkeypatch.setattr(run_module, "read_verdicts", lambda *given: hashed.append(given) or read(*given))
+    build_site([str(shown_run)] * 2, tmp_path / "site")
+    assert len(opened) == len(hashed) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_images_of_own_data_are_shown_with_the_clean_ones(tiny_card: Path, tmp_path: Path, kind: str) -> None:
+    digits = load("digits").first(40)
+    if kind == "file":
+        np.savez(tmp_path / "own.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
+    for at, (image, label) in enumerate(zip(digits.images, digits.labels.tolist())):
+        (tmp_path / "own" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(eight_bit(image)[:, :, 0]).save(tmp_path / "own" / str(label) / f"{at}.png")
+    use = f"file:{tmp_path / 'own.npz'}" if kind == "file" else f"folder:{tmp_path / 'own'}"
+    (tmp_path / "own.toml").write_text(
+        'schema = 1\nname = "own"\nseed = 0\nchunk = 20\nthreats = ["linf:0.3"]\nbattery = ["shown.toml"]\n'
+        f'diagnose = false\n[data]\nuse = "{use}"\n[[model]]\nuse = "card:{tiny_card}"\n'
+    )
+    attack = '[[attack]]\nuse = "pgd"\nsteps = 3\n'
+    (tmp_path / "shown.toml").write_text(f'schema = 1\nname = "shown"\nversion = "0.1"\n{attack}')
+    run = evaluate_recipe(tmp_path / "own.toml", runs=tmp_path / "runs", device="cpu")
+    page = (build_site([str(run.folder)], tmp_path / "site").folder / "models" / "tiny.html").read_text()
+    assert page.count('alt="Clean image, perturbation and adversarial image of example') == 2 * 6
+    out = tmp_path / "examples.svg"
+    done = CliRunner().invoke(app, ["figure", "examples", str(run.folder), "--out", str(out), "--count", "3"])
+    assert done.exit_code == 0, done.exception
+    assert out.read_text(encoding="utf-8").count("data:image/png") == 2 * 3 * 3
+    shutil.rmtree(tmp_path / "own")
+    (tmp_path / "own.npz").unlink(missing_ok=True)
+    page = (build_site([str(run.folder)], tmp_path / "site").folder / "models" / "tiny.html").read_text()
+    assert page.count('alt="Adversarial image of example') == 2 * 6
+    with pytest.raises(InputError, match="own"):
+        gather_examples([run])
 
 
 def test_a_site_replaces_an_earlier_one_and_nothing_else(shown_run: Path, tmp_path: Path) -> None:
@@ -258,23 +311,26 @@ def test_the_site_is_the_same_bytes_again(shown_run: Path, tmp_path: Path) -> No
 
 
 def test_commands_make_the_run_again(shown_run: Path) -> None:
-    record = read_record(Path("evaluations/default/results"))
-    found = provenance(record, "evaluations/default/results", "x.toml")
+    run = open_run("evaluations/default/results")
+
+    def asked(name: str, recipe: dict[str, Any]) -> Run:
+        return replace(run, record=run.record.model_copy(update={"name": name, "recipe": recipe}))
+
+    record = run.record
+    found = provenance(run, "evaluations/default/results", "x.toml")
     assert found.evaluate == "robustframe evaluate default"
     assert found.verify == "robustframe verify evaluations/default/results"
-    changed = record.model_copy(update={"recipe": {**record.recipe, "seed": 1}})
+    changed = asked("default", {**record.recipe, "seed": 1})
     assert provenance(changed, "r", "default-1.toml").evaluate == "robustframe evaluate default-1.toml"
     typed = {**record.recipe, "name": "evaluate", "about": "", "threats": ["linf:8/255", "l2:1"]}
-    called = provenance(record.model_copy(update={"name": "evaluate", "recipe": typed}), "/home/me/runs/x", "x.toml")
+    called = provenance(asked("evaluate", typed), "/home/me/runs/x", "x.toml")
     assert called.recipe is None
     assert called.evaluate == (
         "robustframe evaluate --model zoo:fmnist-chain3 --model zoo:fmnist-chain3-linf --data fashion-mnist --split "
         "test --count 1000 --threat linf:8/255 --threat l2:1 --battery swift@1 --battery torchattacks@1 --seed 0"
     )
     assert "/home/me" not in called.verify
-    python = record.model_copy(
-        update={"recipe": {"threats": ["linf:0.1"], "battery": ["quick@1"], "seed": 7, "chunk": 9}}
-    )
+    python = asked("default", {"threats": ["linf:0.1"], "battery": ["quick@1"], "seed": 7, "chunk": 9})
     assert provenance(python, "my-run", "x.toml").evaluate == (
         "robustframe.evaluate(model, x, y, threat=['linf:0.1'], battery=['quick@1'], seed=7, chunk=9, "
         "name='fmnist-chain3')"
@@ -300,7 +356,7 @@ def test_only_autoattack_stands_under_its_name(shown_run: Path, tmp_path: Path, 
     files = {path.stem: json.loads(path.read_text()) for path in (site / "model_info" / "digits").rglob("*.json")}
     assert len(files) == 8
     assert {path.name for path in (site / "model_info" / "digits").iterdir()} == {"Linf", "L2"}
-    record = read_record(shown_run)
+    record = open_run(shown_run).record
     for stem, info in files.items():
         twin, end = "recurrent" if "recurrent" in stem else "feedforward", f":{info['eps']}"
         found = [each for each in record.results or [] if each.classifier.endswith(twin) and each.threat.endswith(end)]

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from robustframe.errors import InputError
-from robustframe.report.layout import Written, written
-from robustframe.report.tables import FORMATS, Cell, Look, Row, Table, render
+from robustframe.report.arrange import TableStyle
+from robustframe.report.layout import Cell, Table, TableRow, Written, written
+from robustframe.report.tables import FORMATS, render
 
 LINF = "linf:8/255"
 
 
-def _pair(model: str, coherence: float | None = 0.123, threat: str = LINF) -> tuple[Row, ...]:
+def _pair(model: str, coherence: float | None = 0.123, threat: str = LINF) -> tuple[TableRow, ...]:
     return (
-        Row(model, coherence, "feed-forward", threat, Cell(0.913, 0.894, 0.929), Cell(0.041, 0.03, 0.055)),
-        Row(model, coherence, "recurrent", threat, Cell(0.917, 0.899, 0.932), Cell(0.5, 0.46, 0.54)),
-        Row(
+        TableRow(model, coherence, "feed-forward", threat, Cell(0.913, 0.894, 0.929), Cell(0.041, 0.03, 0.055)),
+        TableRow(model, coherence, "recurrent", threat, Cell(0.917, 0.899, 0.932), Cell(0.5, 0.46, 0.54)),
+        TableRow(
             model,
             coherence,
             "difference",
@@ -33,7 +34,7 @@ def _pair(model: str, coherence: float | None = 0.123, threat: str = LINF) -> tu
     )
 
 
-PLAIN_ROW = Row("resnet", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell(), note="robust: no attack has run")
+PLAIN_ROW = TableRow("resnet", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell(), note="robust: no attack has run")
 TABLE = Table("Pairs", "95 % intervals.", (*_pair("chain"), PLAIN_ROW))
 
 MARKDOWN = """\
@@ -131,7 +132,7 @@ def test_rows_are_grouped_by_model_then_threat_then_twin_whatever_their_order() 
 
 def test_the_coherence_is_printed_once_a_model_and_may_be_given_on_one_row_only() -> None:
     first, *others = _pair("chain", None)
-    rows = (first, *others, Row("chain", 0.777, "recurrent", "l2:1", Cell(0.5), Cell(0.5)))
+    rows = (first, *others, TableRow("chain", 0.777, "recurrent", "l2:1", Cell(0.5), Cell(0.5)))
     for format in ("md", "tex", "terminal"):
         assert render(Table("t", "", rows), format).count("0.777") == 1
     assert render(Table("t", "", rows), "csv").count("0.777") == 4
@@ -145,7 +146,7 @@ def test_columns_that_nobody_filled_are_left_out() -> None:
 
 
 def test_unknown_is_never_zero() -> None:
-    table = Table("t", "", (Row("m", None, "—", LINF, Cell(), Cell()),))
+    table = Table("t", "", (TableRow("m", None, "—", LINF, Cell(), Cell()),))
     (row,) = csv.DictReader(io.StringIO(render(table, "csv")))
     assert {row[name] for name in ("coherence", "clean", "clean_low", "robust", "p_clean", "p_robust")} == {""}
     for format in ("md", "tex", "terminal"):
@@ -155,7 +156,7 @@ def test_unknown_is_never_zero() -> None:
 def test_the_csv_keeps_every_digit() -> None:
     value = 2 / 3
     (row,) = csv.DictReader(
-        io.StringIO(render(Table("t", "", (Row("m", None, "—", LINF, Cell(value), Cell()),)), "csv"))
+        io.StringIO(render(Table("t", "", (TableRow("m", None, "—", LINF, Cell(value), Cell()),)), "csv"))
     )
     assert float(row["clean"]) == value
 
@@ -164,8 +165,8 @@ def test_the_terminal_table_fits_100_columns_and_has_no_control_characters() -> 
     widest = Cell(-0.1234, -0.1567, -0.1012)
     rows = (
         *_pair("fashion-mnist-conv-chain-low-coherence-seed-3"),
-        Row("x", 0.5, "difference", "linf:16/255", widest, widest, 1e-5, 1e-5),
-        Row("Carmon2019Unlabeled-wide-28-10", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell()),
+        TableRow("x", 0.5, "difference", "linf:16/255", widest, widest, 1e-5, 1e-5),
+        TableRow("Carmon2019Unlabeled-wide-28-10", None, "—", LINF, Cell(0.95, 0.94, 0.96), Cell()),
     )
     text = render(Table("Title", "caption " * 40, rows), "terminal")
     assert max(map(len, text.splitlines())) <= 100
@@ -173,7 +174,7 @@ def test_the_terminal_table_fits_100_columns_and_has_no_control_characters() -> 
 
 
 def test_wide_characters_do_not_break_the_columns() -> None:
-    rows = tuple(Row(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg"))
+    rows = tuple(TableRow(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg"))
     lines = render(Table("", "", rows), "terminal").splitlines()[3:6]
     assert [line[line.index("linf") :] for line in lines] == [lines[1][lines[1].index("linf") :]] * 3
     assert [line.index("linf") for line in lines] == [5, 7, 8]
@@ -195,7 +196,7 @@ HOSTILE = [
 
 
 def _hostile(name: str) -> Table:
-    row = Row(name, None, "—", name, Cell(0.5), Cell(0.25), note=name)
+    row = TableRow(name, None, "—", name, Cell(0.5), Cell(0.25), note=name)
     return Table(name, name, (row, *_pair("calm" + name)))
 
 
@@ -257,13 +258,13 @@ def test_what_cannot_be_a_table_is_refused_in_words() -> None:
     with pytest.raises(InputError, match="ends before it begins"):
         Cell(0.5, 0.6, 0.4)
     with pytest.raises(InputError, match="unknown twin 'recurent'; did you mean 'recurrent'"):
-        Row("m", None, "recurent", LINF, half, half)
+        TableRow("m", None, "recurent", LINF, half, half)
     with pytest.raises(InputError, match=r"p = 1\.5 is no probability"):
-        Row("m", None, "difference", LINF, half, half, p_clean=1.5)
+        TableRow("m", None, "difference", LINF, half, half, p_clean=1.5)
     with pytest.raises(InputError, match="coherence nan is no number from 0"):
-        Row("m", nan, "—", LINF, half, half)
+        TableRow("m", nan, "—", LINF, half, half)
     with pytest.raises(InputError, match="m has an accuracy below 0; only a difference may be negative"):
-        Row("m", None, "recurrent", LINF, Cell(-0.1), half)
+        TableRow("m", None, "recurrent", LINF, Cell(-0.1), half)
     with pytest.raises(InputError, match="the table 't' has no rows"):
         Table("t", "", ())
     with pytest.raises(InputError, match=r"model 'm' has two coherences, 0\.1 and 0\.2"):
@@ -271,7 +272,7 @@ def test_what_cannot_be_a_table_is_refused_in_words() -> None:
 
 
 def test_a_verdict_gets_a_column_where_anybody_asked_for_one() -> None:
-    asked = Row("net", None, "—", LINF, Cell(0.9), Cell(0.5), note="randomised: 3 of 16", verdict="suspicious")
+    asked = TableRow("net", None, "—", LINF, Cell(0.9), Cell(0.5), note="randomised: 3 of 16", verdict="suspicious")
     table = Table("t", "", (asked, PLAIN_ROW))
     assert "| Robust accuracy (%) | Verdict |" in render(table, "md")
     assert "| 50.0 | suspicious |" in render(table, "md")
@@ -292,14 +293,17 @@ TWO = Table(
         *_pair("b", 0.2),
         *_pair("A", 0.9),
         *_pair("A", 0.9, "l2:1"),
-        Row("c", None, "—", LINF, Cell(0.99), Cell(0.9), verdict="sound"),
+        TableRow("c", None, "—", LINF, Cell(0.99), Cell(0.9), verdict="sound"),
     ),
 )
 
 
-def _models(format: str, look: Look) -> list[str]:
-    rows = csv.DictReader(io.StringIO(render(TWO, format, look), newline=""))
-    return list(dict.fromkeys(row["model"] for row in rows))
+def _read(style: TableStyle) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render(TWO, "csv", style), newline="")))
+
+
+def _models(style: TableStyle) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in _read(style)))
 
 
 @pytest.mark.parametrize(
@@ -316,34 +320,39 @@ def _models(format: str, look: Look) -> list[str]:
     ],
 )
 def test_models_are_sorted_as_asked_and_the_unknown_stand_last(sort: str, models: list[str]) -> None:
-    assert _models("csv", Look(sort=sort)) == models
-    assert _models("csv", Look(sort=sort, pairs=True)) == models
+    assert _models(TableStyle(sort=sort)) == models
+    assert _models(TableStyle(sort=sort, pairs=True)) == models
 
 
 def test_columns_are_those_chosen_and_what_a_row_is_stays() -> None:
-    text = render(TWO, "md", Look(columns=("robust",)))
+    text = render(TWO, "md", TableStyle(columns=("robust",)))
     assert "| Model | Twin | Threat | Robust accuracy (%) |" in text
     assert "91.3" not in text
     assert "0.900" not in text
-    assert render(TWO, "csv", Look(columns=("verdict",))).splitlines()[0] == "model,coherence,twin,threat,note,verdict"
-    assert "Certified (%)" in render(TWO, "md", Look(columns=("certified", "clean")))
+    assert (
+        render(TWO, "csv", TableStyle(columns=("verdict",))).splitlines()[0]
+        == "model,coherence,twin,threat,note,verdict"
+    )
+    assert "Certified (%)" in render(TWO, "md", TableStyle(columns=("certified", "clean")))
 
 
 def test_rows_are_grouped_by_threat_or_twin() -> None:
-    by_threat = [row["threat"] for row in csv.DictReader(io.StringIO(render(TWO, "csv", Look(group_by="threat"))))]
+    by_threat = [
+        row["threat"] for row in csv.DictReader(io.StringIO(render(TWO, "csv", TableStyle(group_by="threat"))))
+    ]
     assert by_threat == [LINF] * 7 + ["l2:1"] * 3
-    by_twin = [row["twin"] for row in csv.DictReader(io.StringIO(render(TWO, "csv", Look(group_by="twin"))))]
+    by_twin = [row["twin"] for row in _read(TableStyle(group_by="twin"))]
     assert by_twin == ["feed-forward"] * 3 + ["recurrent"] * 3 + ["difference"] * 3 + [""]
-    lines = render(TWO, "terminal", Look(group_by="threat")).splitlines()
+    lines = render(TWO, "terminal", TableStyle(group_by="threat")).splitlines()
     assert lines[2].startswith("Threat, model")
     assert lines[4] == LINF
     assert lines[5].split()[:3] == ["b", "0.200", "feed-forward"]
-    assert render(TWO, "md", Look(group_by="threat")).count(LINF) == 1
+    assert render(TWO, "md", TableStyle(group_by="threat")).count(LINF) == 1
 
 
 def test_a_pair_is_one_line_with_its_difference() -> None:
-    look = Look(pairs=True, columns=("robust",))
-    first, *_ = csv.DictReader(io.StringIO(render(TWO, "csv", look), newline=""))
+    style = TableStyle(pairs=True, columns=("robust",))
+    first, *_ = _read(style)
     assert (first["robust_feedforward"], first["robust_recurrent"], first["robust_difference"]) == (
         "0.041",
         "0.5",
@@ -351,20 +360,22 @@ def test_a_pair_is_one_line_with_its_difference() -> None:
     )
     assert first["p_robust_difference"] == "1e-09"
     assert "p_robust_recurrent" not in first
-    lines = [line for line in render(TWO, "md", look).splitlines() if line.startswith("|")]
+    lines = [line for line in render(TWO, "md", style).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4
     assert lines[2] == "| b | linf:8/255 | 4.1 [3.0, 5.5] | 50.0 [46.0, 54.0] | +45.9 [+42.0, +50.0], p < 0.001 | – |"
     # A classifier without a twin keeps its own column, and is not called one.
     assert lines[-1] == "| c | linf:8/255 | – | – | – | 90.0 |"
     for format in FORMATS:
-        assert render(TWO, format, look)
+        assert render(TWO, format, style)
 
 
 def test_verdicts_of_a_pair_are_one_or_each_named() -> None:
-    rows = [Row("m", None, twin, LINF, Cell(0.5), Cell(0.5), verdict="sound") for twin in ("feed-forward", "recurrent")]
-    assert "| sound |" in render(Table("t", "", tuple(rows)), "md", Look(pairs=True))
-    rows[1] = Row("m", None, "recurrent", LINF, Cell(0.5), Cell(0.5), note="why", verdict="suspicious")
-    text = render(Table("t", "", tuple(rows)), "md", Look(pairs=True))
+    rows = [
+        TableRow("m", None, twin, LINF, Cell(0.5), Cell(0.5), verdict="sound") for twin in ("feed-forward", "recurrent")
+    ]
+    assert "| sound |" in render(Table("t", "", tuple(rows)), "md", TableStyle(pairs=True))
+    rows[1] = TableRow("m", None, "recurrent", LINF, Cell(0.5), Cell(0.5), note="why", verdict="suspicious")
+    text = render(Table("t", "", tuple(rows)), "md", TableStyle(pairs=True))
     assert "| feed-forward sound; recurrent suspicious |" in text
     assert "linf:8/255¹" in text
 
@@ -380,9 +391,9 @@ def test_verdicts_of_a_pair_are_one_or_each_named() -> None:
         ({"pairs": True, "group_by": "twin"}, "cannot be grouped by twin"),
     ],
 )
-def test_a_look_that_cannot_be_is_refused_in_words(wrong: dict[str, object], sentence: str) -> None:
+def test_a_style_that_cannot_be_is_refused_in_words(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Look(**wrong)  # type: ignore[arg-type]
+        TableStyle(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, WIDE])
@@ -397,6 +408,10 @@ def test_a_hostile_name_is_text_in_html(name: str) -> None:
 
 def test_numbers_and_intervals_stand_in_html() -> None:
     page = render(TABLE, "html")
+    assert page.count('<th scope="rowgroup" colspan="4">') == 1
+    assert page.count('<th scope="row">') == 4
+    assert page.count('<th scope="col">') == 4
+    assert "<caption>Pairs</caption>" in page
     for text in ("91.3 [89.4, 92.9]", "+45.9 [+42.0, +50.0], p &lt; 0.001", "chain   coherence 0.123", "¹ robust"):
         assert text in page
 
@@ -411,8 +426,12 @@ LATEX_ENGINE = shutil.which("tectonic") or shutil.which("pdflatex")
 
 @pytest.mark.skipif(LATEX_ENGINE is None, reason="needs tectonic or pdflatex with booktabs and siunitx")
 def test_the_latex_compiles_as_it_is(tmp_path: Path) -> None:
-    looks = (Look(), Look(pairs=True), Look(group_by="threat", columns=("robust", "verdict"), sort="-robust"))
-    bodies = [render(TWO, "tex", look) for look in looks]
+    styles = (
+        TableStyle(),
+        TableStyle(pairs=True),
+        TableStyle(group_by="threat", columns=("robust", "verdict"), sort="-robust"),
+    )
+    bodies = [render(TWO, "tex", style) for style in styles]
     bodies += [render(_hostile(name), "tex") for name in (*HOSTILE, WIDE)]
     packages = bodies[0].splitlines()[0].removeprefix("% ")
     document = [r"\documentclass{article}", packages, r"\begin{document}", *bodies, r"\end{document}"]

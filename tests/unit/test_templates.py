@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import load_task
-from robustframe.runs.record import read_record
+from robustframe.runs import open_run
 from robustframe.templates import write_template
 
 
@@ -43,14 +43,14 @@ def test_every_command_of_the_readme_does_what_it_says(kind: str, tmp_path: Path
     for words in commands:
         found = run(*(["-m"] if words[0] == "robustframe" else []), *words[words[0] == "python" :], cwd=tmp_path)
         assert found.returncode == 0, f"{words}: {found.stdout} {found.stderr}"
-    record = read_record(tmp_path / "my-own" / "run")
+    record = open_run(tmp_path / "my-own" / "run").record
     assert record.name == "my-own"
     if kind == "attack":
         mine = [entry for result in record.results or [] for entry in result.attacks if entry.name == "my-own"]
         assert sum(entry.broken for entry in mine) > 10
         assert sum(entry.unverified for entry in mine) == 0
     else:
-        again = read_record(tmp_path / "my-own" / "run-2")
+        again = open_run(tmp_path / "my-own" / "run-2").record
         assert again.classifiers[0].weights_sha256 != record.classifiers[0].weights_sha256
         assert again.results is not None
         assert again.results[0].robust_correct >= 8

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from robustframe.data import load
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames import build_frame
-from robustframe.pairs import Adversary, Pair, Progress, Schedule, Twin, Untied, train_pair
+from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, Twin, Untied, train_pair
 from robustframe.solvers import DeepPursuit, LayeredPursuit
 from robustframe.threat import ThreatModel
 from robustframe.train import (
@@ -47,7 +47,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return digits.images, digits.labels
 
 
-SCHEDULE = Schedule(seed=1, epochs=3, batch=64, learning_rate=0.01, coherence=0.1, flip=True)
+SCHEDULE = TrainingPlan(seed=1, epochs=3, batch=64, learning_rate=0.01, coherence=0.1, flip=True)
 ADVERSARY = Adversary(threat=ThreatModel.parse("linf:0.05"), steps=2)
 
 
@@ -62,7 +62,7 @@ def test_an_interrupted_training_ends_the_same_to_the_bit(adversary: Adversary |
     straight = fresh()
     train_pair(straight, x, y, SCHEDULE, adversary=adversary)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if (progress.epoch, progress.batch) == (2, 3):
             raise Stop
 
@@ -110,7 +110,7 @@ def test_adversarial_training_gains_robustness() -> None:
     for name, adversary in (("normal", None), ("adversarial", Adversary(threat=threat, steps=2))):
         torch.manual_seed(5)
         pair = Pair(build_frame((1, 8, 8), [{"atoms": 48}, {"atoms": 24}]), classes=10, sweeps=2)
-        schedule = Schedule(seed=1, epochs=20, batch=64, learning_rate=0.02, coherence=0.1)
+        schedule = TrainingPlan(seed=1, epochs=20, batch=64, learning_rate=0.02, coherence=0.1)
         train_pair(pair, x, y, schedule, adversary=adversary)
         leaf = x.clone().requires_grad_()
         loss = torch.nn.functional.cross_entropy(pair.recurrent(leaf), y, reduction="sum")
@@ -188,10 +188,10 @@ def test_a_residual_pair_trains_with_convergent_steps() -> None:
     pair = Pair(build_frame((1, 8, 8), layers, "residual"), classes=10, sweeps=2)
     seen = []
 
-    def note(progress: Progress) -> None:
+    def note(progress: TrainingProgress) -> None:
         seen.append([float(layer.step_size) for layer in pair.frame.blocks])
 
-    train_pair(pair, x, y, Schedule(seed=1, epochs=1, batch=64, learning_rate=0.01), report=note)
+    train_pair(pair, x, y, TrainingPlan(seed=1, epochs=1, batch=64, learning_rate=0.01), report=note)
     # Layer 1 is read by the row above and by the skip: two identities stand beside its own B^T B.
     assert all(step[0] < 1 / 2 for step in seen)
     assert seen[-1][0] == pytest.approx(float(pair.frame.blocks[0].step_size), rel=0.2)
@@ -202,7 +202,9 @@ def test_an_adversary_in_l0_is_refused_in_words():
         Adversary(threat=ThreatModel.parse("l0:24"))
 
 
-def learned(schedule: Schedule, *, pursuit: str = "deep", untied: bool = False) -> tuple[Pair | Untied, list[float]]:
+def learned(
+    schedule: TrainingPlan, *, pursuit: str = "deep", untied: bool = False
+) -> tuple[Pair | Untied, list[float]]:
     """A small training; returns the model and the training accuracies of its first and last sweep."""
     x, y = data()
     torch.manual_seed(5)

@@ -24,12 +24,14 @@ from tampering import (
     T0,
     R,
     V,
+    begun,
     cell,
     cut,
     drop,
     other,
     put,
     record,
+    reseal,
     table,
 )
 from torch import Tensor, nn
@@ -37,8 +39,7 @@ from torch import Tensor, nn
 import robustframe
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.runs.manifest import manifest
-from robustframe.runs.record import read_record
+from robustframe.runs import open_run
 from robustframe.verification import Verification
 from robustframe.zoo import load_card, save
 
@@ -96,7 +97,7 @@ def test_an_honest_run_holds_and_every_claimed_break_was_shown_again(honest: Pat
     assert found.ok, str(found)
     assert found.whole
     assert not found.findings
-    record = read_record(honest / "run")
+    record = open_run(honest / "run").record
     claimed = sum(entry.broken for result in record.results or [] for entry in result.attacks)
     assert found.claimed == found.replayed == claimed > 50
     assert f"{claimed} of {claimed} claimed breaks" in str(found)
@@ -104,23 +105,13 @@ def test_an_honest_run_holds_and_every_claimed_break_was_shown_again(honest: Pat
 
 
 def test_every_file_of_a_run_is_bound_to_its_record(honest: Path) -> None:
-    run, record = honest / "run", read_record(honest / "run")
+    run, record = honest / "run", open_run(honest / "run").record
     lines = (run / "evidence.sha256").read_text().splitlines()
     stated = {line[66:]: line[:64] for line in lines}
     there = [run / "verdicts.parquet", *(path for path in run.glob("units/**/*") if path.is_file())]
     assert stated == {path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
     assert list(stated) == sorted(stated)
     assert record.evidence_sha256 == hashlib.sha256((run / "evidence.sha256").read_bytes()).hexdigest()
-
-
-def reseal(run: Path) -> None:
-    """Write every hash anew, as someone would who knows how runs are bound."""
-    content = json.loads((run / "record.json").read_text())
-    if (run / "verdicts.parquet").is_file():
-        content["verdicts_sha256"] = hashlib.sha256((run / "verdicts.parquet").read_bytes()).hexdigest()
-    (run / "evidence.sha256").write_bytes(manifest(run))
-    content["evidence_sha256"] = hashlib.sha256((run / "evidence.sha256").read_bytes()).hexdigest()
-    (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 @pytest.mark.parametrize(("name", "tamper", "where", "sentence"), CONTENT, ids=[each[0] for each in CONTENT])
@@ -148,9 +139,10 @@ def test_one_other_byte_in_any_file_is_named(path: str, place: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["evidence_sha256", "verdicts_sha256"])
-def test_a_hash_taken_out_of_the_record_is_named(key: str, place: Path) -> None:
+def test_a_record_without_a_hash_is_no_record(key: str, place: Path) -> None:
     record(put(key, None))(place / "run")
-    assert not verify(place).ok
+    with pytest.raises(InputError, match="hashes of files belong to a complete run"):
+        verify(place)
 
 
 def test_a_manifest_taken_away_is_named(place: Path) -> None:
@@ -158,23 +150,11 @@ def test_a_manifest_taken_away_is_named(place: Path) -> None:
     assert "evidence.sha256: it is missing" in str(verify(place))
 
 
-def test_a_run_older_than_the_hashes_of_files_is_checked_without_them(place: Path) -> None:
+def test_a_run_without_its_manifest_is_not_taken_for_an_older_one(place: Path) -> None:
     (place / "run" / "evidence.sha256").unlink()
-    (place / "run" / "record.json").write_text(json.dumps(older(place / "run")))
-    found = verify(place)
-    assert found.ok, str(found)
-    assert [each.name for each in found.checks if each.state == "left out"] == ["files"]
-
-
-def older(run: Path) -> dict[str, Any]:
-    """The record as an evaluation left it before there were hashes of files and diagnoses."""
-    content: dict[str, Any] = json.loads((run / "record.json").read_text())
-    del content["evidence_sha256"]
-    for result in content["results"]:
-        del result["diagnosis"]
-    for file in run.glob("units/*/*/diagnosis.json"):
-        file.unlink()
-    return content
+    record(put("evidence_sha256", None))(place / "run")
+    with pytest.raises(InputError, match="hashes of files belong to a complete run"):
+        verify(place)
 
 
 def test_a_flag_of_a_doubtful_row_is_missed(place: Path) -> None:
@@ -261,7 +241,7 @@ def test_a_changed_copy_is_named(name: str, tamper: Callable[[Path], None], sent
     [
         (drop(R), "is no run"),
         (record(put("schema", 7)), "is not a record of this version: schema"),
-        (record(put("status", "started")), "is not complete; run the same evaluate command again"),
+        (begun, "is not complete; run the same evaluate command again"),
         (record(put("recipe.threats", "linf")), "threats = 'linf' must be a list"),
         (record(put("recipe.threats.0", "linf:x")), "not a number"),
         (record(put("recipe.chunk", 0)), "chunk = 0"),
@@ -348,7 +328,7 @@ def test_the_closest_successes_are_verified_too(tmp_path: Path) -> None:
 def test_lost_images_are_made_again(place: Path) -> None:
     before = (place / "run" / I0).read_bytes()
     (place / "run" / I0).unlink()
-    record(lambda content: content.update(status="started", results=None))(place / "run")
+    begun(place / "run")
     evaluate_recipe(place / "recipe.toml", out=place / "run", device="cpu")
     assert (place / "run" / I0).read_bytes() == before
     assert verify(place).ok

@@ -2,21 +2,18 @@
 
 from robustframe.report.figures.style import MISSING, THEMES, Figure, Theme, check_path, svg, write  # isort: skip
 
-from robustframe.report.figures.association import Point, association_figure
+from robustframe.report.figures.association import ModelPoint, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
 from robustframe.report.figures.examples import Example, example_figure
 from robustframe.report.figures.gather import (
-    Loaded,
     gather_curves,
     gather_examples,
     gather_outcomes,
     gather_points,
     gather_sweeps,
-    load_run,
-    load_runs,
 )
 from robustframe.report.figures.gram import gram_figure
-from robustframe.report.figures.outcomes import Outcome, outcome_figure
+from robustframe.report.figures.outcomes import ModelOutcome, outcome_figure
 from robustframe.report.figures.sweeps import SweepPoint, sweeps_figure
 
 __all__ = [
@@ -24,10 +21,9 @@ __all__ = [
     "THEMES",
     "Example",
     "Figure",
-    "Loaded",
     "ModelCurve",
-    "Outcome",
-    "Point",
+    "ModelOutcome",
+    "ModelPoint",
     "SweepPoint",
     "Theme",
     "association_figure",
@@ -40,8 +36,6 @@ __all__ = [
     "gather_points",
     "gather_sweeps",
     "gram_figure",
-    "load_run",
-    "load_runs",
     "outcome_figure",
     "svg",
     "sweeps_figure",

@@ -20,7 +20,7 @@ _LINE_STEPS = 40
 
 
 @dataclass(frozen=True)
-class Point:
+class ModelPoint:
     """One classifier in the plane."""
 
     model: str
@@ -36,7 +36,7 @@ class Point:
 
 
 def association_figure(
-    points: Sequence[Point],
+    points: Sequence[ModelPoint],
     *,
     x: str = "Mutual coherence of the frame",
     y: str = "Robust accuracy (%)",
@@ -70,7 +70,7 @@ def association_figure(
     )
 
 
-def _panel(points: list[Point], panel: str, x: str, y: str, names: bool | None) -> Figure:
+def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool | None) -> Figure:
     twins = [twin for twin in TWINS if any(point.twin == twin for point in points)]
     rows = [
         {"model": one_line(p.model), "twin": p.twin, "x": p.x, "y": p.y, "low": p.low, "high": p.high} for p in points
@@ -98,9 +98,9 @@ def _panel(points: list[Point], panel: str, x: str, y: str, names: bool | None) 
     return alt.layer(*layers).properties(width=480, height=300, title=headed(panel, *notes))
 
 
-def _names(points: list[Point], axis: alt.Y) -> list[alt.Chart]:
+def _names(points: list[ModelPoint], axis: alt.Y) -> list[alt.Chart]:
     """Write each model once, above its highest point, on the side that has room."""
-    highest: dict[str, Point] = {}
+    highest: dict[str, ModelPoint] = {}
     for point in points:
         if point.model not in highest or point.y > highest[point.model].y:
             highest[point.model] = point
@@ -115,7 +115,7 @@ def _names(points: list[Point], axis: alt.Y) -> list[alt.Chart]:
     return layers
 
 
-def _ranks(twin: str, points: list[Point]) -> str:
+def _ranks(twin: str, points: list[ModelPoint]) -> str:
     who = "" if twin == "single" else f"{twin}: "
     if len(points) < _LEAST:
         return f"{who}{len(points)} models, too few for a rank correlation"
@@ -127,7 +127,7 @@ def _ranks(twin: str, points: list[Point]) -> str:
     return f"{who}Spearman's ρ {rho}, p = {found.p_value:.2g}, {found.n} models"
 
 
-def _line(twin: str, points: list[Point]) -> list[dict[str, Any]]:
+def _line(twin: str, points: list[ModelPoint]) -> list[dict[str, Any]]:
     if len(points) < _LEAST:
         return []
     fit = least_squares([point.x for point in points], [point.y for point in points])

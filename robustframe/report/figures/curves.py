@@ -1,6 +1,5 @@
 """Security curves: robust accuracy over the radius, with its interval, a panel a model."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import altair as alt
 from robustframe.errors import InputError
 from robustframe.report.figures.style import TWINS, Figure, headed, titled, twin_channels, values
 from robustframe.report.layout import one_line
-from robustframe.runs.curve import Curve, Point
+from robustframe.runs.curve import Curve
 
 NORMS: Mapping[str, str] = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 _STEPS = 120
@@ -63,7 +62,7 @@ def _block(curves: list[ModelCurve], many: bool) -> Figure:
     norm = curves[0].curve.norm
     rows: list[dict[str, Any]] = []
     for each in curves:
-        for point in thinned(each.curve):
+        for point in each.curve.points(_STEPS):
             interval = point.robust.interval()
             rows.append(
                 {
@@ -92,14 +91,3 @@ def _block(curves: list[ModelCurve], many: bool) -> Figure:
     facet = alt.Facet("model:N", sort=[one_line(model) for model in models], title=None)
     layers = alt.layer(band, line, mark).properties(width=size[0], height=size[1])
     return layers.facet(facet, columns=4 if many else 1).properties(title=headed(curves[0].data))
-
-
-def thinned(curve: Curve) -> list[Point]:
-    """Return the points of a curve, few enough for a picture, with all radii that were asked."""
-    points = curve.points()
-    kept: dict[int, Point] = {}
-    for point in points:
-        kept[math.floor(_STEPS * point.eps / curve.reach)] = point
-    chosen = {point.eps: point for point in kept.values()}
-    chosen |= {point.eps: point for point in points if point.eps in (0, *curve.asked)}
-    return [chosen[eps] for eps in sorted(chosen)]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.report.figures.outcomes import attack_name
-from robustframe.report.figures.pixels import embedded
 from robustframe.report.figures.style import Figure, headed, titled, values
 from robustframe.report.layout import one_line
+from robustframe.report.pixels import embedded
 
 _SIDE, _GAP, _LINE, _LEFT = 84, 12, 13, 78
 _STEP = _SIDE + _LINE + 8

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from robustframe.frames import Frame
-from robustframe.report.figures.pixels import embedded
 from robustframe.report.figures.style import Figure, titled, values
-from robustframe.report.gram import coloured, gram_matrix, shrunk
+from robustframe.report.pixels import coloured, embedded, gram_matrix
 
 _SIDE, _PIXELS = 450.0, 900
 _TICKS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.0)
@@ -34,8 +33,8 @@ def gram_figure(frame: Frame, *, title: str = "|Gram|") -> Figure:
     edges = [start * _SIDE / starts[-1] for start in starts]
     bar = torch.linspace(1, 0, 256).square().unsqueeze(1).expand(-1, 8)
     layers = [
-        _picture(gram_pixels(matrix), 0.0, _SIDE),
-        _picture(_pixels(bar), _SIDE + 16, 12.0),
+        _picture(coloured(matrix, _PIXELS), 0.0, _SIDE),
+        _picture(coloured(bar, _PIXELS), _SIDE + 16, 12.0),
         _words([(at, -8.0, name) for name, at in _names(edges)], "center"),
         _words([(-8.0, at, name) for name, at in _names(edges)], "right"),
         _words([(_SIDE + 34, (1 - value**0.5) * _SIDE, f"{value:g}") for value in _TICKS], "left"),
@@ -47,15 +46,6 @@ def gram_figure(frame: Frame, *, title: str = "|Gram|") -> Figure:
     return alt.layer(*layers).properties(
         width=_SIDE + 60, height=_SIDE, title=titled(title, _NOTE), description=f"{title}, {len(starts) - 1} layers"
     )
-
-
-def gram_pixels(matrix: Tensor) -> Tensor:
-    """Colour a matrix with entries in [0, 1], -1 where zero by structure; shape (3, side, side), at most 900 wide."""
-    return _pixels(shrunk(matrix, _PIXELS))
-
-
-def _pixels(matrix: Tensor) -> Tensor:
-    return coloured(matrix).permute(2, 0, 1) / 255
 
 
 def _names(edges: list[float]) -> list[tuple[str, float]]:

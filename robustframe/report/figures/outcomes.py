@@ -17,7 +17,7 @@ _PLACE = re.compile(r"^(?:.*/)?\d\d-(?:torchattacks:)?")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelOutcome:
     """How many examples of a classifier ended in one way."""
 
     model: str
@@ -32,7 +32,7 @@ class Outcome:
     """Of the classifier, however they ended."""
 
 
-def outcome_figure(outcomes: Sequence[Outcome], *, title: str = "What broke the examples") -> Figure:
+def outcome_figure(outcomes: Sequence[ModelOutcome], *, title: str = "What broke the examples") -> Figure:
     """Draw how the examples of each classifier ended, a row a classifier, a column an attack, a table a threat.
 
     Args:
@@ -55,7 +55,7 @@ def outcome_figure(outcomes: Sequence[Outcome], *, title: str = "What broke the 
     )
 
 
-def _threat(outcomes: list[Outcome], threat: str) -> Figure:
+def _threat(outcomes: list[ModelOutcome], threat: str) -> Figure:
     columns = list(dict.fromkeys(outcome.outcome for outcome in outcomes))
     heads = _heads(columns)
     rows = []

@@ -1,7 +1,8 @@
 """From runs to a folder of pages."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -9,19 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from robustframe.diagnose.table import QUESTIONS
-from robustframe.report.site.board import Group, Model, Place, grouped, models
-from robustframe.report.site.entries import Entry, read_runs
+from robustframe.report.site.board import TWINS, BoardEntry, Group, Place, grouped, models, read_runs
 from robustframe.report.site.facts import facts
 from robustframe.report.site.folder import check_out, put_in_place
 from robustframe.report.site.markup import Environment
-from robustframe.report.site.names import page_names
 from robustframe.report.site.pages import (
-    TWINS,
     VERDICTS,
     Page,
-    Shown,
     by_run,
-    by_threat,
     data_title,
     favicon,
     group_context,
@@ -29,14 +25,19 @@ from robustframe.report.site.pages import (
     templates,
     threat_title,
 )
-from robustframe.report.site.pictures import MOST, Gallery
+from robustframe.report.site.pictures import MOST, ExamplePicture, draw_examples
 from robustframe.report.site.robustbench import model_info
+from robustframe.runs.units import slug
 
 LIMIT = 2_950_000
 """Bytes of a site's pages and data: below 3 MB with the list of its files."""
 _LEVELS = [(MOST, True), (4, True), (3, True), (2, True), (2, False), (1, False), (0, False)]
 """How many examples are shown of a classifier under a threat, and whether also checks that passed say their sentence:
 as much as fits."""
+_LONGEST = 60
+"""Characters of a page's name before its mark."""
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(10))}
+"""Names that Windows keeps for devices, whatever ending they have."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def build_site(
     check_out(out)
     entries = read_runs(runs, run_folders)
     groups = grouped(entries)
-    pages = list(_pages(models(entries), data_root))
-    renderer = _Renderer(templates(), entries, groups, pages)
+    found = models(entries)
+    names = page_names([(model.name, model.sha256) for model in found])
+    pages = [Page(model, name, facts(model)) for model, name in zip(found, names)]
+    renderer = _Renderer(templates(), groups, pages, draw_examples(entries, data_root))
     fixed = {**_fixed_files(pages, groups), **renderer.board()}
     for most, sentences in _LEVELS:
         files = {**fixed, **renderer.models(most=most, sentences=sentences)}
@@ -84,27 +87,14 @@ def build_site(
     return Site(put_in_place(files, out), len(pages), len(entries), size, most)
 
 
-def _pages(found: Sequence[Model], data_root: Path | None) -> Iterator[Page]:
-    gallery = Gallery(data_root)
-    names = page_names([(model.name, model.sha256) for model in found])
-    for model, name in zip(found, names):
-        shown = []
-        for run, entries in by_run(model):
-            if run.finished:
-                for twins in by_threat(entries):
-                    drawn = gallery.examples(twins)
-                    shown += [Shown(entry, tuple(examples)) for entry, examples in zip(twins, drawn)]
-        yield Page(model, name, facts(model), tuple(shown))
-
-
 def _fixed_files(pages: Sequence[Page], groups: Sequence[Group]) -> dict[str, bytes]:
     """Everything that is no page: assets, recipes, the numbers as data."""
     assets = package_files("robustframe.report.site") / "assets"
     files = {f"assets/{name}": (assets / name).read_bytes() for name in ("site.css", "site.js")}
     for page in pages:
-        for run, _ in by_run(page.model):
-            if run.provenance.recipe is not None:
-                files[f"recipes/{run.place}.toml"] = run.provenance.recipe.encode()
+        for source, _ in by_run(page.model):
+            if source.provenance.recipe is not None:
+                files[f"recipes/{source.place}.toml"] = source.provenance.recipe.encode()
         files |= model_info(page.model.entries, page.name, page.facts)
     named = {(page.model.name, page.model.sha256): page.name for page in pages}
     rows = [_row(group, place, named) for group in groups for place in group.places]
@@ -119,7 +109,7 @@ def _row(group: Group, place: Place, names: dict[tuple[str, str], str]) -> dict[
     return {
         "group": group.key,
         "data": record.data.use, "split": record.data.split, "examples": record.data.count,
-        "threat": entry.threat.label, "batteries": entry.run.batteries,
+        "threat": entry.threat.label, "batteries": entry.source.batteries,
         "model": classifier.model, "twin": TWINS[classifier.twin], "rank": place.rank, "rank_shared": place.shared,
         "robust": [row.robust.value, row.robust.low, row.robust.high] if row else None,
         "clean": [row.clean.value, row.clean.low, row.clean.high] if row else None,
@@ -127,7 +117,7 @@ def _row(group: Group, place: Place, names: dict[tuple[str, str], str]) -> dict[
         "coherence": classifier.mutual_coherence, "verdict": entry.verdict,
         "reasons": [check.name for check in result.diagnosis.reasons] if result and result.diagnosis else [],
         "page": f"models/{names[classifier.model, classifier.sha256]}.html",
-        "run": entry.run.key, "hash": record.hash, "weights_sha256": classifier.sha256,
+        "run": entry.run.name, "hash": record.hash, "weights_sha256": classifier.sha256,
         "evidence_sha256": record.evidence_sha256,
     }  # fmt: skip
 
@@ -136,14 +126,18 @@ class _Renderer:
     """The pages of a site; what does not depend on how much is shown is made once."""
 
     def __init__(
-        self, environment: Environment, entries: Sequence[Entry], groups: Sequence[Group], pages: Sequence[Page]
+        self,
+        environment: Environment,
+        groups: Sequence[Group],
+        pages: Sequence[Page],
+        pictures: Mapping[BoardEntry, Sequence[ExamplePicture]],
     ) -> None:
-        self.environment, self.entries, self.groups, self.pages = environment, entries, groups, pages
-        runs = len({id(entry.run) for entry in entries})
+        self.environment, self.groups, self.pages = environment, groups, pages
+        runs = len({entry.source for page in pages for entry in page.model.entries})
         self.common = {"version": version("robustframe"), "runs": runs, "icon": favicon()}
         ranked = [sum(place.rank is not None for place in group.places) for group in groups]
-        ranks = {id(place.entry): (place, of) for group, of in zip(groups, ranked) for place in group.places}
-        self.contexts = [run_contexts(page, ranks) for page in pages]
+        ranks = {place.entry: (place, of) for group, of in zip(groups, ranked) for place in group.places}
+        self.contexts = [run_contexts(page, ranks, pictures) for page in pages]
         self.exported = [sorted(model_info(page.model.entries, page.name, page.facts)) for page in pages]
 
     def board(self) -> dict[str, bytes]:
@@ -194,3 +188,38 @@ def _choices(
     present = {entry.verdict for entry in entries}
     verdicts = [(name, text) for name, text in VERDICTS.items() if name in present]
     return [*choices, ("verdict", "Verdict", verdicts)]
+
+
+def page_names(models: Sequence[tuple[str, str]]) -> list[str]:
+    """Name the page of each model: whatever it is called, its page stays in the site's folder and is no other's.
+
+    Args:
+        models: what each is called, any text, with the hash of its weights; all different.
+
+    Returns:
+        File names without ending, of letters, digits, dot, dash and underscore, at most 80 long, no two equal even
+        where a file system does not tell capitals apart. A name that can stand as it is does.
+
+    >>> page_names([("resnet20", "a"), ("../up", "b")])
+    ['resnet20', '_up-2a347c24']
+    """
+    plain = [name if _stands(name) else "" for name, _ in models]
+    taken = [name.casefold() for name in plain]
+    return [
+        given if given and taken.count(given.casefold()) == 1 else _marked(name, weights)
+        for given, (name, weights) in zip(plain, models)
+    ]
+
+
+def _stands(name: str) -> bool:
+    """Whether a name can be that of a file as it is, everywhere."""
+    return name == slug(name)[:_LONGEST].rstrip(".") and name.split(".")[0].casefold() not in _RESERVED
+
+
+def _marked(name: str, weights: str) -> str:
+    """Make a file name of any name, with a mark by which it is this model's only."""
+    stem = slug(name)[:_LONGEST].strip(".") or "_"
+    if stem.split(".")[0].casefold() in _RESERVED:
+        stem = f"_{stem}"
+    mark = hashlib.sha256(f"{name}\n{weights}".encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{stem}-{mark}"

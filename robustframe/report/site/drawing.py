@@ -87,30 +87,15 @@ def curve_picture(curves: Sequence[tuple[str, Curve]], label: str) -> Markup:
 
 
 def _curve(axes: _Axes, kind: str, curve: Curve) -> str:
-    steps = _steps(curve)
-    shares = [count.value for _, count in steps]
-    ends = [count.interval() for _, count in steps]
-    at = [eps for eps, _ in steps]
-    low = [(axes.x(eps), axes.y(each.low)) for eps, each in zip(at, ends)]
-    high = [(axes.x(eps), axes.y(each.high)) for eps, each in zip(at, ends)]
+    points = curve.points(_COLUMNS)
+    ends = [(axes.x(point.eps), point.robust.interval()) for point in points]
+    low = [(x, axes.y(each.low)) for x, each in ends]
+    high = [(x, axes.y(each.high)) for x, each in ends]
     down = _stairs(low[::-1], first="v")
     band = f"{_stairs(high)}V{low[-1][1]:.1f}{down[down.index('v') :] if 'v' in down else ''}Z"
-    line = _stairs([(axes.x(eps), axes.y(each)) for eps, each in zip(at, shares)])
+    line = _stairs([(axes.x(point.eps), axes.y(point.robust.value)) for point in points])
     dots = "".join(_dot(axes, kind, eps, curve.at(eps)) for eps in (0.0, *curve.asked))
     return f'<g class="{kind}"><path class="band" d="{band}"/><path class="line" d="{line}"/>{dots}</g>'
-
-
-def _steps(curve: Curve) -> list[tuple[float, Proportion]]:
-    """The curve where it falls, as finely as the picture shows it."""
-    distance = np.sort(np.asarray(curve.distance))
-    turns = np.unique(np.concatenate([[0.0], curve.asked, distance[distance <= curve.reach]]))
-    column = np.minimum((turns / curve.reach * _COLUMNS).astype(int), _COLUMNS - 1)
-    # The last turn of each column, and 0, where the clean accuracy stands.
-    last = np.append(column[1:] != column[:-1], True)
-    last[0] = True
-    kept = turns[last]
-    robust = len(distance) - np.searchsorted(distance, kept, side="right")
-    return [(float(eps), Proportion(int(count), len(distance))) for eps, count in zip(kept, robust)]
 
 
 def _stairs(points: Sequence[tuple[float, float]], first: str = "h") -> str:
@@ -146,7 +131,7 @@ def _mark(kind: str, x: float, y: float, size: float) -> str:
 
 
 @dataclass(frozen=True)
-class Point:
+class LinkedPoint:
     """One classifier in a picture of coherence against robustness."""
 
     kind: str
@@ -157,7 +142,7 @@ class Point:
     robust: Cell
 
 
-def scatter_picture(points: Sequence[Point], label: str) -> Markup:
+def scatter_picture(points: Sequence[LinkedPoint], label: str) -> Markup:
     """Draw robust accuracy against coherence; every point has its interval and leads to its page."""
     found = [point.coherence for point in points]
     room = max(0.02, 0.06 * (max(found) - min(found)))
@@ -170,7 +155,7 @@ def scatter_picture(points: Sequence[Point], label: str) -> Markup:
     return Markup(str(_svg(label, "".join(parts))).replace('role="img"', 'role="group"', 1))
 
 
-def _point(axes: _Axes, point: Point) -> str:
+def _point(axes: _Axes, point: LinkedPoint) -> str:
     cell, x = point.robust, axes.x(point.coherence)
     robust = f"{_percent(cell.value)} [{_percent(cell.low)}, {_percent(cell.high)}]"
     said = Markup.escape(f"{point.name}: {robust}, coherence {point.coherence:.3f}")

@@ -6,14 +6,16 @@ from pathlib import Path
 from PIL import Image
 
 from robustframe.errors import InputError, IntegrityError, unknown
-from robustframe.recipe import recipes
+from robustframe.frames import Frame
 from robustframe.report.frame import FrameReport, find_frame, measure_frame
 from robustframe.report.frame_text import block_picture
+from robustframe.report.pixels import coloured, eight_bit, gram_matrix
 from robustframe.report.site.board import Model
-from robustframe.report.site.gram import gram_picture
 from robustframe.zoo import ZOO, Card, names, read_card
 
 UNKNOWN = "unknown"
+_SIDE = 112
+_LEVELS = 48
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ def facts(model: Model) -> Facts:
     if not colon or kind not in ("zoo", "card"):
         return _unknown("It comes without a card, so nothing is known of its structure and training.")
     if kind == "card":
-        shipped = recipes().get(entry.run.record.name)
-        use = f"card:{(Path() if shipped is None else shipped.parent) / place}"
+        use = f"card:{entry.run.recipe_folder / place}"
     try:
         card = read_card(_path(use, place))
     except InputError:
@@ -73,13 +74,25 @@ def facts(model: Model) -> Facts:
         return _unknown("The weights of this name are others now than those that were evaluated.")
     try:
         frame, pair, _ = find_frame(use)
-        picture, layers = gram_picture(frame)
+        picture, layers = _gram(frame)
         report = measure_frame(card.name, frame, pair, card, images=0)
     except IntegrityError:
         return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
     except InputError as error:
         return Facts(card, None, "", None, (), f"{error}.")
     return Facts(card, report, block_picture(frame), picture, layers, "")
+
+
+def _gram(frame: Frame) -> tuple[Image.Image, tuple[float, ...]]:
+    """Draw |G| small, one pixel for each pair of filters; the page draws the lines between layers.
+
+    Returns:
+        The picture, of a large frame with the largest entries of what is shrunk; and where the layers begin and end,
+        as shares of its side.
+    """
+    matrix, starts = gram_matrix(frame)
+    picture = Image.fromarray(eight_bit(coloured(matrix, _SIDE))).quantize(_LEVELS, dither=Image.Dither.NONE)
+    return picture, tuple(start / starts[-1] for start in starts)
 
 
 def _path(use: str, place: str) -> Path:

@@ -1,20 +1,19 @@
 """From entries and facts to pages: what each template is given, and the environment that escapes it all."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robustframe.report.layout import Cell, coherence_text, one_line, written
-from robustframe.report.site.board import Group, Model, Place
-from robustframe.report.site.drawing import Point, curve_picture, interval_bar, scatter_picture
-from robustframe.report.site.entries import Entry, Run
+from robustframe.report.pixels import png_url
+from robustframe.report.site.board import TWINS, BoardEntry, BoardRun, Group, Model, Place
+from robustframe.report.site.drawing import LinkedPoint, curve_picture, interval_bar, scatter_picture
 from robustframe.report.site.facts import Facts
 from robustframe.report.site.markup import Environment, Markup, environment
-from robustframe.report.site.pictures import Example, data_uri
+from robustframe.report.site.pictures import ExamplePicture
 from robustframe.statistics import resolution_sentence, spearman
 
-TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "single"}
 KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
 """The class that gives a twin its colour."""
 VERDICTS = {
@@ -31,27 +30,18 @@ NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 @dataclass(frozen=True)
 class Page:
-    """One model with everything that its page shows."""
+    """One model with what is known of it."""
 
     model: Model
     name: str
     """File name, without ending."""
     facts: Facts
-    examples: tuple["Shown", ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The examples of one classifier under one threat of one run."""
-
-    entry: Entry
-    examples: tuple[Example, ...]
 
 
 def templates() -> Environment:
     """Return the templates with everything that they use."""
     filters: dict[str, Callable[..., Any]] = {
-        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "data_uri": data_uri, "lines": lines,
+        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "png_url": png_url, "lines": lines,
     }  # fmt: skip
     return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORMS})
 
@@ -79,19 +69,19 @@ def group_context(group: Group, pages: dict[tuple[str, str], Page]) -> dict[str,
         "data": data_title(entry),
         "threat": threat_title(entry),
         "examples": resolution_sentence(entry.run.record.data.count),
-        "batteries": entry.run.batteries,
+        "batteries": entry.source.batteries,
         "certified": any(place.entry.row and place.entry.row.certified is not None for place in group.places),
         "picture": _association(finished, pages),
     }
 
 
-def data_title(entry: Entry) -> str:
+def data_title(entry: BoardEntry) -> str:
     """Name the examples of an entry, for people."""
     data = entry.run.record.data
     return f"{data.use} {data.split}, {data.count:,}"
 
 
-def threat_title(entry: Entry) -> str:
+def threat_title(entry: BoardEntry) -> str:
     """Name the threat of an entry, for people."""
     return f"{NORMS[entry.threat.norm]} ≤ {entry.threat.label.partition(':')[2]}"
 
@@ -108,7 +98,7 @@ def _association(places: Sequence[Place], pages: dict[tuple[str, str], Page]) ->
         if len(own) < _ENOUGH:
             continue
         points += [_point(entry, pages) for entry in own]
-        found = spearman([_coherence(e) for e in own], [_robust(e) for e in own], seed=0)
+        found = spearman([_coherence(e) for e in own], [_robust(e).value or 0.0 for e in own], seed=0)
         if found is not None:
             ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
             sentences.append(
@@ -122,71 +112,69 @@ def _association(places: Sequence[Place], pages: dict[tuple[str, str], Page]) ->
     }
 
 
-def _coherence(entry: Entry) -> float:
+def _coherence(entry: BoardEntry) -> float:
     return entry.classifier.mutual_coherence or 0.0
 
 
-def _robust(entry: Entry) -> float:
-    return float(entry.robust.mean())
+def _robust(entry: BoardEntry) -> Cell:
+    return entry.row.robust if entry.row is not None else Cell()
 
 
-def _point(entry: Entry, pages: dict[tuple[str, str], Page]) -> Point:
+def _point(entry: BoardEntry, pages: dict[tuple[str, str], Page]) -> LinkedPoint:
     page = pages[entry.classifier.model, entry.classifier.sha256]
-    robust = entry.row.robust if entry.row is not None else Cell()
-    return Point(
+    return LinkedPoint(
         KINDS[entry.classifier.twin],
         one_line(entry.classifier.name),
         f"models/{page.name}.html",
         _coherence(entry),
-        robust,
+        _robust(entry),
     )
 
 
-def by_run(model: Model) -> Iterator[tuple[Run, list[Entry]]]:
+def by_run(model: Model) -> Iterator[tuple[BoardRun, list[BoardEntry]]]:
     """Group the entries of a model by run."""
-    for key in dict.fromkeys(id(entry.run) for entry in model.entries):
-        own = [entry for entry in model.entries if id(entry.run) == key]
-        yield own[0].run, own
+    for source in dict.fromkeys(entry.source for entry in model.entries):
+        yield source, [entry for entry in model.entries if entry.source is source]
 
 
-def by_threat(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def _by_threat(entries: Sequence[BoardEntry]) -> Iterator[list[BoardEntry]]:
     """Group the entries of one model in one run by threat."""
     for label in dict.fromkeys(entry.threat.label for entry in entries):
         yield [entry for entry in entries if entry.threat.label == label]
 
 
-def run_contexts(page: Page, ranks: dict[int, tuple[Place, int]]) -> list[dict[str, Any]]:
+def run_contexts(
+    page: Page,
+    ranks: Mapping[BoardEntry, tuple[Place, int]],
+    pictures: Mapping[BoardEntry, Sequence[ExamplePicture]],
+) -> list[dict[str, Any]]:
     """What a model's page shows of each run.
 
     Args:
         page: the page.
-        ranks: the place of each entry, by its id, and how many its group ranks.
+        ranks: the place of each entry, and how many its group ranks.
+        pictures: the adversarial examples of each entry that has some.
     """
-    contexts = []
-    for run, entries in by_run(page.model):
-        shown = [each for each in page.examples if each.entry.run is run]
-        contexts.append(
-            {
-                "run": run,
-                "record": run.record,
-                "threats": [
-                    {
-                        "title": threat_title(own[0]),
-                        "entries": [(entry, *ranks[id(entry)]) for entry in own],
-                        **_beside(own),
-                        "examples": [
-                            (each.entry, each.examples) for each in shown if any(each.entry is entry for entry in own)
-                        ],
-                    }
-                    for own in by_threat(entries)
-                ],
-                "curves": list(_curves(run, entries)),
-            }
-        )
-    return contexts
+    return [
+        {
+            "source": source,
+            "run": source.run,
+            "threats": [
+                {
+                    "title": threat_title(own[0]),
+                    "entries": [(entry, *ranks[entry]) for entry in own],
+                    "examples": [(entry, pictures.get(entry, ())) for entry in own],
+                    **_beside(own),
+                }
+                for own in _by_threat(entries)
+            ],
+            "curves": list(_curves(source, entries)),
+        }
+        for source, entries in by_run(page.model)
+    ]
 
 
-def _beside(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Any]]]]:
+def _beside(entries: Sequence[BoardEntry]) -> dict[str, list[tuple[str, list[Any]]]]:
     """Checks and attacks of the classifiers beside each other: by name what each says, `None` where nothing."""
     checks: dict[str, list[Any]] = {}
     attacks: dict[str, list[Any]] = {}
@@ -200,9 +188,9 @@ def _beside(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Any]]]]:
     return {"checks": list(checks.items()), "attacks": list(attacks.items())}
 
 
-def _curves(run: Run, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+def _curves(source: BoardRun, entries: Sequence[BoardEntry]) -> Iterator[dict[str, Any]]:
     twins = {entry.classifier.name: entry.classifier.twin for entry in entries}
-    own = [curve for curve in run.curves if curve.classifier in twins]
+    own = [curve for curve in source.curves if curve.classifier in twins]
     for norm in dict.fromkeys(curve.norm for curve in own):
         same = [curve for curve in own if curve.norm == norm]
         drawn = [(KINDS[twins[curve.classifier]], curve) for curve in same]

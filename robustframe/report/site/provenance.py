@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe, read_toml, recipes
+from robustframe.runs import Run
 from robustframe.runs.record import Record
 
 _FROM_COMMAND_LINE = "evaluate"
@@ -30,20 +31,20 @@ class Provenance:
     """The recipe's TOML, where ``evaluate`` names a file that does not ship."""
 
 
-def provenance(record: Record, given: str, file: str) -> Provenance:
+def provenance(run: Run, given: str, file: str) -> Provenance:
     """Say how a run is made again.
 
     Args:
-        record: its record.
+        run: the run.
         given: how the user named its folder.
         file: what to call its recipe where that does not ship.
 
     Returns:
         Commands that begin from the recipe of the record, whatever has changed since.
     """
-    place = f"runs/{record.name}-{record.hash[:8]}" if Path(given).is_absolute() else given
-    if "model" not in record.recipe:
-        # Evaluated from Python, whose record names nothing that could be loaded.
+    record = run.record
+    place = f"runs/{run.name}" if Path(given).is_absolute() else given
+    if run.from_python:
         call, folder = _python(record), json.dumps(place)
         return Provenance(call, f"robustframe.verify({folder}, model=model, x=x, y=y)", True, None)
     verify = f"robustframe verify {shlex.quote(place)}"

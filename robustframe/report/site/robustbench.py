@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustframe.report.layout import one_line
-from robustframe.report.site.entries import Entry
+from robustframe.report.site.board import BoardEntry
 from robustframe.report.site.facts import Facts
 
 _FOLDERS = {"linf": "Linf", "l2": "L2"}
@@ -14,7 +14,7 @@ _AUTOATTACK = "standard"
 """The battery that is AutoAttack to the letter; no other number may stand under that name."""
 
 
-def model_info(entries: Sequence[Entry], page: str, known: Facts) -> dict[str, bytes]:
+def model_info(entries: Sequence[BoardEntry], page: str, known: Facts) -> dict[str, bytes]:
     """Export the numbers of one model.
 
     RobustBench's fields are texts in percent. What a record does not know is an empty text or null; a number that was
@@ -36,12 +36,12 @@ def model_info(entries: Sequence[Entry], page: str, known: Facts) -> dict[str, b
         twin = f"_{entry.classifier.twin}" if entry.classifier.twin else ""
         eps = entry.threat.label.partition(":")[2].replace("/", "-")
         place = f"model_info/{_plain(entry.run.record.data.use)}/{norm}"
-        name = f"{place}/{page}{twin}_{_plain(eps)}_{entry.run.place}.json"
+        name = f"{place}/{page}{twin}_{_plain(eps)}_{entry.source.place}.json"
         files[name] = (json.dumps(_fields(entry, known), indent=1) + "\n").encode()
     return files
 
 
-def _fields(entry: Entry, known: Facts) -> dict[str, Any]:
+def _fields(entry: BoardEntry, known: Facts) -> dict[str, Any]:
     record, result, classifier = entry.run.record, entry.result, entry.classifier
     if result is None:
         return {}
@@ -66,7 +66,7 @@ def _fields(entry: Entry, known: Facts) -> dict[str, Any]:
         "reported": robust,
         ("autoattack_acc" if standard else "external"): robust,
         "footnote": f"{result.examples} examples of {record.data.use} {record.data.split}, attacked by "
-        f"{entry.run.batteries}, robustframe {record.environment.robustframe}, run {entry.run.key}.",
+        f"{entry.source.batteries}, robustframe {record.environment.robustframe}, run {entry.run.name}.",
         "unreliable": entry.verdict == "suspicious",
     }
 

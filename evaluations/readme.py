@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from claims import claims, claims_table
+from pictures import draw_pictures
+
 from robustframe.errors import InputError
+from robustframe.report import render, robustness_table
 from robustframe.report.cards import zoo_table
-from robustframe.report.claims import claims, claims_table
-from robustframe.report.pictures import draw_pictures
 from robustframe.report.publish import write_tables
-from robustframe.report.robustness import robustness_table
-from robustframe.report.tables import render
-from robustframe.runs.record import read_record
+from robustframe.runs import open_run
 
 _REGION = re.compile(
     r"(?P<head><!-- (?P<kind>table|page|claims|zoo): (?P<what>\S+) -->\n).*?(?P<foot><!-- end of (?P=kind) -->)",
@@ -40,7 +40,7 @@ def fill(text: str, root: Path, *, page: Path | None = None) -> str:
         InputError: for a record that is missing or incomplete, or a page that is not there.
     """
     writers: dict[str, Callable[[str], str]] = {
-        "table": lambda what: render(robustness_table(read_record(root / what), root / what), "md"),
+        "table": lambda what: render(robustness_table(open_run(root / what)), "md"),
         "page": lambda what: _page(what, root, (page or root / "README.md").parent),
         "claims": lambda what: _claims(what, root, (page or root / "README.md").parent),
         "zoo": lambda what: zoo_table(),
@@ -79,7 +79,7 @@ def _claims(what: str, root: Path, folder: Path) -> str:
 def main(pages: list[str]) -> None:
     """Write the tables and pictures of all published records anew, and the regions of the given pages and READMEs."""
     for record in sorted(Path("evaluations").glob("*/results/record.json")):
-        write_tables(robustness_table(read_record(record), record.parent), record.parent)
+        write_tables(robustness_table(open_run(record)), record.parent)
     draw_pictures(Path("evaluations"))
     for page in [*map(Path, pages), *sorted(Path("evaluations").glob("*/README.md"))]:
         page.write_text(fill(page.read_text(encoding="utf-8"), Path(), page=page), encoding="utf-8")

@@ -6,15 +6,14 @@ from typing import Any
 
 from robustframe.errors import InputError
 from robustframe.recipe import shipped_folder
+from robustframe.runs import Run
 
 
-def check_code(run: Path, content: Any, folder: Path, code: Sequence[str | Path]) -> None:
+def check_code(run: Run, code: Sequence[str | Path]) -> None:
     """Refuse a run that names a Python file which the user has not named too.
 
     Args:
-        run: the run's folder.
-        content: what of its record is going to be built: recipe and batteries.
-        folder: what paths in it are relative to.
+        run: the run; its recipe and its batteries are going to be built.
         code: the files that the user named. Those beside the shipped recipes and batteries belong to the package.
 
     Raises:
@@ -22,15 +21,15 @@ def check_code(run: Path, content: Any, folder: Path, code: Sequence[str | Path]
     """
     allowed = {Path(each).resolve() for each in code}
     ours = [shipped_folder(kind).resolve() for kind in ("attacks", "evaluations")]
-    for place in _named(content):
+    for place in _named([run.record.recipe, run.record.batteries]):
         try:
-            file = (folder / place.rpartition(":")[0]).resolve()
+            file = (run.recipe_folder / place.rpartition(":")[0]).resolve()
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{run} names code in 'file:{place}', which is no path: {error}") from error
+            raise InputError(f"{run.folder} names code in 'file:{place}', which is no path: {error}") from error
         if file not in allowed and not any(file.is_relative_to(each) for each in ours):
             raise InputError(
-                f"{run} names code, 'file:{place}', and code of a run is not run unasked: it could do anything on this "
-                f"machine; read {file}, then give --code {file} (code=[...] in Python)"
+                f"{run.folder} names code, 'file:{place}', and code of a run is not run unasked: it could do anything "
+                f"on this machine; read {file}, then give --code {file} (code=[...] in Python)"
             )
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.runs.record import VERDICTS, Record, find_run, read_record
+from robustframe.runs import Run, open_run
 from robustframe.statistics import Association, Interval, Mean, crossed_mean, mean_of_few, spearman
 from robustframe.zoo import Card, load
 
@@ -57,7 +56,7 @@ def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
         claim
         for name, test in _TESTS.items()
         if only in (None, name)
-        for claim in test(Evaluation.read(evaluations / name / "results"))
+        for claim in test(Published.read(evaluations / name / "results"))
     ]
 
 
@@ -78,42 +77,35 @@ def claims_table(found: Sequence[Claim], *, evaluations: str | None = None) -> s
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A published record with its verdicts."""
+class Published:
+    """An evaluation that was published."""
 
     name: str
-    record: Record
-    verdicts: pl.DataFrame
+    run: Run
 
     @classmethod
-    def read(cls, folder: Path) -> "Evaluation":
+    def read(cls, folder: Path) -> "Published":
         """Read the results of an evaluation.
 
         Raises:
-            InputError: when they are missing or incomplete.
+            InputError: when they are missing, incomplete or altered.
         """
-        record = read_record(find_run(folder))
-        if record.status != "complete":
-            raise InputError(f"{folder} is not complete; run the same evaluate command again and publish it")
-        return cls(folder.parent.name, record, pl.read_parquet(folder / VERDICTS))
+        return cls(folder.parent.name, open_run(folder))
 
     @property
     def threats(self) -> list[str]:
         """The threats, in the order of the recipe."""
-        return list(dict.fromkeys(result.threat for result in self.record.results or []))
+        return [threat.label for threat in self.run.threats]
 
     def models(self, chosen: Callable[[Card], bool]) -> list[str]:
         """The names of the zoo pairs whose card is chosen, in the order of the recipe."""
-        names = dict.fromkeys(entry.model for entry in self.record.classifiers if entry.use == f"zoo:{entry.model}")
+        names = dict.fromkeys(entry.model for entry in self.run.record.classifiers if entry.use == f"zoo:{entry.model}")
         return [name for name in names if chosen(card_of(name))]
 
     def column(self, classifier: str, column: str, threat: str | None = None) -> NDArray[np.float64]:
         """One number an example: ``"robust"`` (under a threat, or averaged over all) or ``"clean_correct"``."""
         threats = self.threats if threat is None else [threat]
-        rows = [
-            self.verdicts.filter((pl.col("classifier") == classifier) & (pl.col("threat") == each)).sort("index")
-            for each in threats
-        ]
+        rows = [self.run.rows(classifier, each) for each in threats]
         if not len(rows[0]):
             raise InputError(f"the evaluation {self.name} has no classifier {classifier!r}")
         columns: NDArray[np.float64] = np.stack([each[column].to_numpy().astype(np.float64) for each in rows])
@@ -168,7 +160,7 @@ def _correlation(x: Sequence[float], y: Sequence[float]) -> Association:
     return found
 
 
-def generalisation_error(evaluation: Evaluation, name: str, twin: str) -> float:
+def generalisation_error(evaluation: Published, name: str, twin: str) -> float:
     """Accuracy on training images, which the card states, less that on the evaluation's test images."""
     card = card_of(name)
     if card.training_accuracy is None:
@@ -189,10 +181,10 @@ _PAPER = "arXiv:2103.05804"
 _PURSUIT = "arXiv:2011.14427"
 
 
-def _generalisation(evaluation: Evaluation) -> Iterator[Claim]:
+def _generalisation(evaluation: Published) -> Iterator[Claim]:
     names = evaluation.models(lambda card: card.least_potential is not None)
     least = [least_potential(name) for name in names]
-    use = "Fashion-MNIST" if evaluation.record.data.use == "fashion-mnist" else "the digits"
+    use = "Fashion-MNIST" if evaluation.run.record.data.use == "fashion-mnist" else "the digits"
     for twin, word in (("feedforward", "feed-forward"), ("recurrent", "recurrent")):
         found = _correlation(least, [generalisation_error(evaluation, name, twin) for name in names])
         yield Claim(
@@ -201,7 +193,7 @@ def _generalisation(evaluation: Evaluation) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _architectures(evaluation: Evaluation) -> Iterator[Claim]:
+def _architectures(evaluation: Published) -> Iterator[Claim]:
     yield from _generalisation(evaluation)
     cells: dict[tuple[int, int], dict[str, str]] = {}
     for name in evaluation.models(lambda card: True):
@@ -221,7 +213,7 @@ def _architectures(evaluation: Evaluation) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _accuracy(evaluation: Evaluation) -> Iterator[Claim]:
+def _accuracy(evaluation: Published) -> Iterator[Claim]:
     mean = evaluation.gain(evaluation.models(lambda card: not card.untied), "clean_correct")
     yield Claim(
         "The recurrent twin is as accurate as the feed-forward one", _PAPER, evaluation.name,
@@ -233,8 +225,8 @@ def _trained(card: Card, *, adversarially: bool) -> bool:
     return bool(card.recipe.get("adversary")) == adversarially
 
 
-def _robustness(measured: str) -> Callable[[Evaluation], Iterator[Claim]]:
-    def test(evaluation: Evaluation) -> Iterator[Claim]:
+def _robustness(measured: str) -> Callable[[Published], Iterator[Claim]]:
+    def test(evaluation: Published) -> Iterator[Claim]:
         for trained, adversarial in (("normally", False), ("adversarially", True)):
             of_kind = partial(_trained, adversarially=adversarial)
             names = evaluation.models(of_kind)
@@ -251,7 +243,7 @@ def _robustness(measured: str) -> Callable[[Evaluation], Iterator[Claim]]:
     return test
 
 
-def _coherence(evaluation: Evaluation) -> Iterator[Claim]:
+def _coherence(evaluation: Published) -> Iterator[Claim]:
     names = evaluation.models(lambda card: True)
     cards = [card_of(name) for name in names]
     robust = [float(evaluation.column(f"{name}/recurrent", "robust").mean()) for name in names]
@@ -267,7 +259,7 @@ def _coherence(evaluation: Evaluation) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _sweeps(evaluation: Evaluation) -> Iterator[Claim]:
+def _sweeps(evaluation: Published) -> Iterator[Claim]:
     for name, trained in (("fmnist-chain3-16", "both twins"), ("fmnist-chain3-16-last", "four sweeps")):
         mean = evaluation.between([(f"{name} at 4 sweeps/recurrent", f"{name} at 16 sweeps/recurrent")])
         clean = evaluation.column(f"{name} at 16 sweeps/recurrent", "clean_correct") - evaluation.column(
@@ -280,7 +272,7 @@ def _sweeps(evaluation: Evaluation) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _pursuits(evaluation: Evaluation) -> Iterator[Claim]:
+def _pursuits(evaluation: Published) -> Iterator[Claim]:
     versus = [
         ("Deep pursuit is more robust than layered pursuit (fully connected, trained for ten sweeps)", _PURSUIT,
          "fmnist-fc3-200-layered/recurrent", "fmnist-fc3-200/recurrent"),
@@ -304,7 +296,7 @@ def _pursuits(evaluation: Evaluation) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-_TESTS: dict[str, Callable[[Evaluation], Iterator[Claim]]] = {
+_TESTS: dict[str, Callable[[Published], Iterator[Claim]]] = {
     "generalisation": _architectures,
     "generalisation-digits": _generalisation,
     "accuracy": _accuracy,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from robustframe.report.claims import Evaluation, generalisation_error, least_potential
+from claims import Published, generalisation_error, least_potential
+
 from robustframe.report.figures import (
     Figure,
     Point,
@@ -13,10 +14,10 @@ from robustframe.report.figures import (
     gather_curves,
     gather_points,
     gather_sweeps,
-    load_run,
     sweeps_figure,
     write,
 )
+from robustframe.runs import open_run
 
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent"}
 
@@ -36,7 +37,7 @@ def draw_pictures(evaluations: Path) -> None:
 
 
 def _generalisation(folder: Path) -> Figure:
-    evaluation = Evaluation.read(folder)
+    evaluation = Published.read(folder)
     points = [
         Point(name, _TWINS[twin], least_potential(name), 100 * generalisation_error(evaluation, name, twin))
         for name in evaluation.models(lambda card: card.least_potential is not None)
@@ -51,16 +52,16 @@ def _generalisation(folder: Path) -> Figure:
 
 
 def _curves(folder: Path) -> Figure:
-    return curve_figure(gather_curves([load_run(folder)]))
+    return curve_figure(gather_curves([open_run(folder)]))
 
 
 def _coherence(folder: Path) -> Figure:
-    return association_figure(gather_points([load_run(folder)]))
+    return association_figure(gather_points([open_run(folder)]))
 
 
 def _sweeps(folder: Path) -> Figure:
     # Each number of sweeps is a classifier with a name of its own.
-    points = gather_sweeps([load_run(folder)])
+    points = gather_sweeps([open_run(folder)])
     return sweeps_figure([replace(point, model=point.model.partition(" at ")[0]) for point in points])
 
 

@@ -1,0 +1,55 @@
+"""Do the flags of a record follow from its rows: none is missing, and none is there that nothing explains."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import polars as pl
+
+from robustframe.models.classifiers import check_model
+from robustframe.runs import Run
+from robustframe.runs.entries import contradictions, distrust, doubts, guessing
+from robustframe.runs.record import RECORD
+from robustframe.verification.findings import Finding, VerifiedPart, check, left_out
+from robustframe.verification.sources import Sources
+
+
+def model_flags(sources: Sources | None) -> Mapping[str, list[str]] | None:
+    """Return what is said of each model when it is tried; ``None`` where there are no models to try."""
+    if sources is None:
+        return None
+    return {each.entry.name: check_model(each, sources.data, sources.device) for each in sources.classifiers}
+
+
+def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str, Sequence[str]] | None) -> VerifiedPart:
+    """Derive every flag anew.
+
+    Args:
+        run: the run.
+        verdicts: its verdicts; ``None`` where they do not read.
+        of_models: what is said of each model when it is tried; ``None`` where the models are not here.
+    """
+    if verdicts is None:
+        return left_out("flags", "the verdicts do not read")
+    derived = [*_derived(run, verdicts), *(flag for flags in (of_models or {}).values() for flag in flags)]
+    stated = run.record.flags
+    findings = [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in derived if flag not in stated]
+    names = tuple(f"{entry.name} " for entry in run.record.classifiers)
+    for flag in stated:
+        # What a model says when it is tried begins with its name, and cannot be known without it.
+        if flag not in derived and (of_models is not None or not flag.startswith(names)):
+            findings.append(Finding(RECORD, None, f"nothing in the run explains the flag: {flag}"))
+    if len(set(stated)) < len(stated):
+        findings.append(Finding(RECORD, None, "a flag stands there twice"))
+    return check("flags", f"{len(stated)} sentences on what is doubtful, each follows from the run", findings)
+
+
+def _derived(run: Run, verdicts: pl.DataFrame) -> Iterator[str]:
+    counts = {result.classifier: result.clean_correct for result in run.results}
+    for name, right in counts.items():
+        first = next(result.threat for result in run.results if result.classifier == name)
+        mine = (pl.col("classifier") == name) & (pl.col("threat") == first)
+        yield from guessing(name, verdicts.filter(mine)["label"].to_list(), right)
+    for result in run.results:
+        yield from distrust(result)
+        for entry in result.attacks:
+            yield from doubts(result, entry)
+    yield from contradictions(run.record, verdicts)
