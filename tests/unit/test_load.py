@@ -92,6 +92,10 @@ def test_progress_counts_every_unit_and_what_it_cost(tmp_path: Path) -> None:
     passes = sum(entry.forwards + entry.backwards for entry in attacks) + 2 * 60
     assert moments[-1].passes == passes
     assert all(a.passes <= b.passes for a, b in itertools.pairwise(moments))
+    standing = {(moment.classifier, moment.threat): moment.survivors for moment in moments}
+    for result in found.results:
+        assert standing[result.classifier, ""] == result.clean_correct
+        assert standing[result.classifier, result.threat] == result.robust_correct < result.clean_correct
 
 
 def test_units_of_a_row_that_is_given_up_are_not_counted(tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def stub(battery: str = "quick") -> Task:
     """A task of that classifier, in hand."""
     data = from_arrays(torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.long))
     return Task(
-        name="x", recipe={"threats": ["linf:0.1"]}, data=data,
+        name="x", recipe={"threats": ["linf:0.1"], "chunk": 4}, data=data,
         classifiers=classify(Constant(), "m", ModelSpec(use="p")),
         threats=parse_threats(["linf:0.1"]), batteries=[load_battery(battery)], seed=0, chunk=4, diagnose=False,
     )  # fmt: skip
