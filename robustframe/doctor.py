@@ -6,7 +6,6 @@ Nothing heavy is imported before it is asked about, and what is broken is report
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,6 @@ _OLDEST_PYTHON = (3, 11)
 _TORCHATTACKS = "3.5.1"
 """The release that the adapter knows the defects of; others are other software under the same name."""
 _LEAST_FREE, _LITTLE_FREE = 100 * 2**20, 2 * 2**30
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*?)\s*(?:;\s*extra == ['\"]([\w-]+)['\"])?")
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,16 @@ def _dependencies() -> Iterator[Item]:
 
 def _requirements() -> list[tuple[str, str, str]]:
     """Name, allowed versions and extra of everything that the package asks for."""
-    matches = (_REQUIREMENT.fullmatch(line) for line in metadata.requires(_NAME) or [])
-    return [(match[1], match[2], match[3] or "") for match in matches if match]
+    # As likely to be missing as what it is asked about, so not imported before.
+    from packaging.requirements import Requirement
+
+    found = []
+    for asked in map(Requirement, metadata.requires(_NAME) or []):
+        for extra in ["", *(metadata.metadata(_NAME).get_all("Provides-Extra") or [])]:
+            if asked.marker is None or asked.marker.evaluate({"extra": extra}):
+                found.append((asked.name, str(asked.specifier), extra))
+                break
+    return found
 
 
 def _dependency(name: str, needed: str) -> Item:
@@ -250,18 +256,6 @@ def _short(error: BaseException) -> str:
 
 def _allowed(version: str, needed: str) -> bool:
     """Whether a version meets requirements such as ``>=2.9`` or ``==3.5.1``."""
-    for condition in filter(None, needed.split(",")):
-        match = re.fullmatch(r"\s*(>=|==)\s*(\S+)\s*", condition)
-        if match is None:
-            continue
-        have, want = _release(version), _release(match[2])
-        if (match[1] == ">=" and have < want) or (match[1] == "==" and have != want):
-            return False
-    return True
+    from packaging.specifiers import SpecifierSet
 
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = [int(part) for part in re.match(r"[\d.]*", version)[0].split(".") if part]  # type: ignore[index]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    return SpecifierSet(needed).contains(version, prereleases=True)

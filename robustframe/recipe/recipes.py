@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustframe.attacks.base import Attack
@@ -202,7 +203,7 @@ def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
         return read_toml((folder or Path()) / given, Battery)
     known = list(batteries())
     named = {battery.cited: battery for battery in known}
-    for battery in sorted(known, key=lambda each: _version(each.version)):
+    for battery in sorted(known, key=lambda each: Version(each.version)):
         named[battery.name] = battery
     if given not in named:
         raise unknown("battery", given, {battery.cited for battery in known}, where=where)
@@ -250,10 +251,6 @@ def digest(content: object) -> str:
     """Return the SHA-256 of something JSON can hold, in one canonical spelling."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
 
 
 def _sentence(path: Path, problem: Any, model: type[BaseModel]) -> str:
