@@ -74,7 +74,7 @@ def curve(
     as_json: AsJson = False,
 ) -> None:
     """Join what a run found in each norm into robust accuracy over eps; status 1 when an attack was too weak."""
-    from robustframe.report.curves import curves_json, curves_text
+    from robustframe.report.curve_text import curves_json, curves_text
     from robustframe.runs import open_run
 
     curves = open_run(run).curves()

@@ -26,7 +26,7 @@ from robustframe.evaluation import evaluate_recipe
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.report.cards import card_text, cards_table
-from robustframe.report.curves import curves_text
+from robustframe.report.curve_text import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 from robustframe.runs import open_run

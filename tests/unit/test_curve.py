@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from robustframe.errors import InputError
-from robustframe.report.curves import curves_text
+from robustframe.report.curve_text import curves_text
 from robustframe.runs.curve import security_curves
 from robustframe.runs.record import AttackEntry, Record, Result
 

@@ -125,7 +125,10 @@ def test_every_command_refuses_an_edited_run_with_status_2(words: tuple[str, ...
         (record(put("evidence_sha256", None)), "hashes of files belong to a complete run"),
         (both(record(put("results.0.robust_correct", 3)), seal), "robust_correct is 3, they give"),
         (both(record(put("results.0.clean_correct", 40)), seal), "clean_correct is 40, they give 35"),
-        (both(record(put("results.0.examples", 41)), seal), "cannot be right: model, linf:0.1: its counts are impossible"),
+        (
+            both(record(put("results.0.examples", 41)), seal),
+            "model, linf:0.1: its counts are impossible",
+        ),
         (both(record(put("results.0.threat", "linf:0.2")), seal), "not one an example"),
         (both(record(put("classifiers.0.name", "mine")), seal), "which is none of its classifiers"),
         (record(put("flags", ["it is fine"])), "record.json is not what seal.sha256 says"),
