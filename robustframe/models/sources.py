@@ -15,8 +15,8 @@ from robustframe.calls import forked_random
 from robustframe.errors import InputError, unknown
 from robustframe.models.weights import load_weights
 from robustframe.pairs import Pair
-from robustframe.recipe import ModelSpec, Normalise
-from robustframe.userfile import load_user_file
+from robustframe.recipe import ModelSpec, Normalise, digest
+from robustframe.userfile import files_of, load_user_file, plain_name
 from robustframe.zoo import Card, load_named
 
 PRETRAINED = "pretrained"
@@ -32,7 +32,7 @@ class Found:
     card: Card | None = None
     """Of a pair that has one; it states the identity of the weights."""
     code: bytes = b""
-    """Of the user's file, which belongs to the identity."""
+    """Of the user's file and of what it imports from the user, which belongs to the identity."""
     normalise: Normalise | None = None
     """What its weights were trained behind."""
     weights_sha256: str | None = None
@@ -110,10 +110,11 @@ def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
     try:
         built = build()
     except Exception as error:
-        raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
+        reason = plain_name(f"{type(error).__name__}: {error}")
+        raise InputError(f"{path}:{name}() failed: {reason}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
-    return Found(built, path.stem, code=path.read_bytes())
+    return Found(built, path.stem, code=digest(files_of(path, code)).encode())
 
 
 def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> Found:
