@@ -120,8 +120,9 @@ def code_of(module: nn.Module) -> CodeIdentity:
         else:
             parts[f"settings of {name}"] = hashed(json.dumps(settings[cls], sort_keys=True))
     behind = code_behind(writer.modules.values())
+    parts |= {label: LONG + sha256 for label, sha256 in behind.files.items()}
     return CodeIdentity(
-        parts=dict(sorted({**parts, **behind.files}.items())),
+        parts=dict(sorted(parts.items())),
         packages={name: _version(name) for name in sorted({*behind.packages, *writer.packages})},
         unread=tuple(sorted({*writer.unread, *(f"{label} (compiled)" for label in behind.compiled)})),
     )
@@ -187,7 +188,8 @@ def answers(module: nn.Module, images: Images) -> Answers:
     held = next(iter([*module.parameters(), *module.buffers()]), None)
     with borrowed(module) as model, torch.no_grad():
         rows = torch.cat([few] * times).to("cpu" if held is None else held.device)
-        copies = call_in_batches(model, rows, len(rows)).detach().float().cpu().unflatten(0, (times, len(few)))
+        said = call_in_batches(model, rows, len(rows)).detach().float().cpu()
+    copies = said.reshape(times, len(few), said.shape[1])
     random = any(_apart(copies[0], each) > ALIKE for each in copies[1:])
     return Answers(copies[0].clone(), random)
 

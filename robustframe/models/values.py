@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import re
 import sys
 import types
@@ -291,7 +292,7 @@ class Writer:
         return f"a {name}"
 
     def _placeless(self, text: str) -> str:
-        for folder in sorted(self._folders, key=len, reverse=True):
+        for folder in sorted(self._folders - {os.sep}, key=len, reverse=True):
             text = text.replace(folder, ".")
         return plain_name(text)
 
@@ -322,4 +323,4 @@ def _tensor(tensor: Tensor) -> str:
     except (RuntimeError, TypeError, NotImplementedError):
         # A tensor without plain storage: on no device, sparse, quantised.
         return said
-    return f"{said} {LONG}{hashlib.sha256(content).hexdigest()}"
+    return f"{said} {LONG}{hashlib.sha256(content.data).hexdigest()}"

@@ -52,7 +52,7 @@ class UserModule:
     @property
     def root(self) -> Path:
         """The folder that the label is relative to."""
-        return self.file.parents[self.label.count("/")]
+        return self.file.parents[min(self.label.count("/"), len(self.file.parents) - 1)]
 
     @property
     def package(self) -> list[str]:
