@@ -31,7 +31,9 @@ LONG = "sha256:"
 """How a text begins that stands for one too long to be shown."""
 _SHOWN = 60
 _LONGEST = 1000
-_DEEP = 60
+_DEEP, _MOST = 60, 10_000
+"""How deep values may lie in each other, and how many containers and objects of one attribute are written: ways through
+objects that all refer to each other have no end."""
 _REPEATED = (
     range, slice, complex, decimal.Decimal, fractions.Fraction, datetime.date, datetime.time, datetime.timedelta,
     uuid.UUID, re.Pattern, torch.dtype, torch.layout, torch.memory_format,
@@ -89,6 +91,7 @@ class Writer:
         """What is being written, and how deep it lies."""
         self._reach = math.inf
         """The least depth that what is being written refers back to."""
+        self._left = _MOST
         self._owners: dict[str, str] = {}
 
     def class_name(self, cls: type) -> str:
@@ -165,7 +168,9 @@ class Writer:
             depth = self._open[id(value)]
             self._reach = min(self._reach, depth)
             return f"what is {len(self._open) - depth} above"
-        if len(self._open) > _DEEP:
+        self._left = self._left - 1 if self._open else _MOST
+        if len(self._open) > _DEEP or self._left < 0:
+            self.unread.add("what lies deepest in its attributes")
             return f"a {type(value).__name__}"
         return self._enter(value)
 
@@ -178,12 +183,10 @@ class Writer:
             del self._open[id(value)]
         if len(text) > _LONGEST:
             text = hashed(text)
-        # Elsewhere, what lies above it would be another.
-        if self._reach >= depth:
+        # What lies on a circle is written otherwise elsewhere, where the circle is entered at another place.
+        if self._reach > depth:
             self._written[id(value)] = (value, text)
-            self._reach = outer
-        else:
-            self._reach = min(outer, self._reach)
+        self._reach = outer if self._reach >= depth else min(outer, self._reach)
         return text
 
     def _compound(self, value: Any) -> str:

@@ -24,6 +24,10 @@ class _Consent:
     allowed: frozenset[Path]
     command: str
 
+    def permits(self, path: Path) -> bool:
+        real = _real(path)
+        return real in self.allowed or _ships(real)
+
 
 _current: ContextVar[_Consent | None] = ContextVar("code_consent", default=None)
 _standing: list[_Consent] = []
@@ -31,7 +35,9 @@ _standing: list[_Consent] = []
 
 
 @contextmanager
-def code_consent(allowed: Collection[str | Path], *, run: Path, command: str = _COMMAND) -> Iterator[None]:
+def code_consent(
+    allowed: Collection[str | Path], *, run: Path, named: Collection[Path] = (), command: str = _COMMAND
+) -> Iterator[None]:
     """Let only some files of the user's run meanwhile, since a run names them and not the user.
 
     Without it all code runs that is named: in one's own recipe, on the command line, from Python.
@@ -39,9 +45,17 @@ def code_consent(allowed: Collection[str | Path], *, run: Path, command: str = _
     Args:
         allowed: the files that may run, with what they import from their folder; links are followed.
         run: the folder of the run that names code.
+        named: all files that the run is known to name, so that they are said at once; see `code_named`. A file that
+            is missing here is refused all the same when it is going to be run.
         command: what reads the run, for the sentence that says how to allow a file.
+
+    Raises:
+        InputError: when a named file may not run, before anything does.
     """
-    consent = _Consent(run, frozenset(Path(each).resolve() for each in allowed), command)
+    consent = _Consent(run, frozenset(_real(Path(each)) for each in allowed), command)
+    unasked = [each for each in named if not consent.permits(each)]
+    if unasked:
+        raise refusal(run, unasked, consent.allowed, command=command)
     token = _current.set(consent)
     _standing.append(consent)
     try:
@@ -59,7 +73,7 @@ def check_consent(path: Path) -> None:
     """
     own = _current.get()
     for consent in list(_standing) if own is None else [own]:
-        if path.resolve() not in consent.allowed and not _ships(path.resolve()):
+        if not consent.permits(path):
             raise refusal(consent.run, [path], consent.allowed, command=consent.command)
 
 
@@ -102,19 +116,30 @@ def refusal(run: Path, files: Sequence[Path], allowed: Collection[Path] = (), *,
         An error to raise.
     """
     lines = []
-    for file in dict.fromkeys(each.resolve() for each in files):
-        if not file.is_file():
-            lines.append(f"  {file} (which is not there)")
-            continue
-        beside = [name for name in files_of(file) if name != file.name]
-        lines.append(f"  {file}" + (f", which imports {', '.join(beside)}: they run too" if beside else ""))
-    wanted = sorted({*(each.resolve() for each in files), *allowed})
-    options = " ".join(f"--code {shlex.quote(str(each))}" for each in wanted)
+    unasked = list(dict.fromkeys(_real(each) for each in files))
+    for file in unasked:
+        beside = [name for name in files_of(file) if name != file.name] if file.is_file() else []
+        also = f", which imports {_said(', '.join(beside))}: they run too" if beside else ""
+        lines.append(f"  {_said(str(file))}" + (also if file.is_file() else " (which is not there)"))
+    options = " ".join(f"--code {_said(shlex.quote(str(each)))}" for each in sorted({*unasked, *allowed}))
     return InputError(
         f"{run} names code, and code of a run is not run unasked: it could do anything on this machine; read\n"
         + "\n".join(lines)
         + f"\nand allow it with `{command} {shlex.quote(str(run))} {options}` (code=[...] in Python)"
     )
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        # No path at all, or links in a circle: nothing that could be loaded either.
+        return path.absolute()
+
+
+def _said(text: str) -> str:
+    """Spell out what a terminal would obey."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _ships(path: Path) -> bool:

@@ -118,18 +118,23 @@ def code_behind(starts: Iterable[Path | ModuleType]) -> UserCode:
 
 
 def module_behind(module: ModuleType) -> UserModule | None:
-    """Return a loaded module as a file of the user's; ``None`` for one of others, or without a file."""
-    file, name = getattr(module, "__file__", None), module.__name__
-    if not isinstance(file, str) or name.partition(".")[0] in LIBRARIES or not is_users(Path(file)):
+    """Return a loaded module as a file of the user's; ``None`` for one of others, or without a file.
+
+    A file that the user named is the user's wherever it lies.
+    """
+    file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
+    if not isinstance(file, str):
         return None
     project = project_of(module)
+    if project is not None:
+        return UserModule(name.removeprefix(f"{project.name}."), Path(file), hasattr(module, "__path__"), project)
+    if name.partition(".")[0] in LIBRARIES or not is_users(Path(file)):
+        return None
     if name == "__main__":
         # What `python -m` runs has its name there; a script is called as others would import it.
         spec = getattr(module, "__spec__", None)
         name = Path(file).stem if spec is None else spec.name
-    if project is not None:
-        name = name.removeprefix(f"{project.name}.")
-    return UserModule(name, Path(file), hasattr(module, "__path__"), project)
+    return UserModule(name, Path(file), hasattr(module, "__path__"), None)
 
 
 def _start(start: Path | ModuleType) -> list[UserModule]:

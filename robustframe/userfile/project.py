@@ -247,7 +247,7 @@ def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
 
 def project_of(module: ModuleType) -> Project | None:
     """Return the project that a module was loaded in by path."""
-    own = vars(module).get("__builtins__")
+    own = getattr(module, "__builtins__", None)
     found = getattr(own.get("__import__"), "__self__", None) if isinstance(own, dict) else None
     return found if isinstance(found, Project) else None
 

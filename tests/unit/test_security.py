@@ -168,7 +168,7 @@ def test_the_search_lets_harmless_calls_be() -> None:
 
 def test_code_is_loaded_by_path_in_one_place_only() -> None:
     found = [path.name for path in PACKAGE.rglob("*.py") if "exec_module" in path.read_text(encoding="utf-8")]
-    assert found == ["userfile.py"]
+    assert found == ["project.py"]
 
 
 def a_link(run: Path) -> None:

@@ -273,10 +273,14 @@ def sha(text: str) -> str:
 def test_the_files_of_a_file_are_all_that_it_may_import(tmp_path: Path) -> None:
     lay(tmp_path, PROJECT | {"unrelated.py": "", "pkg/unrelated.py": "", "broken.py": "def"})
     with (tmp_path / "model.py").open("a") as file:
-        file.write("if False:\n    import broken, nowhere\nelse:\n    __import__('named')\n")
+        file.write("if False:\n    import broken, nowhere\nelse:\n    import other\n")
+        file.write("try:\n    import tried\nexcept ImportError:\n    import caught\nfinally:\n    import last\n")
+        file.write("match 1:\n    case 1:\n        __import__('named')\n    case _:\n        import matched\n")
+    ways = [f"{name}.py" for name in ("other", "tried", "caught", "last", "matched")]
+    lay(tmp_path, dict.fromkeys(ways, ""))
     lay(tmp_path, {"named.py": "import numpy, os, torch.nn, yaml_of_nobody, packaging\n"})
     # Nothing is run, so what `from pkg import *` takes is not known yet.
-    expected = {"named.py", "broken.py", *PROJECT} - {"pkg/starred.py"}
+    expected = {"named.py", "broken.py", *ways, *PROJECT} - {"pkg/starred.py"}
     found = files_of(tmp_path / "model.py")
     assert set(found) == expected
     assert all(found[name] == sha((tmp_path / name).read_text()) for name in expected)
@@ -384,6 +388,25 @@ def test_code_that_only_a_run_names_does_not_run(load: Any, evil: Path) -> None:
     assert all(f"--code {each}" in str(refused.value) for each in wanted)
 
 
+def test_no_way_of_writing_a_path_gets_past_the_gate(evil: Path) -> None:
+    (evil / "inner").symlink_to(".")
+    with code_consent([evil / "beside.py"], run=evil / "run"):
+        for place in ("inner/really.py", "./evil.py", str(evil / "evil.py"), f"inner/../{evil.name}/other.py"):
+            for load in (load_user_file, load_user_function):
+                with pytest.raises(InputError, match="unasked"):
+                    load(f"{place}:f", evil, kind="loss")
+        # What the list does not take for code is nothing that is loaded either.
+        for use in ("File:evil.py:f", "FILE:evil.py:f", " file:evil.py:f"):
+            assert code_named([use]) == []
+            with pytest.raises(InputError):
+                make_attack("apgd", {"loss": use}, folder=evil)
+            with pytest.raises(InputError):
+                make_attack(use, {}, folder=evil)
+            with pytest.raises(InputError):
+                find_model(ModelSpec(use=use), folder=evil)
+    assert not (evil / "it ran").exists()
+
+
 def test_code_runs_that_the_user_allows_and_outside_of_any_run(evil: Path) -> None:
     with code_consent([evil / "evil.py"], run=evil / "run"):
         a_loss(evil)
@@ -396,14 +419,25 @@ def test_code_runs_that_the_user_allows_and_outside_of_any_run(evil: Path) -> No
 
 
 def test_all_files_are_said_at_once_with_the_command_that_allows_them(evil: Path) -> None:
-    said = str(
-        refusal(
-            Path("runs/a b"), [evil / "evil.py", evil / "gone.py"], [evil / "other.py"], command="robustframe table"
-        )
-    )
+    named = [evil / "evil.py", evil / "other.py", evil / "gone.py"]
+    asked = code_consent([evil / "other.py"], run=Path("runs/a b"), named=named, command="robustframe table")
+    with pytest.raises(InputError) as refused, asked:
+        raise AssertionError("something was run")
+    said = str(refused.value)
     assert f"{evil / 'gone.py'} (which is not there)" in said
     command = f"robustframe table 'runs/a b' --code {evil}/gone.py --code {evil}/other.py --code {evil}/really.py"
     assert command in said
+    with code_consent(named, run=Path("run"), named=named):
+        pass
+    # Nothing is left of a refusal.
+    a_loss(evil)
+
+
+def test_a_path_that_is_none_or_would_steer_the_terminal_is_spelt_out() -> None:
+    said = str(refusal(Path("run"), [Path("a\0b.py"), Path("\x1b[2Jc.py")]))
+    assert "\\x00" in said
+    assert "\\x1b" in said
+    assert "\x1b" not in said
 
 
 def test_the_list_of_named_code_is_read_at_any_depth_and_under_any_key() -> None:
