@@ -246,7 +246,7 @@ def code_files(recipe: dict[str, Any], batteries: Sequence[Battery], folder: Pat
     Raises:
         InputError: for a file that is not there.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name in code_named([recipe, [battery.model_dump(by_alias=True) for battery in batteries]]):
         if not os.path.isfile(folder / name):
             raise InputError(f"{folder / name} does not exist, whose code is named")
