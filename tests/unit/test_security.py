@@ -81,15 +81,42 @@ def an_evil_substitute(content: dict[str, Any]) -> None:
     content["batteries"][0]["attack"] = [{"use": "apgd", "bpda": {"head": "file:evil.py:build"}}]
 
 
-@pytest.mark.parametrize("edit", [an_evil_model, an_evil_attack, an_evil_loss, an_evil_substitute])
+def an_evil_key(content: dict[str, Any]) -> None:
+    """A walk that took what stands under ``data`` for arrays would not look here."""
+    content["batteries"][0]["attack"] = [{"use": "apgd", "bpda": {"data": "file:evil.py:build"}}]
+
+
+def an_evil_surrogate(content: dict[str, Any]) -> None:
+    content["batteries"][0]["attack"] = [{"use": "apgd", "through": "file:evil.py:build"}]
+
+
+def an_evil_link(content: dict[str, Any]) -> None:
+    content["recipe"]["model"] = [{"use": "file:innocent.py:build"}]
+
+
+def evil_weights(content: dict[str, Any]) -> None:
+    content["recipe"]["model"] = [{"use": "torchvision:resnet18", "weights": "file:evil.py:build"}]
+
+
+EDITS = [
+    an_evil_model, an_evil_attack, an_evil_loss, an_evil_substitute, an_evil_key, an_evil_surrogate, an_evil_link,
+    evil_weights,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     change(place / "run", edit)
+    (place / "innocent.py").symlink_to(place / "evil.py")
     for read in (
         lambda: robustframe.verify(place / "run", device="cpu", folder=place),
         lambda: robustframe.verify(place / "run", device="cpu", folder=place, code=[place / "other.py"]),
         lambda: compare_runs(place / "run", place / "run", folder=place),
     ):
-        with pytest.raises(InputError, match=r"code of a run is not run unasked.*give --code .*evil\.py"):
+        with pytest.raises(
+            InputError,
+            match=r"(?s)code of a run is not run unasked.*evil\.py.*allow it with `robustframe .*--code .*evil\.py",
+        ):
             read()
     robustness_table(open_run(place / "run"))
     assert not (place / "it ran").exists()
