@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tampering import begun
+from tampering import begun, seal
 
 import robustframe
 from robustframe.cli.shared import plain
@@ -107,6 +107,7 @@ EDITS = [
 @pytest.mark.parametrize("edit", EDITS)
 def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     change(place / "run", edit)
+    seal(place / "run")
     (place / "innocent.py").symlink_to(place / "evil.py")
     for read in (
         lambda: robustframe.verify(place / "run", device="cpu", folder=place),
