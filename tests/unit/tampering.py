@@ -281,3 +281,140 @@ def seal(run: Path) -> None:
 begun = record(
     lambda content: content.update(status="started", results=None, verdicts_sha256=None, evidence_sha256=None)
 )
+
+
+def checks(change: Callable[[list[dict[str, Any]], dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Change the first row's checks, in the record and in the file that holds them."""
+
+    def tamper(run: Path) -> None:
+        content = json.loads((run / "record.json").read_text())
+        diagnosis = content["results"][0]["diagnosis"]
+        change(diagnosis["checks"], diagnosis)
+        (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+        (run / DIAGNOSIS).write_text(json.dumps(diagnosis))
+
+    return tamper
+
+
+def measured(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(each for each in found if each["figure"] is not None)
+
+
+def above(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    measured(found)["figure"] = 0.9
+
+
+def any_threshold(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    measured(found).update(figure=0.9, threshold=1.0)
+
+
+def never_run(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    measured(found).update(figure=None, passed=True, sentence="not run, as nobody had the time.")
+
+
+def none_left(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    found.clear()
+    diagnosis["verdict"] = "sound"
+
+
+def another_order(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    found.reverse()
+
+
+def invented(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+    found[0]["name"] = "always-fine"
+
+
+def twice_the_key(run: Path) -> None:
+    text = (run / "record.json").read_text()
+    (run / "record.json").write_text(
+        text.replace('"status": "complete"', '"status": "complete",\n  "status": "complete"')
+    )
+
+
+def without_a_row(run: Path) -> None:
+    """Call a row incomplete that is not, and take its number away."""
+    content = json.loads((run / "record.json").read_text())
+    gone = content["results"].pop(0)
+    row = {"classifier": gone["classifier"], "threat": gone["threat"], "reason": "it did not look good"}
+    content["incomplete"] = [row]
+    (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+    keep = (pl.col("classifier") != gone["classifier"]) | (pl.col("threat") != gone["threat"])
+    table(V, lambda rows: rows.filter(keep))(run)
+
+
+def write(path: str, content: str = "made up") -> Callable[[Path], None]:
+    def tamper(run: Path) -> None:
+        (run / path).write_text(content)
+
+    return tamper
+
+
+# As `CONTENT`: what is named whoever writes all hashes and the seal anew. The file in which it is found comes last.
+DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
+    ("check: the first deleted", checks(lambda found, _: found.pop(0)), "its checks lack", R),
+    ("check: the last deleted", checks(lambda found, _: found.pop()), "its checks lack", R),
+    ("check: all deleted", checks(none_left), "its checks lack", R),
+    ("check: in another order", checks(another_order), "not those of the table, in order", R),
+    ("check: renamed", checks(invented), "its checks lack", R),
+    ("check: above its threshold, yet passed", checks(above), "is said that it passed, .* that it failed", R),
+    ("check: with a threshold of one's own", checks(any_threshold), "its threshold is 1, the table's", R),
+    ("check: not run, yet passed", checks(never_run), "it is said that it passed, .* it was not run", R),
+    ("check: of a million examples", checks(lambda found, _: measured(found).update(examples=10**6)),
+     "it looked at 1,000,000 examples", R),
+    ("check: an example that there is not", checks(lambda found, _: found[0].update(broken=[10**4])),
+     "an example that there is not", R),
+    ("diagnosis: a sample of a million", checks(lambda _, diagnosis: diagnosis.update(examples=10**6)),
+     "its sample has 1000000 examples", R),
+    ("diagnosis: a sample of none", checks(lambda _, diagnosis: diagnosis.update(examples=0)),
+     "looked at no example", R),
+    ("diagnosis: no passes", checks(lambda _, diagnosis: diagnosis.update(forwards=0, backwards=0)),
+     "but the checks made no passes", R),
+    ("diagnosis: a thousand times the passes", checks(lambda _, d: d.update(forwards=1000 * d["forwards"])),
+     "its checks made .* leave them", R),
+    ("flags: praise", record(lambda content: content["flags"].append("the most robust model there is")),
+     "nothing in the run explains the flag", R),
+    ("flags: twice", record(lambda content: content["flags"].extend(["x", "x"])), "stands there twice", R),
+    ("record: a key twice", twice_the_key, "a key stands there twice", R),
+    ("record: in one line", lambda run: write(R, json.dumps(json.loads((run / R).read_text())))(run),
+     "not written as an evaluation writes it", R),
+    ("record: a row called incomplete", without_a_row, "incomplete, though all its units are there", R),
+    ("record: a certified count removed", record(put(f"{FIRST}.certified_correct", None)), "the certificates prove", R),
+    ("record: other answers", record(put("answers.tiny/feedforward.0.0", 9.0)), "the model answers otherwise", R),
+    ("record: answers called random", record(lambda content: content["answers"].pop("tiny/feedforward")),
+     "its answers lack those of tiny/feedforward", R),
+    ("attack: no passes", cell(T0, success(False), "forwards", 0), "0 forwards are no attack of 4 steps", T0),
+    ("stray: a note", write("README.txt"), "nothing in the record explains this file", "README.txt"),
+    ("stray: a table of another unit", write(f"{CLEAN}/99999.parquet"), "nothing in the record explains",
+     f"{CLEAN}/99999.parquet"),
+    ("stray: a picture among the units", write(f"{PGD}/shot.png"), "nothing in the record explains", f"{PGD}/shot.png"),
+    ("table: Markdown", write("table.md"), "it is not the table of this run", "table.md"),
+    ("table: CSV", write("table.csv"), "it is not the table of this run", "table.csv"),
+    ("table: LaTeX", write("table.tex"), "it is not the table of this run", "table.tex"),
+]  # fmt: skip
+
+
+def everybody_robust(run: Path) -> None:
+    """Take all evidence away, and write of every example that is right that it stayed so."""
+    shutil.rmtree(run / "units")
+    (run / "evidence.sha256").unlink()
+    none = {"broken_by": pl.lit(None, pl.String), "adversarial_prediction": pl.lit(None, pl.Int64)}
+    table(V, lambda rows: rows.with_columns(robust="clean_correct", distance=pl.lit(None, pl.Float64), **none))(run)
+    content = json.loads((run / "record.json").read_text())
+    for result in content["results"]:
+        result |= {"robust_correct": result["clean_correct"], "diagnosis": None}
+        for entry in result["attacks"]:
+            entry["broken"] = 0
+    content["recipe"]["diagnose"] = False
+    (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+# What nobody can know without attacking again, and a seal that was kept tells all the same.
+UNKNOWABLE: list[tuple[str, Callable[[Path], None]]] = [
+    ("the device", record(put("environment.device", "cuda (H100)"))),
+    ("the release of Python", record(put("environment.python", "3.99"))),
+    ("the number of threads", record(put("environment.threads", 64))),
+    ("erased breaks", everybody_robust),
+    ("a sentence of a check", checks(lambda found, _: found[0].update(sentence="Nothing was found."))),
+    ("a better figure", checks(lambda found, _: measured(found).update(figure=0.0))),
+]

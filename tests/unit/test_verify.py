@@ -17,11 +17,13 @@ from tampering import (
     BROKEN,
     CLEAN,
     CONTENT,
+    DERIVED,
     DIAGNOSIS,
     FIRST,
     I0,
     ROBUST,
     T0,
+    UNKNOWABLE,
     R,
     V,
     begun,
@@ -32,6 +34,7 @@ from tampering import (
     put,
     record,
     reseal,
+    seal,
     table,
 )
 from torch import Tensor, nn
@@ -124,6 +127,46 @@ def test_what_was_changed_is_named_even_with_all_hashes_written_anew(
     assert not found.ok, name
     named = [finding for finding in found.findings if re.search(sentence, finding.differs)]
     assert where in {finding.where for finding in named}, str(found)
+
+
+@pytest.mark.parametrize(("name", "tamper", "sentence", "where"), DERIVED, ids=[each[0] for each in DERIVED])
+def test_what_does_not_follow_from_the_rest_is_named(
+    name: str, tamper: Callable[[Path], None], sentence: str, where: str, place: Path
+) -> None:
+    tamper(place / "run")
+    # Writing the other hashes anew would also write a record as it should be written.
+    (seal if sentence.startswith(("a key", "not written")) else reseal)(place / "run")
+    found = verify(place)
+    named = [finding for finding in found.findings if re.search(sentence, finding.differs)]
+    assert where in {finding.where for finding in named}, str(found)
+
+
+def test_there_are_sixty_edits_and_more() -> None:
+    assert len(CONTENT) + len(DERIVED) + len(UNKNOWABLE) > 110
+    text = (Path(robustframe.__file__).parents[1] / "docs" / "trust.md").read_text(encoding="utf-8")
+    for name, _ in UNKNOWABLE:
+        assert name in text, "docs/trust.md lists what cannot be known"
+
+
+@pytest.mark.parametrize(("name", "tamper"), UNKNOWABLE, ids=[each[0] for each in UNKNOWABLE])
+def test_a_seal_that_was_kept_tells_what_cannot_be_known_otherwise(
+    name: str, tamper: Callable[[Path], None], place: Path
+) -> None:
+    kept = open_run(place / "run").seal
+    assert robustframe.verify(place / "run", device="cpu", folder=place, seal=kept[:16]).ok
+    tamper(place / "run")
+    if (place / "run" / "units").is_dir():
+        reseal(place / "run")
+    else:
+        content = json.loads((place / "run" / R).read_text())
+        content["verdicts_sha256"] = hashlib.sha256((place / "run" / V).read_bytes()).hexdigest()
+        (place / "run" / R).write_text(json.dumps(content, indent=2) + "\n")
+        seal(place / "run")
+    found = robustframe.verify(place / "run", device="cpu", folder=place, seal=kept)
+    assert "something was edited" in str(found), name
+    assert "Nobody can tell without attacking again" in str(found)
+    with pytest.raises(InputError, match="16 to 64 hexadecimal digits"):
+        robustframe.verify(place / "run", device="cpu", folder=place, seal="0123")
 
 
 @pytest.mark.parametrize(
