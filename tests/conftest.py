@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ TINY = {
     "pair": {"layers": [{"atoms": 48}, {"atoms": 24}], "sweeps": 3},
     "schedule": {"epochs": 3, "batch": 64, "learning_rate": 0.02, "coherence": 0.1},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is remembered of a user's own runs out of the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +99,9 @@ def _disguise(run: Path, folder: Path, model: str, **changes: Any) -> Path:
     content = parquet(verdicts)
     record |= {"verdicts_sha256": hashlib.sha256(content).hexdigest()} | changes
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(record))
+    text = json.dumps(record)
+    (folder / "record.json").write_text(text)
     if record["results"] is not None:
+        (folder / "seal.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  record.json\n")
         (folder / "verdicts.parquet").write_bytes(content)
     return folder

@@ -228,7 +228,7 @@ def evaluate(
             "diagnose": diagnose,
         },
         data=data,
-        classifiers=classify(model, name, ModelSpec(use="python")),
+        classifiers=classify(model, name, ModelSpec(use="python"), images=data.images),
         threats=parsed,
         batteries=batteries,
         seed=whole_number(seed, "seed", least=0),

@@ -11,7 +11,7 @@ from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_
 from robustframe.evaluation.jobs import Failed, TryModel, first_jobs, last_jobs
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.progress import Report, silent
-from robustframe.evaluation.resume import begin, is_whole
+from robustframe.evaluation.resume import begin, check_answers, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
@@ -22,6 +22,7 @@ from robustframe.runs.manifest import manifest
 from robustframe.runs.record import EVIDENCE, VERDICTS, Record, write_aside, write_record
 from robustframe.runs.run import Run, open_run
 from robustframe.runs.units import parquet
+from robustframe.userfile import remember_code
 
 _TIMES = 3
 """How often a run is gone through whose files are damaged before it ends."""
@@ -64,12 +65,14 @@ def run(
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
     if is_whole(folder, task):
+        check_answers(open_run(folder).record, folder, task, device)
         return open_run(folder)
     executor = engine(task, folder, device, batch_size, limits)
     try:
         trials = _try_models(task, executor)
         with locked(folder):
-            record = begin(folder, task, executor.environment)
+            record = begin(folder, task, executor.environment, [trial.answers for trial in trials])
+            remember_code(task.hash, task.code_files)
             journal = Journal(folder)
             for _ in range(_TIMES):
                 scores = Scores(task, trials, report)

@@ -18,6 +18,7 @@ from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, check_model
+from robustframe.models.identity import answers
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import Result, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written, parse_diagnosis
@@ -118,7 +119,8 @@ class TryModel(Job[Trial]):
 
     def work(self, workshop: Workshop, classifier: Classifier) -> tuple[Trial, Written]:
         flags = check_model(classifier, workshop.task.data, workshop.device)
-        return Trial(flags, tuple(stage.why_not(classifier.module) for stage in workshop.task.stages)), {}
+        skipped = tuple(stage.why_not(classifier.module) for stage in workshop.task.stages)
+        return Trial(flags, skipped, answers(classifier.module, workshop.task.data.images)), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:
         """Nothing is left to enter: scores are made from the trials of all classifiers."""

@@ -1,12 +1,18 @@
 """What lies in the folder of a run already: nothing, a part of this evaluation, all of it, or another one."""
 
 import logging
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
+from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
 from robustframe.evaluation.task import Task
+from robustframe.evaluation.workshop import Workshop
 from robustframe.files import check_sealed
+from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
 from robustframe.runs.journal import altered, take_up, tidy
 from robustframe.runs.record import (
     EVIDENCE,
@@ -45,27 +51,54 @@ def is_whole(folder: Path, task: Task) -> bool:
     return not broken
 
 
-def begin(folder: Path, task: Task, environment: Environment) -> Record:
+def check_answers(found: Record, folder: Path, task: Task, device: torch.device) -> None:
+    """Ask the models of a finished run whether they are still those that were evaluated.
+
+    Raises:
+        InputError: when one answers otherwise.
+    """
+    workshop = Workshop(task, folder, device, DEFAULT_BATCH, release=True)
+    now = [answers(workshop.classifier(at).module, task.data.images) for at in range(len(task.classifiers))]
+    _compare_answers(found, folder, now, Environment.here(device))
+
+
+def _compare_answers(found: Record, folder: Path, now: Sequence[Answers], here: Environment) -> None:
+    for entry, said in zip(found.classifiers, now, strict=True):
+        stated = Answers.of_record(found.answers.get(entry.name))
+        if (problem := compare_answers(stated, said, alike=here.kernels == found.environment.kernels)) is not None:
+            raise InputError(
+                f"{folder} is the run of another {entry.name}: {problem}; choose another folder or delete it"
+            )
+
+
+def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answers]) -> Record:
     """Begin the run of a task, or take it up; return its record.
+
+    Args:
+        folder: the run's folder.
+        task: what is evaluated.
+        environment: what it runs on.
+        now: what each classifier says to the first examples.
 
     Raises:
         InputError: when the folder belongs to another evaluation.
     """
     if (folder / RECORD).exists():
         found, _ = _same(folder, task)
+        _compare_answers(found, folder, now, environment)
         if found.status == "complete":
             take_up(folder, found.evidence_sha256)
         if found.environment != environment:
             log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
     else:
         check_sealed(folder)
-    record = _started(task, environment)
+    record = _started(task, environment, now)
     write_record(folder, record)
     (folder / EVIDENCE).unlink(missing_ok=True)
     return record
 
 
-def _started(task: Task, environment: Environment) -> Record:
+def _started(task: Task, environment: Environment, now: Sequence[Answers]) -> Record:
     data = task.data
     return Record(
         status="started",
@@ -78,6 +111,7 @@ def _started(task: Task, environment: Environment) -> Record:
         ),
         classifiers=[classifier.entry for classifier in task.classifiers],
         environment=environment,
+        answers={each.entry.name: said.stated() for each, said in zip(task.classifiers, now, strict=True)},
     )
 
 
@@ -87,6 +121,8 @@ def _other_parts(found: Record, task: Task) -> str:
     if then != now:
         # Nobody knows whether two versions draw the same numbers; two halves of a run must.
         return f"robustframe {then} began it, this is {now}, whose results may be others"
+    if changed := _changes(found, task):
+        return f"another model: {'; '.join(changed)}"
     parts = {
         "recipe": found.recipe != task.recipe,
         "batteries": found.batteries != [battery.model_dump(by_alias=True) for battery in task.batteries],
@@ -94,6 +130,17 @@ def _other_parts(found: Record, task: Task) -> str:
         "models": found.classifiers != [each.entry for each in task.classifiers],
     }
     return f"other {' and '.join(name for name, other in parts.items() if other) or 'code of the user'}"
+
+
+def _changes(found: Record, task: Task) -> list[str]:
+    """Say what is different in the models of a run, where their code says more than that they are others."""
+    then = {entry.name: entry for entry in found.classifiers}
+    changed = []
+    for entry in (each.entry for each in task.classifiers):
+        if entry.name in then and entry != then[entry.name]:
+            now, before = (CodeIdentity(each.code, {}, tuple(each.unread)) for each in (entry, then[entry.name]))
+            changed += [f"{entry.name}: {text}" for text in before.changes(now)]
+    return changed
 
 
 def _same(folder: Path, task: Task) -> tuple[Record, bytes]:

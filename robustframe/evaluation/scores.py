@@ -11,6 +11,7 @@ from robustframe.diagnose import Diagnosis
 from robustframe.evaluation.bounds import certified_correct
 from robustframe.evaluation.progress import Report, Reporter
 from robustframe.evaluation.task import Task
+from robustframe.models.identity import Answers
 from robustframe.runs.entries import counted, distrust, doubts, entry_of, guessing
 from robustframe.runs.record import Incomplete, Result
 from robustframe.runs.verdicts import VERDICT_SCHEMA, fresh_verdicts, judge
@@ -26,6 +27,8 @@ class Trial:
     flags: list[str]
     skipped: tuple[str | None, ...]
     """For each attack of the task why it is left out, ``None`` where it is run."""
+    answers: Answers
+    """Its logits on the first examples."""
 
 
 @dataclass

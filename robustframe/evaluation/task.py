@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
-from robustframe.recipe import Battery, digest, user_files
+from robustframe.recipe import Battery, code_files, digest
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.units import RunFiles, chunks
 from robustframe.threat import ThreatModel
@@ -70,6 +70,11 @@ class Task:
         """Return the same evaluation without checks of its numbers."""
         return replace(self, recipe={**self.recipe, "diagnose": False}, diagnose=False)
 
+    @cached_property
+    def code_files(self) -> dict[str, str]:
+        """SHA-256 of the code of the user's that recipe and batteries name, and that this imports."""
+        return code_files(self.recipe, self.batteries, self.folder)
+
     @property
     def hash(self) -> str:
         """SHA-256 of everything asked; two runs with the same hash are the same evaluation."""
@@ -77,7 +82,7 @@ class Task:
             version("robustframe"),
             self.recipe,
             self.batteries,
-            user_files(self.batteries, self.folder),
+            self.code_files,
             self.data.sha256,
             [classifier.entry.model_dump() for classifier in self.classifiers],
         )
@@ -97,7 +102,7 @@ def run_hash(
         code: version of robustframe.
         recipe: as the record holds it.
         batteries: with their content.
-        files: SHA-256 of each file of the user's that a battery names.
+        files: SHA-256 of the code of the user's that recipe and batteries name; see `code_files`.
         data: SHA-256 of the examples.
         classifiers: their entries in the record.
     """

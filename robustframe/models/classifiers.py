@@ -1,7 +1,8 @@
 """From what a recipe names to classifiers that can be attacked, checked before anything runs."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,11 +12,13 @@ from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
 from robustframe.errors import InputError
 from robustframe.frames import mutual_coherence
+from robustframe.models.identity import CodeIdentity, answers, code_of
 from robustframe.models.sources import find_model
+from robustframe.models.values import LONG
 from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
 from robustframe.runs.record import ClassifierEntry
-from robustframe.userfile import USER_MODULE
+from robustframe.types import Images
 
 
 class Source:
@@ -127,7 +130,7 @@ def _load(spec: ModelSpec, folder: Path, device: torch.device, download: bool) -
         spec,
         sha256=None if found.card is None else found.card.sha256,
         coherence=None if found.card is None else found.card.mutual_coherence,
-        extra=found.code,
+        files=found.files,
         weights_sha256=found.weights_sha256,
     )
 
@@ -139,7 +142,8 @@ def classify(
     *,
     sha256: str | None = None,
     coherence: float | None = None,
-    extra: bytes = b"",
+    files: Mapping[str, str] | None = None,
+    images: Images | None = None,
     weights_sha256: str | None = None,
 ) -> list[Classifier]:
     """Make the classifiers of one module: the wanted twins of a pair, or the module itself.
@@ -150,10 +154,12 @@ def classify(
         spec: where it comes from, and which twins.
         sha256: identity of the weights; computed from them when ``None``.
         coherence: mutual coherence of the pair's frame; computed when ``None``.
-        extra: code that belongs to the identity.
+        files: SHA-256 of files of the user's that belong to the identity, by name.
+        images: a few that the model may be shown, to tell what it changes of itself by answering from what it is.
         weights_sha256: of the weights file, where a recipe names one.
     """
-    sha256 = sha256 or _fingerprint(module, extra)
+    code = CodeIdentity({}, {}) if sha256 else _identity(module, files or {}, images)
+    sha256 = sha256 or _fingerprint(module, code)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if not isinstance(module, Pair):
         sweeps = (
@@ -164,6 +170,7 @@ def classify(
         entry = ClassifierEntry(
             name=name, model=name, twin=None, use=spec.use, sha256=sha256,
             parameters=parameters, sweeps=sweeps, mutual_coherence=coherence, weights_sha256=weights_sha256,
+            code=code.parts, unread=list(code.unread),
         )  # fmt: skip
         return [Classifier(entry, module)]
     coherence = mutual_coherence(module.frame) if coherence is None else coherence
@@ -174,7 +181,7 @@ def classify(
             ClassifierEntry(
                 name=f"{name}/{twin}", model=name, twin=twin, use=spec.use, sha256=sha256,
                 parameters=parameters, sweeps=twins[twin].solver.sweeps, mutual_coherence=coherence,
-                weights_sha256=weights_sha256,
+                weights_sha256=weights_sha256, code=code.parts, unread=list(code.unread),
             ),
             twins[twin],
         )
@@ -254,12 +261,20 @@ def slope_of(module: nn.Module, images: Tensor) -> bool:
     return slope is not None
 
 
-def _fingerprint(module: nn.Module, extra: bytes) -> str:
-    sha = hashlib.sha256(extra)
-    # Where the user's file lies is no part of what the model is.
-    home = type(module).__module__
-    home = "" if home.startswith(USER_MODULE) else home
-    sha.update(f"{home}.{type(module).__qualname__}\n{module}".encode())
+def _identity(module: nn.Module, files: Mapping[str, str], images: Images | None) -> CodeIdentity:
+    """The code and settings of a module, less what it changes of itself by answering."""
+    if images is not None:
+        # Asked before the first look as well: what it computes once and keeps is there from then on.
+        answers(module, images)
+    found = code_of(module)
+    if images is not None:
+        answers(module, images)
+        found = found.settled(code_of(module))
+    return replace(found, parts={**found.parts, **{name: LONG + sha256 for name, sha256 in files.items()}})
+
+
+def _fingerprint(module: nn.Module, code: CodeIdentity) -> str:
+    sha = hashlib.sha256(code.sha256.encode())
     for name, tensor in sorted(module.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

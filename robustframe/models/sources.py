@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robustframe.errors import InputError, unknown
 from robustframe.models.weights import load_weights
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
-from robustframe.userfile import load_user_file
+from robustframe.userfile import files_of, load_user_file, plain_name
 from robustframe.zoo import Card, load_named
 
 PRETRAINED = "pretrained"
@@ -31,8 +31,8 @@ class LoadedModel:
     """What tables call it, unless the recipe says otherwise."""
     card: Card | None = None
     """Of a pair that has one; it states the identity of the weights."""
-    code: bytes = b""
-    """Of the user's file, which belongs to the identity."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's file and of what it imports from the user, which belong to the identity."""
     normalise: Normalise | None = None
     """What its weights were trained behind."""
     weights_sha256: str | None = None
@@ -110,10 +110,11 @@ def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedMo
     try:
         built = build()
     except Exception as error:
-        raise InputError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
+        reason = plain_name(f"{type(error).__name__}: {error}")
+        raise InputError(f"{path}:{name}() failed: {reason}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
-    return LoadedModel(built, path.stem, code=path.read_bytes())
+    return LoadedModel(built, path.stem, files=files_of(path, code))
 
 
 def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:

@@ -9,6 +9,7 @@ from robustframe.recipe.recipes import (
     Recipe,
     Strict,
     batteries,
+    code_files,
     digest,
     find_recipe,
     load_battery,
@@ -18,7 +19,6 @@ from robustframe.recipe.recipes import (
     read_toml,
     recipes,
     shipped_folder,
-    user_files,
 )
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Recipe",
     "Strict",
     "batteries",
+    "code_files",
     "digest",
     "find_recipe",
     "load_battery",
@@ -39,5 +40,4 @@ __all__ = [
     "read_toml",
     "recipes",
     "shipped_folder",
-    "user_files",
 ]

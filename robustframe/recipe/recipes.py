@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from robustframe.errors import InputError, shown, unknown
 from robustframe.files import CARD_BYTES, read_plain
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
+from robustframe.userfile import code_named, files_of
 
 Twin = Literal["feedforward", "recurrent"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -230,21 +232,26 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
     return threats
 
 
-def user_files(batteries: Sequence[Battery], folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of the user's that batteries name, by how they name it."""
-    named: set[str] = set()
+def code_files(recipe: dict[str, Any], batteries: Sequence[Battery], folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of all code of the user's that an evaluation names, and that this imports.
 
-    def collect(value: object) -> None:
-        if isinstance(value, str) and value.startswith("file:"):
-            named.add(value.removeprefix("file:").rpartition(":")[0])
-        elif isinstance(value, dict):
-            for part in value.values():
-                collect(part)
+    Args:
+        recipe: as a record holds it.
+        batteries: with their content.
+        folder: what paths in them are relative to.
 
-    for battery in batteries:
-        for spec in battery.attack:
-            collect({"use": spec.use, **spec.settings})
-    return {name: hashlib.sha256(read_plain(folder / name, limit=CARD_BYTES)).hexdigest() for name in sorted(named)}
+    Returns:
+        By the path that names a file, and what it brings with it: ``mine/model.py: helper.py``.
+
+    Raises:
+        InputError: for a file that is not there.
+    """
+    found: dict[str, str] = {}
+    for name in code_named([recipe, [battery.model_dump(by_alias=True) for battery in batteries]]):
+        if not os.path.isfile(folder / name):
+            raise InputError(f"{folder / name} does not exist, whose code is named")
+        found |= {f"{name}: {label}": sha256 for label, sha256 in files_of(folder / name).items()}
+    return found
 
 
 def digest(content: object) -> str:

@@ -63,6 +63,11 @@ class ClassifierEntry(Section):
     mutual_coherence: float | None
     weights_sha256: str | None
     """Of the weights file that a recipe names; null where it names none."""
+    code: dict[str, str]
+    """What it is besides its weights, part by part: SHA-256 of each file of the user's and of each class, settings and
+    plain attributes of its layers; empty for a pair with a card."""
+    unread: list[str]
+    """Parts whose source cannot be read, which its answers alone identify."""
 
 
 class AttackEntry(Section):
@@ -135,6 +140,11 @@ class Environment(Section):
     device: str
     threads: int
 
+    @property
+    def kernels(self) -> tuple[str, str, str]:
+        """What decides how numbers round: the device, the release of torch, the system."""
+        return self.device, self.torch, self.platform
+
     @classmethod
     def here(cls, device: Device) -> "Environment":
         """Return versions, device and number of threads of this process."""
@@ -171,6 +181,9 @@ class Record(Section):
     data: DataEntry
     classifiers: list[ClassifierEntry]
     environment: Environment
+    answers: dict[str, list[list[float]] | None]
+    """Logits of each classifier on the first examples, which say whether a model is the one that was evaluated; null
+    for one that answers at random."""
     results: list[Result] | None = None
     verdicts_sha256: str | None = None
     evidence_sha256: str | None = None

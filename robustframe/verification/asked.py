@@ -7,9 +7,10 @@ from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.task import run_hash
-from robustframe.recipe import Battery, read_battery, user_files
+from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
+from robustframe.recipe import Battery, code_files, read_battery
 from robustframe.recipe.stages import Stage
-from robustframe.runs.record import RECORD, Section
+from robustframe.runs.record import RECORD, Environment, Section
 from robustframe.runs.run import Run
 from robustframe.threat import ThreatModel
 from robustframe.verification.findings import Finding, VerifiedPart, check
@@ -31,7 +32,7 @@ def _record(run: Run) -> Iterator[Finding]:
         record.environment.robustframe,
         recipe,
         run.batteries,
-        user_files(run.batteries, run.recipe_folder),
+        code_files(run.record.recipe, run.batteries, run.recipe_folder),
         record.data.sha256,
         [entry.model_dump() for entry in record.classifiers],
     )
@@ -147,6 +148,21 @@ def check_models(run: Run, sources: Sources) -> VerifiedPart:
     return check("models", f"{len(entries)} classifiers with their weights' SHA-256", findings)
 
 
+def check_answers(run: Run, sources: Sources) -> VerifiedPart:
+    """Ask every model what it said to the first examples; rounding may differ."""
+    alike = Environment.here(sources.device).kernels == run.record.environment.kernels
+    findings = []
+    for classifier in sources.classifiers:
+        name = classifier.entry.name
+        if name not in run.record.answers:
+            findings.append(Finding(RECORD, None, f"its answers lack those of {name}"))
+            continue
+        now = answers(classifier.module, sources.data.images)
+        problem = compare_answers(Answers.of_record(run.record.answers[name]), now, alike=alike)
+        findings += [] if problem is None else [Finding(RECORD, None, f"{name}: {problem}")]
+    return check("answers", f"logits of {len(sources.classifiers)} classifiers on the first examples", findings)
+
+
 def check_bounds(run: Run, sources: Sources) -> VerifiedPart:
     """Prove the certified counts of the record again."""
     results = {(result.classifier, result.threat): result for result in run.results}
@@ -164,7 +180,9 @@ def check_bounds(run: Run, sources: Sources) -> VerifiedPart:
 
 def _differences(now: dict[str, Any], entry: Section) -> Iterator[str]:
     for key, value in entry.model_dump().items():
-        if value != now.get(key):
+        if key == "code" and value != now.get(key):
+            yield from CodeIdentity(value, {}).changes(CodeIdentity(now.get(key) or {}, {}))
+        elif value != now.get(key):
             found, stated = _short(now.get(key)), _short(value)
             other = "; these are other weights" if key == "sha256" and "model" in now else ""
             yield f"{key} is {found} now, the record says {stated}{other}"

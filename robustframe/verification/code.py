@@ -1,48 +1,49 @@
-"""Code that a run names: it is run only when the user has named the same file, for a record comes from anybody."""
+"""Code that a run names: none of it runs unless the user has named it too, for a record comes from anybody."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from robustframe.errors import InputError
-from robustframe.recipe import shipped_folder
+from robustframe.evaluation.task import run_hash
+from robustframe.recipe import code_files
 from robustframe.runs import Run
+from robustframe.userfile import code_consent, code_named, remembered
 
 
-def check_code(run: Run, code: Sequence[str | Path]) -> None:
-    """Refuse a run that names a Python file which the user has not named too.
+@contextmanager
+def consent(runs: Sequence[Run], code: Sequence[str | Path], command: str) -> Iterator[None]:
+    """Let no code of the user's run meanwhile but what the user has named, and that of runs made here by this user.
 
     Args:
-        run: the run; its recipe and its batteries are going to be built.
-        code: the files that the user named. Those beside the shipped recipes and batteries belong to the package.
+        runs: those that are read.
+        code: Python files that the user named.
+        command: what reads the runs, for the sentence that says how to allow a file.
 
     Raises:
-        InputError: with the first other file, and what to do.
+        InputError: when a run names another file, before anything of it runs: with all of them.
     """
-    allowed = {Path(each).resolve() for each in code}
-    ours = [shipped_folder(kind).resolve() for kind in ("attacks", "evaluations")]
-    for place in _named([run.record.recipe, run.record.batteries]):
-        try:
-            file = (run.recipe_folder / place.rpartition(":")[0]).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{run.folder} names code in 'file:{place}', which is no path: {error}") from error
-        if file not in allowed and not any(file.is_relative_to(each) for each in ours):
-            raise InputError(
-                f"{run.folder} names code, 'file:{place}', and code of a run is not run unasked: it could do anything "
-                f"on this machine; read {file}, then give --code {file} (code=[...] in Python)"
-            )
+    named = {run.folder: [run.recipe_folder / each for each in _named(run)] for run in runs}
+    own = [file for run in runs if named[run.folder] and _own(run) for file in named[run.folder]]
+    everything = [file for files in named.values() for file in files]
+    first = next((folder for folder, files in named.items() if files), runs[0].folder)
+    with code_consent([*code, *own], run=first, named=everything, command=command):
+        yield
 
 
-def _named(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        if content.startswith("file:"):
-            yield content.removeprefix("file:")
-    elif isinstance(content, dict):
-        for key, value in content.items():
-            yield from _named(key)
-            # The examples of a file are arrays, which are read and not run.
-            if key != "data":
-                yield from _named(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _named(value)
+def _named(run: Run) -> list[str]:
+    return code_named([run.record.recipe, run.record.batteries])
+
+
+def _own(run: Run) -> bool:
+    """Say whether this user made the run on this machine, with its code as it is now."""
+    record = run.record
+    try:
+        files = code_files(record.recipe, run.batteries, run.recipe_folder)
+    except InputError:
+        return False
+    asked = run_hash(
+        record.environment.robustframe, record.recipe, run.batteries, files, record.data.sha256,
+        [entry.model_dump() for entry in record.classifiers],
+    )  # fmt: skip
+    return remembered(asked, files)

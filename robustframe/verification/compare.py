@@ -15,7 +15,7 @@ from robustframe.evaluation.api import pick_device
 from robustframe.runs import Run, open_run
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel
-from robustframe.verification.code import check_code
+from robustframe.verification.code import consent
 from robustframe.verification.sources import Sources, load_sources
 from robustframe.verification.transfer import Side, Transfer, Verdicts, transfers
 
@@ -115,8 +115,6 @@ def compare_runs(
             on different examples or without a threat in common.
     """
     runs = [_opened(given, folder) for given in (first, second)]
-    for run in runs if transfer else ():
-        check_code(run, code)
     _same_examples(*runs)
     threats = _common_threats(*runs)
     verdicts = [_verdicts(run) for run in runs]
@@ -125,7 +123,8 @@ def compare_runs(
     shown: tuple[Transfer, ...] | None = None
     why: str | None = "not asked for"
     if transfer:
-        shown, why = _transfer(runs, verdicts, threats, device=device, batch_size=batch_size, data_root=data_root)
+        with consent(runs, code, "robustframe compare"):
+            shown, why = _transfer(runs, verdicts, threats, device=device, batch_size=batch_size, data_root=data_root)
     return Comparison(
         first=f"{runs[0].folder} ({runs[0].name})",
         second=f"{runs[1].folder} ({runs[1].name})",

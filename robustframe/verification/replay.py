@@ -12,6 +12,7 @@ from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.errors import InputError
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.models.classifiers import Classifier
+from robustframe.models.identity import ALIKE, ELSEWHERE
 from robustframe.runs.record import Environment
 from robustframe.runs.run import Run
 from robustframe.runs.units import Unit, parse_images
@@ -20,9 +21,6 @@ from robustframe.verification.findings import Finding
 from robustframe.verification.sources import Sources
 from robustframe.verification.stored import AttackUnits
 
-_SAME, _ELSEWHERE = 1e-5, 1e-3
-"""Lead of one logit over another, as a share of the largest, that rounding explains: with the kernels that the run
-used, and with those of another device or another release of torch."""
 _DISTANCE = 1e-9
 """Relative; both are summed in float64."""
 
@@ -48,8 +46,7 @@ class Replayer:
     def __init__(self, run: Run, sources: Sources, batch_size: int) -> None:
         self.run, self.sources, self.batch_size = run, sources, batch_size
         here, then = Environment.here(sources.device), run.record.environment
-        alike = (here.device, here.torch, here.platform) == (then.device, then.torch, then.platform)
-        self.rounding = _SAME if alike else _ELSEWHERE
+        self.rounding = ALIKE if here.kernels == then.kernels else ELSEWHERE
         self.tally = Tally()
 
     def repeats_itself(self, classifier: Classifier) -> bool:

@@ -65,7 +65,8 @@ def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
     parameter = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     name = run.record.classifiers[0].model if run.record.classifiers else "model"
-    return Sources(from_arrays(x, y), classify(model, name, ModelSpec(use="python")), device)
+    data = from_arrays(x, y)
+    return Sources(data, classify(model, name, ModelSpec(use="python"), images=data.images), device)
 
 
 def _relative(spec: ModelSpec) -> bool:

@@ -13,8 +13,15 @@ from robustframe.evaluation.api import pick_device
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.record import VERDICTS
 from robustframe.runs.run import Run, read_run
-from robustframe.verification.asked import check_batteries, check_bounds, check_data, check_models, check_record
-from robustframe.verification.code import check_code
+from robustframe.verification.asked import (
+    check_answers,
+    check_batteries,
+    check_bounds,
+    check_data,
+    check_models,
+    check_record,
+)
+from robustframe.verification.code import consent
 from robustframe.verification.counts import check_copy, check_counts, check_verdicts, verdicts_of
 from robustframe.verification.diagnoses import check_diagnoses
 from robustframe.verification.findings import Finding, Verification, VerifiedPart, check, left_out
@@ -84,14 +91,23 @@ def verify(
             it names code that is not in ``code``.
     """
     read = read_run(run, recipe_folder=folder)
-    check_code(read, code)
+    with consent([read], code, "robustframe verify"):
+        sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
+        return _verified(read, sources, seal=seal, batch_size=batch_size, report=report)
+
+
+def _verified(read: Run, sources: Sources | None, *, seal: str | None, batch_size: int, report: Report) -> Verification:
     stages = make_stages(read.batteries, read.recipe_folder)
-    sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
     checks = [check_seal(read, seal), check_record(read), check_batteries(read, stages)]
     if sources is None:
-        checks += [left_out(name, MADE_IN_PYTHON) for name in ("data", "models", "bounds")]
+        checks += [left_out(name, MADE_IN_PYTHON) for name in ("data", "models", "answers", "bounds")]
     else:
-        checks += [check_data(read, sources), check_models(read, sources), check_bounds(read, sources)]
+        checks += [
+            check_data(read, sources),
+            check_models(read, sources),
+            check_answers(read, sources),
+            check_bounds(read, sources),
+        ]
     replayer = None if sources is None else Replayer(read, sources, batch_size)
     if read.stored:
         stored = read_units(read, stages, sources)

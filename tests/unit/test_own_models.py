@@ -18,7 +18,7 @@ from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.models.classifiers import Classifier, check_model, load_models
 from robustframe.models.sources import SOURCES, Normalised
-from robustframe.recipe import ModelSpec, Normalise, Recipe
+from robustframe.recipe import ModelSpec
 from robustframe.verification import verify
 
 MODEL = """
@@ -224,21 +224,7 @@ def test_every_source_is_said_in_the_error_and_in_the_docs() -> None:
         assert f"`{form}`" in page, form
 
 
-def test_keys_that_are_not_used_leave_a_recipe_what_it_was() -> None:
-    content = {
-        "schema": 1, "name": "old", "seed": 0, "threats": ["linf:0.1"], "battery": ["quick@1"],
-        "data": {"use": "digits"}, "model": [{"use": "zoo:fmnist-chain3"}],
-    }  # fmt: skip
-    dumped = Recipe.model_validate(content).model_dump(by_alias=True)
-    assert dumped["data"] == {"use": "digits", "split": "test", "count": None}
-    assert dumped["model"] == [{"use": "zoo:fmnist-chain3", "name": None, "twins": ["feedforward", "recurrent"]}]
-    used = ModelSpec(use="file:m.py:build", weights="w.pt", normalise=Normalise(mean=[0.5], std=[0.5]))
-    assert used.model_dump()["weights"] == "w.pt"
-    assert used.model_dump()["normalise"] == {"mean": [0.5], "std": [0.5]}
-    assert "classes" not in used.model_dump()
-
-
-def test_a_run_with_weights_verifies_and_names_other_weights(here: Path) -> None:
+def test_a_run_with_weights_verifies_and_names_other_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(linear().state_dict(), here / "weights.pt")
     (here / "recipe.toml").write_text(
         'schema = 1\nname = "own"\nseed = 0\nthreats = ["linf:0.01"]\nbattery = ["quick@1"]\ndiagnose = false\n'
@@ -248,6 +234,9 @@ def test_a_run_with_weights_verifies_and_names_other_weights(here: Path) -> None
     run = evaluate_recipe(here / "recipe.toml", runs=here / "runs", device="cpu")
     folder = run.folder
     assert any("about as often as by chance" in flag for flag in run.record.flags)
+    # One's own run, made on this machine, does not ask again.
+    assert verify(folder, folder=here, device="cpu").ok
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "of somebody else"))
     with pytest.raises(InputError, match="code of a run is not run unasked"):
         verify(folder, folder=here, device="cpu")
     verified = partial(verify, folder, folder=here, device="cpu", code=[here / "mine.py"])

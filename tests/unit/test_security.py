@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tampering import begun
+from tampering import begun, seal
 
 import robustframe
 from robustframe.cli.shared import plain
@@ -81,15 +81,43 @@ def an_evil_substitute(content: dict[str, Any]) -> None:
     content["batteries"][0]["attack"] = [{"use": "apgd", "bpda": {"head": "file:evil.py:build"}}]
 
 
-@pytest.mark.parametrize("edit", [an_evil_model, an_evil_attack, an_evil_loss, an_evil_substitute])
+def an_evil_key(content: dict[str, Any]) -> None:
+    """A walk that took what stands under ``data`` for arrays would not look here."""
+    content["batteries"][0]["attack"] = [{"use": "apgd", "bpda": {"data": "file:evil.py:build"}}]
+
+
+def an_evil_surrogate(content: dict[str, Any]) -> None:
+    content["batteries"][0]["attack"] = [{"use": "apgd", "through": "file:evil.py:build"}]
+
+
+def an_evil_link(content: dict[str, Any]) -> None:
+    content["recipe"]["model"] = [{"use": "file:innocent.py:build"}]
+
+
+def evil_weights(content: dict[str, Any]) -> None:
+    content["recipe"]["model"] = [{"use": "torchvision:resnet18", "weights": "file:evil.py:build"}]
+
+
+EDITS = [
+    an_evil_model, an_evil_attack, an_evil_loss, an_evil_substitute, an_evil_key, an_evil_surrogate, an_evil_link,
+    evil_weights,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     change(place / "run", edit)
+    seal(place / "run")
+    (place / "innocent.py").symlink_to(place / "evil.py")
     for read in (
         lambda: robustframe.verify(place / "run", device="cpu", folder=place),
         lambda: robustframe.verify(place / "run", device="cpu", folder=place, code=[place / "other.py"]),
         lambda: compare_runs(place / "run", place / "run", folder=place),
     ):
-        with pytest.raises(InputError, match=r"code of a run is not run unasked.*give --code .*evil\.py"):
+        with pytest.raises(
+            InputError,
+            match=r"(?s)code of a run is not run unasked.*evil\.py.*allow it with `robustframe .*--code .*evil\.py",
+        ):
             read()
     robustness_table(open_run(place / "run"))
     assert not (place / "it ran").exists()
@@ -168,7 +196,7 @@ def test_the_search_lets_harmless_calls_be() -> None:
 
 def test_code_is_loaded_by_path_in_one_place_only() -> None:
     found = [path.name for path in PACKAGE.rglob("*.py") if "exec_module" in path.read_text(encoding="utf-8")]
-    assert found == ["userfile.py"]
+    assert found == ["project.py"]
 
 
 def a_link(run: Path) -> None:

@@ -199,7 +199,8 @@ def test_a_published_copy_says_what_could_not_be_checked(place: Path) -> None:
     assert found.replayed == 0
     states = {each.name: each.state for each in found.checks}
     assert states == {
-        "record": "holds", "batteries": "holds", "data": "holds", "models": "holds", "bounds": "holds",
+        "record": "holds", "batteries": "holds", "data": "holds", "models": "holds", "answers": "holds",
+        "bounds": "holds",
         "files": "left out",
         "clean": "holds", "images": "left out", "verdicts": "holds", "diagnoses": "holds",
         "flags": "holds", "seal": "holds", "tables": "holds",
@@ -294,7 +295,7 @@ def test_a_run_from_python_is_verified_with_its_model_and_images(tmp_path: Path)
     without = robustframe.verify(tmp_path)
     assert without.ok
     left = [each.name for each in without.checks if each.state == "left out"]
-    assert left == ["data", "models", "bounds", "clean", "images"]
+    assert left == ["data", "models", "answers", "bounds", "clean", "images"]
     other = robustframe.verify(tmp_path, Linear(seed=2), x, y)
     assert "these are other weights" in str(other)
     assert "data.sha256" in str(robustframe.verify(tmp_path, model, x.flip(0), y))

@@ -1,22 +1,18 @@
 """Code of the user's, named ``file:PATH.py:NAME`` in a recipe or battery and loaded by path."""
 
-import importlib.util
 import os.path
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robustframe.draws import derive_seed
 from robustframe.errors import InputError, unknown
-
-USER_MODULE = "_robustframe_user_"
-"""How the names of modules begin that were loaded by path; what follows depends on where the file lies."""
+from robustframe.userfile.consent import check_consent
+from robustframe.userfile.project import Project, plain_name
 
 
 def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, Path, str]:
-    """Run a user's file as a module of its own.
+    """Run a user's file as a module of its own; what it imports from its folder is found as it is for a script.
 
     Args:
         place: ``PATH.py:NAME``.
@@ -27,7 +23,8 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
         The module, the file's path, and the name asked for; whether the module has it is the caller's business.
 
     Raises:
-        InputError: when the place does not read, there is no such file, or it fails while it is loaded.
+        InputError: when the place does not read, there is no such file, it may not run (see `code_consent`), or it
+            fails while it is loaded.
     """
     text, colon, name = place.rpartition(":")
     if not colon or not text or not name:
@@ -36,18 +33,14 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
     # Unlike Path.is_file, it takes any text for a path.
     if not os.path.isfile(path):
         raise InputError(f"{kind} file {path} does not exist")
-    # A module name that cannot meet another module's.
-    spec = importlib.util.spec_from_file_location(f"{USER_MODULE}{derive_seed(path.resolve())}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise InputError(f"{kind} file {path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses with postponed annotations look their module up.
-    sys.modules[spec.name] = module
+    check_consent(path)
     try:
-        spec.loader.exec_module(module)
+        module = Project(path).run()
     except Exception as error:
-        del sys.modules[spec.name]
-        raise InputError(f"{kind} file {path} does not load: {type(error).__name__}: {error}") from error
+        reason = plain_name(f"{type(error).__name__}: {error}")
+        raise InputError(f"{kind} file {path} does not load: {reason}") from error
     return module, path, name
 
 
