@@ -19,6 +19,8 @@ from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe.stages import Stage
 from robustframe.runs.journal import Journal
+from robustframe.runs.manifest import read_manifest
+from robustframe.runs.record import EVIDENCE
 from robustframe.runs.units import DIAGNOSIS
 from robustframe.threat import ThreatModel
 from robustframe.types import Images
@@ -81,7 +83,6 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
     """
     folder = Path(folder)
     passes = _Passes(task)
-    known = Journal(folder).known
     n, chunks = len(task.data), len(task.chunks)
     forwards = backwards = units = 0
     seconds, kept = 0.0, 0
@@ -101,13 +102,18 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
     if task.diagnose:
         # The checks may take a tenth of the battery's passes.
         forwards, backwards, seconds = int(1.1 * forwards), int(1.1 * backwards), 1.1 * seconds
-    tables = [name for name in known if name.startswith("units/") and name.endswith(".parquet")]
-    finished = min(units, len(tables) + sum(1 for _ in (folder / "units").rglob(DIAGNOSIS)))
+    finished = min(units, _finished(folder))
     left = 1 - finished / units
     return Cost(
         str(folder), len(task.classifiers), len(task.threats), n, units, finished, forwards, backwards,
         workers, seconds * left / workers, resident_memory() + kept, tuple(sorted(passes.unknown)),
     )  # fmt: skip
+
+
+def _finished(folder: Path) -> int:
+    """Count the units that are there already, by the manifest of a complete run or the journal of one that goes on."""
+    names = read_manifest(folder) if (folder / EVIDENCE).is_file() else Journal(folder).known
+    return sum(name.startswith("units/") and name.endswith((".parquet", DIAGNOSIS)) for name in names)
 
 
 class _Passes:
