@@ -1,5 +1,5 @@
-"""The board: each classifier under each threat of some runs with its numbers, grouped by data, threat and attacks, ranked
-inside a group and nowhere else; and the models these are of."""
+"""The board: each classifier under each threat of some runs with its numbers, grouped by data, threat and attacks, and
+ranked inside a group and nowhere else; and the models these are of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
