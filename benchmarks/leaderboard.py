@@ -27,7 +27,8 @@ from robustframe.diagnose.table import QUESTIONS
 from robustframe.frames import build_frame, mutual_coherence
 from robustframe.pairs import Pair
 from robustframe.runs.manifest import manifest
-from robustframe.runs.units import classifier_folder, parquet, slug
+from robustframe.runs.record import write_aside
+from robustframe.runs.units import RunFiles, parquet
 from robustframe.zoo import Card
 from robustframe.zoo import save as save_pair
 
@@ -85,7 +86,8 @@ def make_run(folder: Path, data: Dataset, pairs: list[tuple[str, Card]], threats
                 table = _table(name, threat, data, clean, robust, rng)
                 tables.append(table)
                 results.append(_result(name, threat, table))
-                _images(folder / classifier_folder(len(classifiers) - 1, name) / slug(threat), data, table)
+                files = RunFiles(folder, tuple(each["name"] for each in classifiers))
+                _images(files, len(classifiers) - 1, threat, data, table)
     content = parquet(pl.concat(tables))
     (folder / "verdicts.parquet").write_bytes(content)
     evidence = manifest(folder)
@@ -96,7 +98,7 @@ def make_run(folder: Path, data: Dataset, pairs: list[tuple[str, Card]], threats
         "model": [{"use": use, "name": None, "twins": ["feedforward", "recurrent"]} for use, _ in pairs],
     }  # fmt: skip
     record = {
-        "schema": 1, "status": "complete", "name": folder.name, "hash": hashlib.sha256(content).hexdigest(),
+        "schema": 2, "status": "complete", "name": folder.name, "hash": hashlib.sha256(content).hexdigest(),
         "recipe": recipe, "batteries": [{"schema": 1, "name": "made-up", "version": "1", "about": "",
         "attack": [{"use": attack} for attack in ATTACKS]}],
         "data": {"use": data.name, "split": data.split, "count": len(data), "sha256": data.sha256,
@@ -143,7 +145,7 @@ def _result(name: str, threat: str, table: pl.DataFrame) -> dict[str, Any]:
             {
                 "battery": "made-up@1", "position": at + 1, "use": use, "settings": {"steps": 100}, "entered": right,
                 "broken": broke, "unverified": 0, "forwards": 100 * right, "backwards": 100 * right, "blind": 0,
-                "nonfinite": 0,
+                "nonfinite": 0, "name": None, "skipped": None,
             }
         )  # fmt: skip
     sentence = "0 of 64 survivors fall to one of 20 random images in the ball, which is as it should be."
@@ -159,17 +161,15 @@ def _result(name: str, threat: str, table: pl.DataFrame) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _images(folder: Path, data: Dataset, table: pl.DataFrame) -> None:
+def _images(files: RunFiles, classifier: int, threat: str, data: Dataset, table: pl.DataFrame) -> None:
     """Store what broke the examples of the first chunk: the image with noise."""
     rows = table.head(CHUNK).filter(pl.col("broken_by").is_not_null())
     for (attack,), part in rows.group_by("broken_by"):
         index = torch.from_numpy(part["index"].to_numpy().copy())
         images = data.images[index]
         noise = (torch.rand_like(images) - 0.5).sign() * 0.1
-        place = folder / slug(str(attack))
-        place.mkdir(parents=True)
         tensors = {"adversarial": (images + noise).clamp(0, 1), "index": index}
-        (place / "00000.safetensors").write_bytes(save(tensors))
+        write_aside(files.attack(classifier, threat, str(attack), 0).images, save(tensors))
 
 
 def measure(folder: Path, models: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from robustframe.data import load as load_data
 from robustframe.frames import Frame, objective
 from robustframe.frames.build import build_frame
 from robustframe.report.figures import gram_figure, write
-from robustframe.runs.record import Record, read_record
+from robustframe.runs import open_run
 from robustframe.solvers import DeepPursuit, iterate
 from robustframe.statistics import Proportion
 from robustframe.zoo import load
@@ -174,8 +174,7 @@ def _panel(picture: Picture, left: float, title: str, label: Callable[[float], s
 
 def draw_number() -> Picture:
     """The published default evaluation, row by row: what attacks broke, what is proven, what nobody knows."""
-    record = read_record(RESULTS)
-    rows = record.results or []
+    rows = open_run(RESULTS).results
     picture = Picture(760, 92 + 58 * len(rows), "What a robustness number says")
     left, width = 240, 480
     for share in (0, 25, 50, 75, 100):
@@ -213,23 +212,19 @@ def draw_number() -> Picture:
 
 def draw_survivors() -> Picture:
     """Who was left after each attack of the published default evaluation."""
-    record = read_record(RESULTS)
-    chosen = next(result for result in record.results or [] if result.classifier == f"{ROBUST}/recurrent")
+    run = open_run(RESULTS)
+    chosen = next(result for result in run.results if result.classifier == f"{ROBUST}/recurrent")
     steps = [("clean images", chosen.examples), ("classified correctly", chosen.clean_correct)]
     steps += [(f"left by {entry.name or entry.use}", entry.entered - entry.broken) for entry in chosen.attacks]
     picture = Picture(760, 60 + 30 * len(steps), "Survivors of each attack")
-    picture.text(24, 26, f"{chosen.classifier}, {chosen.threat}: {cited(record)}")
+    batteries = " then ".join(battery.cited for battery in run.batteries)
+    picture.text(24, 26, f"{chosen.classifier}, {chosen.threat}: {batteries}")
     for number, (text, count) in enumerate(steps):
         y = 42 + 30 * number
         picture.text(270, y + 17, text, anchor="end", size=13)
         picture.box(282, y, 420 * count / chosen.examples, 22, BLUE if number == len(steps) - 1 else PALE)
         picture.text(290 + 420 * count / chosen.examples, y + 17, f"{count:,}", size=13)
     return picture
-
-
-def cited(record: Record) -> str:
-    """The batteries of a record, in order."""
-    return " then ".join(f"{battery['name']}@{battery['version']}" for battery in record.batteries)
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {

@@ -32,7 +32,7 @@ from robustframe.runs.record import (
     read_record,
 )
 from robustframe.runs.units import RunFiles, Unit, chunks, parse_images
-from robustframe.runs.verdicts import VERDICT_SCHEMA, read_verdicts
+from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_verdicts
 from robustframe.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -169,6 +169,10 @@ class Run:
             raise self.off(f"{self.folder / RECORD} is not what its verdicts say: {problem}")
         return verdicts
 
+    @cached_property
+    def _by_result(self) -> Mapping[tuple[str, str], pl.DataFrame]:
+        return by_result(self.verdicts)
+
     def off(self, problem: str) -> InputError:
         """Make the one sentence for whatever is wrong with a run."""
         return IntegrityError(f"{problem}; `robustframe verify {self.folder}` says more")
@@ -198,8 +202,7 @@ class Run:
 
     def rows(self, classifier: str, threat: str) -> pl.DataFrame:
         """Return the verdicts of one classifier under one threat, in the order of the examples."""
-        mine = (pl.col("classifier") == classifier) & (pl.col("threat") == threat)
-        return self.verdicts.filter(mine).sort("index")
+        return self._by_result.get((classifier, threat), self.verdicts.clear())
 
     def examples(self, data_root: str | Path | None = None, *, download: bool = False) -> Dataset:
         """Load the examples that were attacked.

@@ -74,10 +74,12 @@ def build_site(
     check_out(out)
     entries = read_runs(runs, run_folders)
     groups = grouped(entries)
+    # Before frames are measured: the images are gone by then, so that not both are in memory.
+    pictures = draw_examples(entries, data_root)
     found = models(entries)
     names = page_names([(model.name, model.sha256) for model in found])
     pages = [Page(model, name, facts(model)) for model, name in zip(found, names)]
-    renderer = _Renderer(templates(), groups, pages, draw_examples(entries, data_root))
+    renderer = _Renderer(templates(), groups, pages, pictures)
     fixed = {**_fixed_files(pages, groups), **renderer.board()}
     for most, sentences in _LEVELS:
         files = {**fixed, **renderer.models(most=most, sentences=sentences)}
