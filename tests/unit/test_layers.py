@@ -214,3 +214,47 @@ def test_the_checks_see_a_circle_and_a_name_that_stands_twice(tmp_path: Path) ->
     (tmp_path / "two.py").write_text("import one\n")
     assert circles(beside(tmp_path)) in (["one imports two imports one"], ["two imports one imports two"])
     assert twice([("A", "x"), ("B", "x"), ("A", "y")]) == {"A": ["x", "y"]}
+
+
+FORMATS = {"read_parquet", "scan_parquet", "safetensors", "loads", "model_validate_json"}
+BELOW = {"read_record", "read_run", "read_table", "read_manifest"}
+READS = {
+    "evaluation": FORMATS,
+    "verification": FORMATS,
+    **{room: FORMATS | BELOW for room in ("report", "doctor", "cli", "scripts")},
+}
+"""By room above `runs/`, by what names it could read a run by itself: the formats, and what lies below `open_run`."""
+OTHER_FILES = {"robustframe/report/site/folder.py": {"loads"}}
+"""What is read there is no run: the list of a site's own files."""
+
+
+def named(path: Path) -> set[str]:
+    """Every name that a file calls, looks up or imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "").split(".")[0], *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def test_a_run_is_read_through_its_own_room() -> None:
+    rooms = {path: room_of(path) for path in FILES}
+    rooms |= dict.fromkeys(sorted((PACKAGE.parent / "evaluations").glob("*.py")), "scripts")
+    found = []
+    for path, room in rooms.items():
+        place = path.relative_to(PACKAGE.parent).as_posix()
+        bad = (named(path) & READS.get(room, set())) - OTHER_FILES.get(place, set())
+        found += [f"{place}: {name}" for name in sorted(bad)]
+    assert not found
+
+
+def test_the_check_sees_a_reader(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("import polars as pl\nfrom safetensors.torch import load\npl.read_parquet('verdicts.parquet')\n")
+    assert {"read_parquet", "safetensors"} <= named(bad)
