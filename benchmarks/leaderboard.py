@@ -5,8 +5,6 @@ every check, pairs with frames of their own, and the images of the first chunk, 
 The site is built by the command of users, in a process of its own.
 """
 
-import hashlib
-import json
 import os
 import platform
 import resource
@@ -26,8 +24,8 @@ from robustframe.data import Dataset, load
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.frames import build_frame, mutual_coherence
 from robustframe.pairs import Pair
-from robustframe.runs.manifest import manifest
-from robustframe.runs.record import write_aside
+from robustframe.runs.manifest import bound_files, file_sha256, manifest
+from robustframe.runs.record import EVIDENCE, VERDICTS, Record, write_aside, write_record
 from robustframe.runs.units import RunFiles, parquet
 from robustframe.zoo import Card
 from robustframe.zoo import save as save_pair
@@ -77,7 +75,7 @@ def make_run(folder: Path, data: Dataset, pairs: list[tuple[str, Card]], threats
                 {
                     "name": name, "model": card.name, "twin": twin, "use": use, "sha256": card.sha256,
                     "parameters": card.parameters, "sweeps": 1 if twin == "feedforward" else 4,
-                    "mutual_coherence": card.mutual_coherence, "weights_sha256": None,
+                    "mutual_coherence": card.mutual_coherence, "weights_sha256": None, "code": {}, "unread": [],
                 }
             )  # fmt: skip
             clean = hardness + 0.1 * rng.standard_normal(len(data)) < 0.88
@@ -88,27 +86,25 @@ def make_run(folder: Path, data: Dataset, pairs: list[tuple[str, Card]], threats
                 results.append(_result(name, threat, table))
                 files = RunFiles(folder, tuple(each["name"] for each in classifiers))
                 _images(files, len(classifiers) - 1, threat, data, table)
-    content = parquet(pl.concat(tables))
-    (folder / "verdicts.parquet").write_bytes(content)
-    evidence = manifest(folder)
-    (folder / "evidence.sha256").write_bytes(evidence)
+    verdicts = write_aside(folder / VERDICTS, parquet(pl.concat(tables)))
+    hashes = {name: file_sha256(folder / name) for name in bound_files(folder)}
+    evidence = write_aside(folder / EVIDENCE, manifest(hashes))
     recipe = {
         "schema": 1, "name": folder.name, "about": "", "seed": 0, "chunk": CHUNK, "threats": list(threats),
         "battery": ["made-up@1"], "data": {"use": data.name, "split": data.split, "count": len(data)},
         "model": [{"use": use, "name": None, "twins": ["feedforward", "recurrent"]} for use, _ in pairs],
     }  # fmt: skip
     record = {
-        "schema": 2, "status": "complete", "name": folder.name, "hash": hashlib.sha256(content).hexdigest(),
+        "schema": 2, "status": "complete", "name": folder.name, "hash": verdicts,
         "recipe": recipe, "batteries": [{"schema": 1, "name": "made-up", "version": "1", "about": "",
         "attack": [{"use": attack} for attack in ATTACKS]}],
         "data": {"use": data.name, "split": data.split, "count": len(data), "sha256": data.sha256,
         "classes": list(data.classes)}, "classifiers": classifiers,
         "environment": {"robustframe": "0", "python": "3", "torch": "2", "torchattacks": None, "numpy": "2",
         "platform": "Linux", "device": "cpu (x86_64)", "threads": 1},
-        "results": results, "verdicts_sha256": hashlib.sha256(content).hexdigest(),
-        "evidence_sha256": hashlib.sha256(evidence).hexdigest(), "flags": [],
+        "answers": {}, "results": results, "verdicts_sha256": verdicts, "evidence_sha256": evidence, "flags": [],
     }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps(record))
+    write_record(folder, Record.model_validate(record))
     return folder
 
 

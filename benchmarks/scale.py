@@ -36,6 +36,7 @@ from robustframe.evaluation.progress import Moment
 from robustframe.evaluation.scores import Trial
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
+from robustframe.models.identity import Answers
 from robustframe.recipe import load_battery, parse_threats
 from robustframe.runs.record import ClassifierEntry, Environment, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
@@ -114,7 +115,7 @@ def made_up(job: Job[Any], task: Task, write: bool) -> Any:
 @made_up.register
 def _(job: TryModel, task: Task, write: bool) -> Trial:
     del job, write
-    return Trial([], (None,) * len(task.stages))
+    return Trial([], (None,) * len(task.stages), Answers(torch.zeros(1, 10)))
 
 
 @made_up.register
@@ -143,7 +144,7 @@ def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250)
     entries = [
         ClassifierEntry(
             name=f"model-{at:02d}", model=f"model-{at:02d}", twin=None, use="python", sha256=f"{at:064d}",
-            parameters=0, sweeps=None, mutual_coherence=None, weights_sha256=None,
+            parameters=0, sweeps=None, mutual_coherence=None, weights_sha256=None, code={}, unread=[],
         )
         for at in range(models)
     ]  # fmt: skip

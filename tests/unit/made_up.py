@@ -20,6 +20,7 @@ def classifier(name: str, coherence: float | None = None) -> dict[str, Any]:
     return {
         "name": name, "model": model, "twin": twin or None, "use": f"zoo:{model}", "sha256": "0" * 64,
         "parameters": 10, "sweeps": None, "mutual_coherence": coherence, "weights_sha256": None,
+        "code": {}, "unread": [],
     }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def make_run(
         "recipe": {"threats": threats, "battery": ["quick@1"], "seed": 0, "chunk": 250}, "batteries": [BATTERY],
         "data": {"use": "digits", "split": "test", "count": count, "sha256": data, "classes": []},
         "classifiers": [classifier(name, (coherence or {}).get(name)) for name in names],
-        "environment": ENVIRONMENT,
+        "environment": ENVIRONMENT, "answers": {},
         "results": [_result(name, threat, *each) for (name, threat), each in verdicts.items()],
         "verdicts_sha256": hashlib.sha256(content).hexdigest(), "evidence_sha256": "0" * 64, "flags": [],
     }  # fmt: skip
