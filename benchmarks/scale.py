@@ -143,7 +143,7 @@ def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250)
     entries = [
         ClassifierEntry(
             name=f"model-{at:02d}", model=f"model-{at:02d}", twin=None, use="python", sha256=f"{at:064d}",
-            parameters=0, sweeps=None, mutual_coherence=None, weights_sha256=None,
+            parameters=0, sweeps=None, mutual_coherence=None, weights_sha256=None, code={}, unread=[],
         )
         for at in range(models)
     ]  # fmt: skip
