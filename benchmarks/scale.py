@@ -36,7 +36,7 @@ from robustframe.evaluation.progress import Moment
 from robustframe.evaluation.scores import Trial
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
-from robustframe.models.identity import Answers
+from robustframe.models.identity import answers
 from robustframe.recipe import load_battery, parse_threats
 from robustframe.runs.record import ClassifierEntry, Environment, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, parquet
@@ -114,8 +114,8 @@ def made_up(job: Job[Any], task: Task, write: bool) -> Any:
 
 @made_up.register
 def _(job: TryModel, task: Task, write: bool) -> Trial:
-    del job, write
-    return Trial([], (None,) * len(task.stages), Answers(torch.zeros(1, 10)))
+    del write
+    return Trial([], (None,) * len(task.stages), answers(task.classifiers[job.classifier].module, task.data.images))
 
 
 @made_up.register
@@ -138,7 +138,7 @@ def _(job: AttackJob, task: Task, write: bool) -> pl.DataFrame:
 
 
 def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250) -> Task:
-    """Return a task of models that are never called."""
+    """Return a task of models that are never called, but for a few answers that say which they are."""
     generator = torch.Generator().manual_seed(0)
     data = from_arrays(torch.rand(examples, 1, 8, 8, generator=generator), torch.zeros(examples, dtype=torch.long))
     entries = [
@@ -150,7 +150,7 @@ def stub_task(models: int, examples: int, *, threats: int = 3, chunk: int = 250)
     ]  # fmt: skip
     return Task(
         name="scale", recipe={"threats": THREATS[:threats], "battery": ["quick@1"], "seed": 0, "chunk": chunk},
-        data=data, classifiers=[Classifier(entry, nn.Identity()) for entry in entries],
+        data=data, classifiers=[Classifier(entry, nn.Flatten()) for entry in entries],
         threats=parse_threats(THREATS[:threats]), batteries=[load_battery("quick@1")], seed=0, chunk=chunk,
         diagnose=False,
     )  # fmt: skip
