@@ -30,9 +30,9 @@ from robustframe.report.curve_text import curves_text
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 from robustframe.runs import open_run
-from robustframe.runs.journal import Journal
 from robustframe.runs.manifest import read_manifest
-from robustframe.runs.units import ATTACK_SCHEMA, Unit
+from robustframe.runs.units import ATTACK_SCHEMA
+from robustframe.runs.verdicts import read_table
 from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
 from robustframe.verification.compare import compare_runs
 from robustframe.verification.compare_text import render_comparison
@@ -190,6 +190,7 @@ def training(place: Path, content: bytes) -> None:
 def record(place: Path, content: bytes) -> None:
     """A record of a run, shown, compared and verified."""
     _put(place / "run" / "record.json", content)
+    _seal(place / "run")
     _shown(place / "run")
     _verified(place)
 
@@ -200,6 +201,7 @@ def verdicts(place: Path, content: bytes) -> None:
     read = json.loads((place / "run" / "record.json").read_text())
     read["verdicts_sha256"] = hashlib.sha256(content).hexdigest()
     _put(place / "run" / "record.json", json.dumps(read).encode())
+    _seal(place / "run")
     _shown(place / "run")
 
 
@@ -207,7 +209,7 @@ def unit(place: Path, content: bytes) -> None:
     """A table of a unit, read by verify and by an evaluation that continues."""
     file = _unit(place, ".parquet")
     _put(file, content)
-    Unit(file.parent, 0).load(ATTACK_SCHEMA, Journal(place / "run"))
+    read_table(file, ATTACK_SCHEMA)
     _verified(place)
 
 
@@ -222,6 +224,12 @@ def manifest(place: Path, content: bytes) -> None:
     _put(place / "run" / "evidence.sha256", content)
     read_manifest(place / "run")
     _verified(place)
+
+
+def _seal(run: Path) -> None:
+    """Seal the record as it stands, so that what is wrong with it is met by what reads it."""
+    sha256 = hashlib.sha256((run / "record.json").read_bytes()).hexdigest()
+    _put(run / "seal.sha256", f"{sha256}  record.json\n".encode())
 
 
 def _unit(place: Path, kind: str) -> Path:

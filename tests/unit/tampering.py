@@ -321,7 +321,7 @@ def another_order(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> Non
     found.reverse()
 
 
-def invented(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
+def renamed_check(found: list[dict[str, Any]], diagnosis: dict[str, Any]) -> None:
     found[0]["name"] = "always-fine"
 
 
@@ -356,7 +356,7 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("check: the last deleted", checks(lambda found, _: found.pop()), "its checks lack", R),
     ("check: all deleted", checks(none_left), "its checks lack", R),
     ("check: in another order", checks(another_order), "not those of the table, in order", R),
-    ("check: renamed", checks(invented), "its checks lack", R),
+    ("check: renamed", checks(renamed_check), "its checks lack", R),
     ("check: above its threshold, yet passed", checks(above), "is said that it passed, .* that it failed", R),
     ("check: with a threshold of one's own", checks(any_threshold), "its threshold is 1, the table's", R),
     ("check: not run, yet passed", checks(never_run), "it is said that it passed, .* it was not run", R),

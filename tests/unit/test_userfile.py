@@ -256,11 +256,11 @@ def test_a_model_of_several_files_has_another_hash_when_one_of_them_changes(tmp_
     )
     spec, x = ModelSpec(use="file:model.py:make"), torch.ones(2, 1, 2, 2)
     one = find_model(spec, folder=tmp_path)
-    assert find_model(spec, folder=tmp_path).code == one.code
+    assert find_model(spec, folder=tmp_path).files == one.files
     (tmp_path / "helper.py").write_text("SIGN = 2\n")
     other = find_model(spec, folder=tmp_path)
     assert torch.equal(other.module(x), 2 * one.module(x))
-    assert other.code != one.code
+    assert other.files != one.files
 
 
 # Which files there are.
