@@ -1,6 +1,7 @@
 """Cards as text: pairs in a table, and one card to read."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from robustframe.report.layout import UNKNOWN, Grid, coherence_text, grid
 from robustframe.report.tables import listing, render
@@ -85,9 +86,14 @@ def _frame(card: Card) -> str:
 
 def trained(card: Card) -> str:
     """Say in a few words what a pair was trained for, such as ``"both twins, linf:0.1"``."""
-    what = {"joint": "both twins", "first": "one sweep", "last": "all sweeps"}[
-        card.recipe["schedule"].get("trained_for", "joint")
-    ]
+    # A card comes from anybody, and its recipe may hold anything.
+    stated = str(_part(card, "schedule").get("trained_for", "joint"))
+    what = {"joint": "both twins", "first": "one sweep", "last": "all sweeps"}.get(stated, stated)
     pursuit = "untied" if card.untied else "layered" if card.pursuit == "layered" else ""
-    adversary = (card.recipe.get("adversary") or {}).get("threat", "")
+    adversary = str(_part(card, "adversary").get("threat", ""))
     return ", ".join(part for part in (what, pursuit, adversary) if part)
+
+
+def _part(card: Card, name: str) -> dict[str, Any]:
+    part = card.recipe.get(name)
+    return part if isinstance(part, dict) else {}
