@@ -143,7 +143,7 @@ def _checked(place: str, value: object, hint: Any) -> Any:
         allowed = [_words(each) for each in (first, *more) if each["loc"][:-1] == first["loc"][:-1]]
         allowed += ["left out"] if type(None) in get_args(hint) else []
         listed = " or ".join(filter(None, [", ".join(allowed[:-1]), allowed[-1]]))
-        key = f".{first['loc'][0]}" if isinstance(value, Mapping) else ""
+        key = f".{first['loc'][0]}" if first["loc"] and isinstance(value, Mapping) else ""
         raise InputError(f"{place}{key} = {shown(first['input'])} must be {listed}") from None
     if isinstance(found, int | float) and abs(found) >= _LARGEST:
         raise InputError(f"{place} = {shown(value)} must be smaller than 2**63")
