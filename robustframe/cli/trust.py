@@ -68,9 +68,9 @@ def compare(
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
     from robustframe.errors import unknown
-    from robustframe.report import render_comparison
     from robustframe.report.tables import PROSE
     from robustframe.verification.compare import compare_runs
+    from robustframe.verification.compare_text import render_comparison
 
     if format not in PROSE:
         raise unknown("format", format, PROSE)
