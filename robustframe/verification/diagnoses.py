@@ -76,10 +76,12 @@ def _contradictions(run: Run, result: Result, stated: Diagnosis, solvers: Collec
     if stated.examples > min(MOST, result.clean_correct):
         yield f"its sample has {stated.examples} examples, there are {min(MOST, result.clean_correct)} at most"
     passes = sum(entry.forwards + entry.backwards for entry in result.attacks)
-    if not 0 <= stated.forwards + stated.backwards <= SHARE * passes or min(stated.forwards, stated.backwards) < 0:
+    # Some questions cost a few passes however short the battery was.
+    allowed = int(SHARE * passes) + MOST
+    if stated.forwards + stated.backwards > allowed or min(stated.forwards, stated.backwards) < 0:
         yield (
             f"its checks made {stated.forwards + stated.backwards:,} passes, where the attacks' {passes:,} leave them "
-            f"{int(SHARE * passes):,}"
+            f"{allowed:,} at most"
         )
     known = {question.name: question for question in QUESTIONS}
     names = [each.name for each in stated.checks]
