@@ -1,5 +1,6 @@
 """From what a recipe names to classifiers that can be attacked, checked before anything runs."""
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -265,12 +266,18 @@ def _identity(module: nn.Module, files: Mapping[str, str], images: Images | None
     """The code and settings of a module, less what it changes of itself by answering."""
     if images is not None:
         # Asked before the first look as well: what it computes once and keeps is there from then on.
-        answers(module, images)
+        _ask(module, images)
     found = code_of(module)
     if images is not None:
-        answers(module, images)
+        _ask(module, images)
         found = found.settled(code_of(module))
     return replace(found, parts={**found.parts, **{name: LONG + sha256 for name, sha256 in files.items()}})
+
+
+def _ask(module: nn.Module, images: Images) -> None:
+    """Let a model answer, for what that changes of it; `check_model` says what is wrong with one that cannot."""
+    with contextlib.suppress(Exception):
+        answers(module, images[:1])
 
 
 def _fingerprint(module: nn.Module, code: CodeIdentity) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call_in_batches, padded
+from robustframe.calls import borrowed, checked
 from robustframe.models.values import LONG, Writer, attributes_of, hashed, shown
 from robustframe.types import Images
 from robustframe.userfile import code_behind, plain_name
@@ -186,21 +186,18 @@ def answers(module: nn.Module, images: Images) -> Answers:
 
     Args:
         module: any model.
-        images: shape (b, ...), at least one; the first `PROBES` are shown, each more than once in one call.
+        images: shape (b, ...), at least one; the first `PROBES` are shown, the first twice in one call.
 
     Raises:
         InputError: when it returns no logits.
     """
     few = images[:PROBES]
-    # A call is padded to as many rows in any case; so copies cost nothing, and tell whether the model draws numbers.
-    times = padded(len(few)) // len(few)
     held = next(iter([*module.parameters(), *module.buffers()]), None)
     with borrowed(module) as model, torch.no_grad():
-        rows = torch.cat([few] * times).to("cpu" if held is None else held.device)
-        said = call_in_batches(model, rows, len(rows)).detach().float().cpu()
-    copies = said.reshape(times, len(few), said.shape[1])
-    random = any(_apart(copies[0], each) > ALIKE for each in copies[1:])
-    return Answers(copies[0].clone(), random)
+        # The copy tells whether the model draws numbers. Few rows are no harm: rounding is allowed for.
+        rows = torch.cat([few, few[:1]]).to("cpu" if held is None else held.device)
+        said = checked(model(rows), rows).detach().float().cpu()
+    return Answers(said[:-1].clone(), random=_apart(said[:1], said[-1:]) > ALIKE)
 
 
 def compare_answers(stated: Answers, now: Answers, *, alike: bool) -> str | None:

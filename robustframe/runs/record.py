@@ -209,6 +209,9 @@ class Record(Section):
         parts = (self.results, self.verdicts_sha256, self.evidence_sha256)
         if any((part is not None) != (self.status == "complete") for part in parts):
             raise ValueError("results and hashes of files belong to a complete run, and to no other")
+        for name, rows in self.answers.items():
+            if rows is not None and len({len(row) for row in rows}) != 1:
+                raise ValueError(f"the answers of {name} are no table of logits")
         return self
 
     def to_json(self) -> str:

@@ -94,7 +94,9 @@ def test_apgd_takes_the_steps_of_the_reference(trained, norm, loss):
     reference = APGDAttack(theirs, n_iter=100, norm=THEIR_NORM[norm], eps=EPS[norm], loss=THEIR_LOSS[loss])
     reference.init_hyperparam(x)
     reference.attack_single_run(x, y, x_init=start)
-    assert_same_run(ours, theirs, norm, lambda points: LOSSES[loss](model(points), y))
+    # DLR has poles where the first and the third logit meet; one row near such a pole would be the whole average.
+    bounded = torch.atan if loss == "dlr" else torch.Tensor.clone
+    assert_same_run(ours, theirs, norm, lambda points: bounded(LOSSES[loss](model(points), y)))
 
 
 class Walking(nn.Module):

@@ -278,6 +278,16 @@ def seal(run: Path) -> None:
     (run / "seal.sha256").write_text(f"{file_sha256(run / 'record.json')}  record.json\n")
 
 
+def resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change a record and seal it as it stands then."""
+
+    def tamper(run: Path) -> None:
+        record(change)(run)
+        seal(run)
+
+    return tamper
+
+
 begun = record(
     lambda content: content.update(status="started", results=None, verdicts_sha256=None, evidence_sha256=None)
 )

@@ -116,7 +116,7 @@ def test_bad_input_is_a_sentence_with_status_2_and_no_trace(words: list[str], se
 def test_an_unfinished_run_has_no_number_in_a_table(here: Path) -> None:
     robustframe("evaluate", "recipe.toml", "--out", "run", cwd=here)
     record = json.loads((here / "run" / "record.json").read_text())
-    record |= {"status": "started", "results": None, "verdicts_sha256": None}
+    record |= {"status": "started", "results": None, "verdicts_sha256": None, "evidence_sha256": None}
     (here / "run" / "record.json").write_text(json.dumps(record))
     run = robustframe("table", "run", "--format", "csv", cwd=here)
     assert run.returncode == 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 from made_up import ATTACK, make_run
 from safetensors.torch import load_file
-from tampering import R, V, begun, cell, cut, drop, pixels, put, record, reseal
+from tampering import R, V, begun, cell, cut, drop, pixels, put, record, reseal, resealed
 
 from robustframe.data import load
 from robustframe.errors import InputError
@@ -194,8 +194,8 @@ PGD = "units/00-other_feedforward/linf_0.15/small_0.1_01-pgd/00000"
         (drop(R), "is no run"),
         (record(put("schema", 7)), "is not a record of this version"),
         (begun, "is not complete"),
-        (record(put("data.sha256", "0" * 64)), "the runs are on different examples: .*digits test, 90"),
-        (record(put("recipe.threats.0", "l2:3")), "no threat in common: linf:0.15 in .*l2:3 in"),
+        (resealed(put("data.sha256", "0" * 64)), "the runs are on different examples: .*digits test, 90"),
+        (resealed(put("recipe.threats.0", "l2:3")), "no threat in common: linf:0.15 in .*l2:3 in"),
         (drop(V), "lacks 1 of the files in evidence.sha256, such as verdicts.parquet"),
         (cut(V), "is not what its record says"),
         (cell(V, pl.col("robust"), "robust", False), "is not what its record says"),
@@ -203,7 +203,8 @@ PGD = "units/00-other_feedforward/linf_0.15/small_0.1_01-pgd/00000"
         (drop(f"{PGD}.safetensors"), "lacks 1 of the files"),
         (drop("evidence.sha256"), "evidence.sha256 is missing"),
         (cut(f"{PGD}.safetensors"), "is not what was written.*robustframe verify"),
-        (record(put("classifiers.0.name", "mine")), "cannot be right: it has a result for 'other/feedforward'"),
+        (resealed(put("classifiers.0.name", "mine")), "cannot be right: it has a result for 'other/feedforward'"),
+        (record(put("data.sha256", "0" * 64)), "is not what seal.sha256 says"),
         (record(put("results", None)), "results and hashes of files belong to a complete run"),
     ],
 )

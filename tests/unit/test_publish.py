@@ -43,9 +43,9 @@ def test_a_run_is_copied_to_the_results_of_its_recipe(recipe: Path, tmp_path: Pa
     results = publish_run(run)
     assert results == recipe.parent / "results"
     assert {file.name for file in results.iterdir()} == {
-        "record.json", "verdicts.parquet", "table.md", "table.tex", "table.csv",
+        "record.json", "seal.sha256", "verdicts.parquet", "table.md", "table.tex", "table.csv",
     }  # fmt: skip
-    for name in ("record.json", "verdicts.parquet"):
+    for name in ("record.json", "seal.sha256", "verdicts.parquet"):
         assert (results / name).read_bytes() == (run.folder / name).read_bytes()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import BATTERY, make_run
+from tampering import seal
 
 from robustframe.errors import InputError
 from robustframe.report import robustness_table, robustness_tables
@@ -78,6 +79,7 @@ def made(folder: Path, number: int, **changes: object) -> Run:
     make_run(folder, verdicts, data=str(changes.pop("data", "1")) * 64)
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(record | {"hash": f"{number:064d}", **changes}))
+    seal(folder)
     return open_run(folder, unfinished=True)
 
 
@@ -92,7 +94,8 @@ def test_runs_on_the_same_examples_share_a_table_and_others_do_not(tmp_path: Pat
     ]
     assert tables[0].title.startswith("2 runs: digits test, 100 examples")
     assert "Holm-adjusted over the table's 4 differences" in tables[0].caption
-    assert tables[0].caption.endswith("Runs x-00000000, z-00000000.")
+    assert tables[0].caption.endswith(f"Runs {runs[0].cited}, {runs[2].cited}.")
+    assert runs[0].cited == f"x-00000000 (seal {runs[0].seal[:16]})"
     assert "Attacks: quick@1. " in tables[0].caption
     other = {"batteries": [{**BATTERY, "name": "swift"}]}
     (mixed,) = robustness_tables([runs[0], made(tmp_path / "w", 7, **other)])

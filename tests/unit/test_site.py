@@ -196,7 +196,7 @@ def test_what_is_not_bound_to_its_record_is_refused(shown_run: Path, tmp_path: P
 def test_a_published_copy_has_the_images_of_the_run_of_its_record(shown_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "results"
     copy.mkdir()
-    for name in ("record.json", "verdicts.parquet"):
+    for name in ("record.json", "seal.sha256", "verdicts.parquet"):
         shutil.copy(shown_run / name, copy)
     page = Path("models/tiny.html")
     without = build_site([str(copy)], tmp_path / "site", run_folders=tmp_path).folder
