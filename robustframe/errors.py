@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class InputError(ValueError):
@@ -36,6 +39,16 @@ def shown(value: object) -> str:
         # A whole number with more digits than Python writes.
         return "a value too long to write"
     return text if len(text) < 60 else text[:57] + "..."
+
+
+def first_mistake(error: "ValidationError") -> str:
+    """Say what the first mistake in a file or a call is, and at which key: ``data.count = -1: Input should be ...``."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    given = first["input"]
+    plain = first["type"] != "missing" and isinstance(given, str | int | float | bool | None)
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {shown(given)}: {said}" if plain and first["loc"] else f"{key}: {said}"
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:

@@ -123,7 +123,7 @@ def train(
     folder: Path,
     *,
     device: torch.device,
-    root: Path | None = None,
+    data_root: Path | None = None,
     download: bool = False,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Path:
@@ -133,7 +133,7 @@ def train(
         recipe: the training.
         folder: where checkpoint, weights and card go.
         device: where to train.
-        root: where the data lies.
+        data_root: where the data lies.
         download: allow the data to be downloaded.
         report: called after every batch.
 
@@ -144,10 +144,10 @@ def train(
         InputError: for data that cannot be had or a pair that does not fit it.
         IntegrityError: for a checkpoint of another training.
     """
-    data = load(recipe.data.use, "train", root=root, download=download)
+    data = load(recipe.data.use, "train", data_root=data_root, download=download)
     if recipe.data.count is not None:
         data = data.first(recipe.data.count)
-    test = load(recipe.data.use, "test", root=root, download=download)
+    test = load(recipe.data.use, "test", data_root=data_root, download=download)
     pair = new_pair(recipe, data).to(device)
     spec = recipe.adversary
     adversary = (

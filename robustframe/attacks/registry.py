@@ -26,7 +26,7 @@ from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
-from robustframe.userfile import load_user_file, load_user_function
+from robustframe.userfile import load_user_file, load_user_function, plain_name
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -116,8 +116,9 @@ def _default(field: "dataclasses.Field[Any]") -> object:
 
 
 def _function_name(function: Any) -> str:
-    name = f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else str(function)
-    return name
+    return plain_name(
+        f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else str(function)
+    )
 
 
 def _configure(cls: type[Attack], settings: Mapping[str, object], folder: Path) -> Attack:

@@ -115,7 +115,7 @@ def train(
     stated = read_training_recipe(find_training_recipe(recipe))
     with Bar("batches", stated.name) as bar:
         card = train_recipe(
-            stated, out, device=pick_device(device), root=data_root, download=download, report=bar.progress
+            stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.progress
         )
     say(f"evaluate it with: robustframe evaluate --model card:{card}")
     typer.echo(str(card))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, first_mistake, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -150,13 +150,15 @@ def _finish(found: "Run", *, as_json: bool) -> None:
 
     record, folder = found.record, found.folder
     result = robustness_table(found)
-    files = write_tables(result, folder)
     typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
+    # A finished run may lie where nobody can write; it is shown all the same.
+    files = write_tables(result, folder) if os.access(folder, os.W_OK) else []
+    tables = ", ".join(str(file) for file in files) or f"none are written, {folder} is read-only"
     for flag in record.flags:
         say(f"flag: {flag}")
     for row in record.incomplete:
         say(f"incomplete: {row.classifier} under {row.threat}: {row.reason}")
-    say(f"record: {folder / 'record.json'}\ntables: {', '.join(str(file) for file in files)}")
+    say(f"record: {folder / 'record.json'}\ntables: {tables}")
     if record.incomplete:
         say("rows are incomplete; the same command tries them again and keeps the others")
         raise typer.Exit(1)
@@ -174,6 +176,4 @@ def _validated(model: type[Any], content: dict[str, Any]) -> Any:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{key} = {first['input']!r}: {first['msg']}") from None
+        raise InputError(first_mistake(error)) from None

@@ -78,7 +78,7 @@ def figure(
         case "attacks":
             chart = figures.outcome_figure(figures.gather_outcomes(opened, chosen), **called)
         case _:
-            found = figures.gather_examples(opened, chosen, count=count, root=data_root)
+            found = figures.gather_examples(opened, chosen, count=count, data_root=data_root)
             chart = figures.example_figure(found, **called)
     figures.write(chart, out, theme)
     typer.echo(str(out))

@@ -50,9 +50,9 @@ def _cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "robustframe" / "data"
 
 
-def folders(root: Path | None = None) -> tuple[Path, ...]:
+def folders(data_root: Path | None = None) -> tuple[Path, ...]:
     """Return where data that does not ship is looked for, as `load` does it."""
-    return _Place(root, False).folders()
+    return _Place(data_root, False).folders()
 
 
 def _fashion_mnist(split: str, place: _Place) -> Dataset:
@@ -196,13 +196,13 @@ def available() -> dict[str, str]:
     return {name: about for name, (_, about) in _LOADERS.items()}
 
 
-def load(name: str, split: str = "test", *, root: Path | None = None, download: bool = False) -> Dataset:
+def load(name: str, split: str = "test", *, data_root: Path | None = None, download: bool = False) -> Dataset:
     """Load one split of a dataset by name, checked to be whole.
 
     Args:
         name: one of `available`.
         split: ``"train"`` or ``"test"``.
-        root: the folder that holds the files, as their distributor or torchvision lays them out; when left
+        data_root: the folder that holds the files, as their distributor or torchvision lays them out; when left
             out, the environment variable ROBUSTFRAME_DATA, then the user's cache, then, for Fashion-MNIST,
             Debian's folder. Shipped splits need none.
         download: whether what is not there may be fetched, into the first of those folders.
@@ -218,4 +218,4 @@ def load(name: str, split: str = "test", *, root: Path | None = None, download: 
         raise unknown("dataset", name, _LOADERS)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    return _LOADERS[name][0](split, _Place(root, download))
+    return _LOADERS[name][0](split, _Place(data_root, download))

@@ -41,14 +41,14 @@ class Presence:
         return f'python -c "from robustframe.data import load; {call}"'
 
 
-def look(root: Path | None = None) -> list[Presence]:
+def look(data_root: Path | None = None) -> list[Presence]:
     """Look for every split that recipes commonly use.
 
     Args:
-        root: where data lies that does not ship; as `robustframe.data.load` takes it.
+        data_root: where data lies that does not ship; as `robustframe.data.load` takes it.
     """
     found = [_shipped(name, split, files) for (name, split), files in _SHIPPED.items()]
-    return found + [_held(name, split, Path(file), root) for (name, split), file in _FILES.items()]
+    return found + [_held(name, split, Path(file), data_root) for (name, split), file in _FILES.items()]
 
 
 def _shipped(name: str, split: str, files: tuple[str, ...]) -> Presence:

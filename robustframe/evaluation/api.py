@@ -97,7 +97,7 @@ def make_task(
     batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
-    data = load_examples(recipe.data, folder=folder, root=root, download=download)
+    data = load_examples(recipe.data, folder=folder, data_root=root, download=download)
     return Task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),

@@ -19,8 +19,9 @@ from robustframe.runs.entries import contradictions
 from robustframe.runs.journal import Journal
 from robustframe.runs.lock import locked
 from robustframe.runs.manifest import manifest
+from robustframe.runs.opening import open_run
 from robustframe.runs.record import EVIDENCE, VERDICTS, Record, write_aside, write_record
-from robustframe.runs.run import Run, open_run
+from robustframe.runs.run import Run
 from robustframe.runs.units import parquet
 from robustframe.userfile import remember_code
 

@@ -7,13 +7,13 @@ from robustframe.errors import InputError
 from robustframe.recipe import DataSpec
 
 
-def load_examples(spec: DataSpec, *, folder: Path, root: Path | None = None, download: bool = False) -> Dataset:
+def load_examples(spec: DataSpec, *, folder: Path, data_root: Path | None = None, download: bool = False) -> Dataset:
     """Load the examples that a recipe names.
 
     Args:
         spec: a data set by name, ``file:PATH`` or ``folder:PATH``.
         folder: what a relative ``PATH`` is relative to.
-        root: where data sets that do not ship lie.
+        data_root: where data sets that do not ship lie.
         download: allow them to be downloaded.
 
     Raises:
@@ -27,5 +27,5 @@ def load_examples(spec: DataSpec, *, folder: Path, root: Path | None = None, dow
     if colon and kind == "file":
         data = from_file(folder / place, name=spec.use)
     else:
-        data = load(spec.use, spec.split, root=root, download=download)
+        data = load(spec.use, spec.split, data_root=data_root, download=download)
     return data if spec.count is None else data.first(spec.count)

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from robustframe.diagnose import Diagnosis
-from robustframe.errors import InputError, StoppedEarly
+from robustframe.errors import InputError, StoppedEarly, first_mistake
 from robustframe.files import CARD_BYTES, RECORD_BYTES, read_plain
 
 Device = torch.device
@@ -302,12 +302,9 @@ def read_record(given: str | Path) -> tuple[Record, bytes]:
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        said = first["msg"].removeprefix("Value error, ")
         by = re.search(rb'"robustframe": "([0-9A-Za-z.+-]{1,40})"', content)
         made = f" (robustframe {by[1].decode()} wrote it)" if by else ""
-        raise InputError(f"{path} is not a record of this version: {key}: {said}{made}") from None
+        raise InputError(f"{path} is not a record of this version: {first_mistake(error)}{made}") from None
     try:
         record.to_json().encode()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A run on disk, and the one door through which everybody reads it."""
+"""A run on disk: what was asked and found, and everything that can be read off it."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,23 +13,20 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from robustframe.data import Dataset
-from robustframe.errors import InputError, IntegrityError, unknown
-from robustframe.files import TABLE_BYTES, check_sealed, read_plain
-from robustframe.recipe import Battery, Recipe, parse_threats, recipes
+from robustframe.errors import InputError, IntegrityError, first_mistake, unknown
+from robustframe.files import TABLE_BYTES, read_plain
+from robustframe.recipe import Battery, Recipe
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.curve import Curve, security_curves
 from robustframe.runs.manifest import read_manifest
+from robustframe.runs.plausible import contradiction
 from robustframe.runs.record import (
     EVIDENCE,
-    EXAMPLES,
     RECORD,
     VERDICTS,
     ClassifierEntry,
     Record,
     Result,
-    broken_seal,
-    find_run,
-    read_record,
 )
 from robustframe.runs.units import RunFiles, Unit, chunks, parse_images
 from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_verdicts
@@ -41,8 +38,6 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 SEAL_DIGITS = 16
 """Digits of a seal that are printed: nobody makes another run of them."""
-_CHUNKS = 10**5
-"""Most chunks of a run."""
 
 
 class Adversarial(NamedTuple):
@@ -165,7 +160,7 @@ class Run:
             verdicts = read_verdicts(path, content)
         except IntegrityError as error:
             raise self.off(str(error)) from error
-        if problem := _contradiction(self.record, verdicts):
+        if problem := contradiction(self.record, verdicts):
             raise self.off(f"{self.folder / RECORD} is not what its verdicts say: {problem}")
         return verdicts
 
@@ -219,7 +214,7 @@ class Run:
             raise InputError(f"{self.name} was evaluated from Python, so its record names no data set to load")
         spec = self.recipe().data
         root = None if data_root is None else Path(data_root)
-        data = load_examples(spec, folder=self.recipe_folder, root=root, download=download)
+        data = load_examples(spec, folder=self.recipe_folder, data_root=root, download=download)
         if data.sha256 != self.record.data.sha256:
             raise InputError(f"the examples of {self.folder} are not those of {data.name} {data.split} any more")
         return data
@@ -233,9 +228,7 @@ class Run:
         try:
             return Recipe.model_validate(self.record.recipe)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{self.folder / RECORD}: recipe.{key}: {first['msg']}") from None
+            raise InputError(f"{self.folder / RECORD}: recipe.{first_mistake(error)}") from None
 
     def images(self, unit: Unit) -> tuple[Tensor, Tensor]:
         """Read the adversarial images of a unit, and the indices of their examples.
@@ -403,141 +396,3 @@ def _only(kind: str, given: str | None, found: Sequence[Found], names: Sequence[
 
 _SHOWN = 6
 """Rows of a run that its repr shows."""
-
-
-def open_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
-    """Open a run, or the published copy of one.
-
-    Args:
-        given: its folder, or its record.
-        unfinished: also open one that is not complete; it has no results and no verdicts.
-        recipe_folder: what paths in its recipe are relative to; the folder of the shipped recipe of its name, else the
-            working directory, when ``None``.
-
-    Returns:
-        The run, sealed: its verdicts are those of its record, its counts follow from them, and no file is missing.
-
-    Raises:
-        InputError: for no run, one that is not complete, a damaged, edited or foreign file, or another schema.
-    """
-    run = read_run(given, unfinished=unfinished, recipe_folder=recipe_folder)
-    if not run.complete:
-        return run
-    if problem := run.broken_seal:
-        raise run.off(problem)
-    if problem := _implausible(run.record):
-        raise run.off(f"{run.folder / RECORD} cannot be right: {problem}")
-    if missing := [name for name in run.manifest if not (run.folder / name).is_file()]:
-        raise run.off(f"{run.folder} lacks {len(missing)} of the files in {EVIDENCE}, such as {missing[0]}")
-    # Read now, so that whoever holds a run holds one that is whole.
-    _ = run.verdicts
-    return run
-
-
-def open_runs(given: Sequence[str | Path], *, unfinished: bool = False) -> list[Run]:
-    """Open several runs, each of them once.
-
-    Raises:
-        InputError: without runs, for one given twice, and as `open_run`.
-    """
-    if not given:
-        raise InputError("give at least one folder of a run, such as runs/* or evaluations/default/results")
-    runs: list[Run] = []
-    for each in given:
-        run = open_run(each, unfinished=unfinished)
-        twice = next((other for other in runs if other.record.hash == run.record.hash), None)
-        if twice is not None:
-            raise InputError(f"{twice.folder} and {run.folder} are the same run; give it once")
-        runs.append(run)
-    return runs
-
-
-def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
-    """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everybody
-    but those who look for what is wrong.
-
-    Raises:
-        InputError: for no run, one that is not complete, another schema, or a record that asks nothing that could be.
-    """
-    folder = find_run(given)
-    check_sealed(folder)
-    record, content = read_record(folder)
-    if not record.classifiers or not record.batteries:
-        raise InputError(f"{folder / RECORD} lists no classifiers or no batteries, so that there is nothing in it")
-    if record.status != "complete" and not unfinished:
-        raise InputError(f"{folder} is not complete; run the same evaluate command again to continue it")
-    where = f"{folder / RECORD}: recipe"
-    threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
-    if not isinstance(threats, list) or not threats or not all(isinstance(threat, str) for threat in threats):
-        raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
-        raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
-    if record.data.count / chunk > _CHUNKS:
-        raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
-    shipped = recipes().get(record.name)
-    place = Path(recipe_folder) if recipe_folder is not None else Path() if shipped is None else shipped.parent
-    return Run(
-        folder=folder,
-        record=record,
-        seal=hashlib.sha256(content).hexdigest(),
-        broken_seal=broken_seal(folder, content) if record.status == "complete" else "",
-        batteries=[_battery(each, folder) for each in record.batteries],
-        threats=parse_threats(threats, where=f"{where}.threats"),
-        chunk=chunk,
-        recipe_folder=place,
-    )
-
-
-def _battery(content: dict[str, Any], folder: Path) -> Battery:
-    try:
-        return Battery.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{folder / RECORD}: batteries: {key}: {first['msg']}") from None
-
-
-def _implausible(record: Record) -> str:
-    """Say in what a complete record contradicts itself; nothing when it does not."""
-    names = [entry.name for entry in record.classifiers]
-    rows = [(result.classifier, result.threat) for result in record.results or []]
-    if len(set(names)) < len(names) or len(set(rows)) < len(rows):
-        return "a classifier or a result stands there twice"
-    for result in record.results or []:
-        if result.classifier not in names:
-            return f"it has a result for {result.classifier!r}, which is none of its classifiers"
-        if not 0 <= result.robust_correct <= result.clean_correct <= result.examples == record.data.count:
-            return f"{result.classifier}, {result.threat}: its counts are impossible"
-        if not 0 <= (result.certified_correct or 0) <= result.examples:
-            return f"{result.classifier}, {result.threat}: its certified count is impossible"
-    for row in record.incomplete:
-        if row.classifier not in names:
-            return f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
-    return ""
-
-
-def _contradiction(record: Record, verdicts: pl.DataFrame) -> str:
-    """Say which count of a record does not follow from its verdicts; nothing when all do."""
-    counted = {
-        (str(row["classifier"]), str(row["threat"])): row
-        for row in verdicts.group_by("classifier", "threat")
-        .agg(
-            pl.len().alias("examples"),
-            pl.col("index").min().alias("first"),
-            pl.col("index").max().alias("last"),
-            pl.col("clean_correct").sum(),
-            pl.col("robust").sum().alias("robust_correct"),
-        )
-        .iter_rows(named=True)
-    }
-    for result in record.results or []:
-        where, n = f"{result.classifier}, {result.threat}", result.examples
-        found = counted.pop((result.classifier, result.threat), None)
-        if found is None or (found["first"], found["last"], found["examples"]) != (0, n - 1, n):
-            return f"{where}: they are not one an example"
-        for key in ("clean_correct", "robust_correct"):
-            if found[key] != getattr(result, key):
-                return f"{where}: {key} is {getattr(result, key)}, they give {found[key]}"
-    if counted:
-        return f"they are also on {', '.join(next(iter(counted)))}, of which it has no result"
-    return ""

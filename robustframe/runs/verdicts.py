@@ -96,6 +96,13 @@ def read_table(
     return table
 
 
+_BROKEN = pl.col("clean_correct") & ~pl.col("robust")
+_HALF_BROKEN = pl.any_horizontal(
+    pl.col(name).is_null() == _BROKEN for name in ("broken_by", "adversarial_prediction", "distance")
+) | (pl.col("robust") & ~pl.col("clean_correct"))
+"""Rows that say both that an example was broken and that it was not."""
+
+
 def empty_cells(verdicts: pl.DataFrame) -> list[str]:
     """Return the columns of verdicts that have empty cells and must not; an example that is robust has no break."""
     of_a_break = ("broken_by", "adversarial_prediction", "distance")
@@ -131,6 +138,11 @@ def read_verdicts(path: Path, content: bytes | None = None) -> pl.DataFrame:
     table = read_table(path, VERDICT_SCHEMA, rows=VERDICT_ROWS, content=content)
     if holes := empty_cells(table):
         raise IntegrityError(f"{path}: there are empty cells in {', '.join(holes)}")
+    if len(odd := table.filter(_HALF_BROKEN)):
+        where = f"{odd['classifier'][0]}, {odd['threat'][0]}, example {odd['index'][0]}"
+        raise IntegrityError(
+            f"{path}: {where} is neither broken nor not: a break has an attack, a class and a distance"
+        )
     if any((rows["index"].diff() == 0).any() for rows in by_result(table).values()):
         raise IntegrityError(f"{path}: an example stands there more than once")
     return table

@@ -42,7 +42,7 @@ def load_sources(
     """
     recipe = run.recipe()
     root = None if data_root is None else Path(data_root)
-    data = load_examples(recipe.data, folder=run.recipe_folder, root=root, download=download)
+    data = load_examples(recipe.data, folder=run.recipe_folder, data_root=root, download=download)
     try:
         classifiers = load_models(recipe.model, folder=run.recipe_folder, device=device, download=download)
     except InputError as error:

@@ -11,8 +11,9 @@ from torch import nn
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.api import pick_device
 from robustframe.recipe.stages import Stage, make_stages
+from robustframe.runs.opening import read_run
 from robustframe.runs.record import VERDICTS
-from robustframe.runs.run import Run, read_run
+from robustframe.runs.run import Run
 from robustframe.verification.asked import (
     check_answers,
     check_batteries,

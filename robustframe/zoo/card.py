@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from robustframe.errors import IntegrityError
+from robustframe.errors import IntegrityError, first_mistake
 from robustframe.files import CARD_BYTES, read_plain
 from robustframe.frames import Structure
 from robustframe.pairs import Pursuit
@@ -104,6 +104,4 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise IntegrityError(f"{path} is not a card of this version: {key}: {first['msg']}") from None
+        raise IntegrityError(f"{path} is not a card of this version: {first_mistake(error)}") from None

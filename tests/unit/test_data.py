@@ -174,7 +174,7 @@ def test_the_training_images_are_found_in_every_layout_and_place(
     put_idx(root / layout, "train", images, labels, packed=packed)
     if how == "variable":
         monkeypatch.setenv(loaders.ROOT_VARIABLE, str(root))
-    data = load("fashion-mnist", "train", root=root if how == "root" else None)
+    data = load("fashion-mnist", "train", data_root=root if how == "root" else None)
     assert np.array_equal((data.images * 255).round().numpy().astype(np.uint8)[:, 0], images)
     assert data.labels.tolist() == labels.tolist()
 
@@ -184,7 +184,7 @@ def test_an_explicit_root_is_the_only_place_looked_in(tmp_path: Path, monkeypatc
     expect_tiny(monkeypatch, images, labels)
     put_idx(tmp_path / "debian", "train", images, labels)
     with pytest.raises(InputError, match=f"are not in {tmp_path}/empty; do `apt-get install"):
-        load("fashion-mnist", "train", root=tmp_path / "empty")
+        load("fashion-mnist", "train", data_root=tmp_path / "empty")
 
 
 def test_missing_training_images_come_with_the_three_ways_out(tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_one_file_of_two_is_not_enough(tmp_path: Path, monkeypatch: pytest.Monke
     put_idx(tmp_path, "train", images, labels)
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match="the train files of fashion-mnist are not in"):
-        load("fashion-mnist", "train", root=tmp_path)
+        load("fashion-mnist", "train", data_root=tmp_path)
 
 
 def test_other_images_are_never_taken_for_fashion_mnist(tmp_path: Path) -> None:
     put_idx(tmp_path, "train", *tiny(5))
     with pytest.raises(IntegrityError, match=r"train-images-idx3-ubyte\.gz is not Fashion-MNIST's: its content"):
-        load("fashion-mnist", "train", root=tmp_path)
+        load("fashion-mnist", "train", data_root=tmp_path)
 
 
 def test_a_truncated_download_is_named(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_truncated_download_is_named(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(IntegrityError, match=f"{path} is truncated or no gzip file"):
-        load("fashion-mnist", "train", root=tmp_path)
+        load("fashion-mnist", "train", data_root=tmp_path)
 
 
 def test_debians_training_images_are_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_debians_training_images_are_the_real_ones(monkeypatch: pytest.MonkeyPat
 def test_mnist_is_read_as_torchvision_lays_it_out(packed: bool, tmp_path: Path) -> None:
     images, labels = tiny(10_000)
     put_idx(tmp_path / "MNIST" / "raw", "t10k", images, labels, packed=packed)
-    data = load("mnist", root=tmp_path)
+    data = load("mnist", data_root=tmp_path)
     assert data.images.shape == (10_000, 1, 28, 28)
     assert data.labels.tolist() == labels.tolist()
     assert data.classes == tuple("0123456789")
@@ -243,7 +243,7 @@ def test_mnist_is_read_as_torchvision_lays_it_out(packed: bool, tmp_path: Path) 
 def test_mnist_is_never_read_from_files_that_may_be_its_siblings(tmp_path: Path) -> None:
     put_idx(tmp_path, "t10k", *tiny(10_000))
     with pytest.raises(InputError, match=r"the test files of mnist are not in \S+; give their folder"):
-        load("mnist", root=tmp_path)
+        load("mnist", data_root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_files_of_another_shape_are_no_mnist(
     monkeypatch.setattr(loaders, "_COUNTS", {"test": 10})
     put_idx(tmp_path / "MNIST" / "raw", "t10k", images, labels)
     with pytest.raises(IntegrityError, match=f"are not the test split of mnist: .*{found}"):
-        load("mnist", root=tmp_path)
+        load("mnist", data_root=tmp_path)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
@@ -292,7 +292,7 @@ def test_a_failed_download_says_why_and_what_to_do(name: str, tmp_path: Path, mo
 
     monkeypatch.setattr(mnist, "download_and_extract_archive", fetch)
     with pytest.raises(InputError) as caught:
-        load(name, "train", root=tmp_path, download=True)
+        load(name, "train", data_root=tmp_path, download=True)
     assert str(caught.value).startswith(f"{name} could not be fetched into {tmp_path} (Error downloading ")
     assert "no route to host" in str(caught.value)
     assert str(caught.value).endswith("; put its files there and leave out --download")
@@ -304,11 +304,11 @@ def test_cifar_keeps_its_channels_in_front(
     name: str, kind: str, batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, labels = put_cifar(tmp_path, kind, monkeypatch)
-    data = load(name, root=tmp_path)
+    data = load(name, data_root=tmp_path)
     assert np.array_equal((data.images * 255).round().numpy().astype(np.uint8), pixels)
     assert data.labels.tolist() == labels
     assert data.classes == tuple(f"kind {label}" for label in range(10))
-    assert len(load(name, "train", root=tmp_path)) == 2 * batches
+    assert len(load(name, "train", data_root=tmp_path)) == 2 * batches
 
 
 def test_svhn_calls_its_zero_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,7 @@ def test_svhn_calls_its_zero_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     savemat(tmp_path / "test_32x32.mat", {"X": pixels, "y": np.array([[10], [1], [9]], np.uint8)})
     md5 = hashlib.md5((tmp_path / "test_32x32.mat").read_bytes()).hexdigest()
     monkeypatch.setattr(SVHN, "split_list", {"test": ["", "test_32x32.mat", md5]})
-    data = load("svhn", root=tmp_path)
+    data = load("svhn", data_root=tmp_path)
     assert data.labels.tolist() == [0, 1, 9]
     assert np.array_equal((data.images * 255).round().numpy().astype(np.uint8), pixels.transpose(3, 2, 0, 1))
 
@@ -328,7 +328,7 @@ def test_svhn_calls_its_zero_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_torchvision_does_not_find_whole_comes_with_the_way_out(name: str, tmp_path: Path) -> None:
     (tmp_path / "test_32x32.mat").write_bytes(b"cut off")
     with pytest.raises(InputError, match=f"{name} is not, or not whole, in {tmp_path}; .*fetch it with --dow"):
-        load(name, root=tmp_path)
+        load(name, data_root=tmp_path)
 
 
 def test_the_cache_is_looked_in_when_the_variables_folder_has_nothing(

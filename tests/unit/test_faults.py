@@ -247,6 +247,10 @@ def test_a_read_only_folder_is_refused_and_a_complete_run_in_one_is_shown(
             evaluate(recipe, "disk/other")
         assert evaluate(recipe, "disk/run").seal == found.seal
         assert contents(found.folder) == undisturbed
+        shown = run("--out", "disk/run", cwd=recipe.parent)
+        assert shown.returncode == 0, shown.stderr
+        assert "is read-only" in shown.stderr
+        assert "Clean and robust accuracy" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -275,6 +279,34 @@ def test_a_damaged_shard_is_found_by_its_hash_redone_and_said(
     with caplog.at_level(logging.WARNING):
         evaluate(recipe)
     assert f"{file.name} is damaged (its SHA-256 is not what was written)" in caplog.text
+    assert contents(folder) == undisturbed
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_a_unit_that_is_damaged_at_any_moment_of_a_run_is_made_again(
+    moment: int, recipe: Path, undisturbed: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    units = [name for name in undisturbed if name.startswith("units/") and name.endswith(".parquet")]
+    draw, done, damaged = random.Random(moment), 0, []
+
+    def harm(progress: object) -> None:
+        nonlocal done
+        done += 1
+        # The last moment is that of the last unit, after which the verdicts are written.
+        if damaged or done < len(units) * (moment + 1) // 10:
+            return
+        file = draw.choice([each for each in (recipe.parent / "run" / "units").rglob("*.*") if each.is_file()])
+        content = file.read_bytes()
+        damaged.append(file)
+        if moment % 3 == 0:
+            file.unlink()
+        else:
+            file.write_bytes(content[: len(content) // 2] if moment % 3 == 1 else content + b"x")
+
+    with caplog.at_level(logging.WARNING):
+        folder = evaluate(recipe, report=harm).folder
+    (file,) = damaged
+    assert file.name in caplog.text
     assert contents(folder) == undisturbed
 
 

@@ -146,8 +146,15 @@ def test_what_is_off_is_said_in_one_sentence(tamper: Callable[[Path], None], sen
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_consistent_counts_are_needed_even_with_all_hashes_written_anew(place: Path) -> None:
+def test_a_break_is_whole_even_with_all_hashes_written_anew(place: Path) -> None:
     cell(V, pl.col("robust"), "robust", False)(place)
+    reseal(place)
+    with pytest.raises(InputError, match=r"example \d+ is neither broken nor not: a break has an attack, a class"):
+        open_run(place)
+
+
+def test_counts_of_the_record_follow_from_the_verdicts(place: Path) -> None:
+    record(put("results.0.robust_correct", lambda count: count - 1))(place)
     reseal(place)
     with pytest.raises(InputError, match=r"record\.json is not what its verdicts say: model, l.*: robust_correct is"):
         open_run(place)
@@ -254,20 +261,6 @@ def test_a_published_copy_has_no_images() -> None:
     with pytest.raises(InputError, match="stores no images; a published copy has none"):
         run.adversarial("fmnist-chain3-linf/recurrent", "linf:0.1")
     assert len(run.examples()) == 1000
-
-
-@pytest.mark.slow
-def test_types_reach_a_project_of_the_users(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch, robustframe\n"
-        "run = robustframe.evaluate(torch.nn.Flatten(), torch.rand(2, 3), [0, 1], out='there')\n"
-        "reveal_type(run)\nreveal_type(run.adversarial().images)\nreveal_type(robustframe.open_run('x').record.status)\n"
-    )
-    line = [sys.executable, "-m", "mypy", "--strict", "mine.py"]
-    found = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout
-    for kind in ("robustframe.runs.run.Run", "torch._tensor.Tensor", "Literal['started']"):
-        assert kind in found.stdout
 
 
 def test_a_record_is_json_that_anybody_reads(made: Path) -> None:

@@ -128,7 +128,9 @@ def test_every_row_stands_with_interval_verdict_and_provenance(shown_run: Path, 
     for row in rows:
         assert re.search(r'class="robust".*?<span class="num">[\d.]+</span> <span class="ci">\[[\d.]+, [\d.]+\]', row)
         assert 'class="verdict' in row
-    for said in (record.hash, record.data.sha256, record.evidence_sha256, record.classifiers[0].sha256):
+    seal = open_run(shown_run).seal
+    assert f"seal {seal[:16]}" in (site / "index.html").read_text(encoding="utf-8")
+    for said in (record.hash, record.data.sha256, record.evidence_sha256, record.classifiers[0].sha256, seal):
         assert f"<code>{said}</code>" in page
     assert page.count("<img src=") == 4 * 6
     assert "robustframe evaluate shown-" in page

@@ -330,7 +330,7 @@ def test_the_recipes_for_data_that_does_not_ship_run_on_files_of_its_format(
             "schedule": recipe.schedule.model_copy(update={"epochs": 1, "batch": 10}),
         }
     )
-    card = read_card(train(recipe, tmp_path, device=torch.device("cpu"), root=tmp_path / "data"))
+    card = read_card(train(recipe, tmp_path, device=torch.device("cpu"), data_root=tmp_path / "data"))
     assert card.in_shape == [3, 32, 32]
     assert len(card.layers) == {"cifar10-resnet20": 19, "cifar10-densenet40": 39}[name]
     assert card.least_potential is None

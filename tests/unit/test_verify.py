@@ -40,6 +40,7 @@ from tampering import (
 from torch import Tensor, nn
 
 import robustframe
+from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.runs import open_run
@@ -105,6 +106,20 @@ def test_an_honest_run_holds_and_every_claimed_break_was_shown_again(honest: Pat
     assert found.claimed == found.replayed == claimed > 50
     assert f"{claimed} of {claimed} claimed breaks" in str(found)
     assert json.loads(json.dumps(found.to_json()))["ok"] is True
+
+
+@pytest.mark.parametrize("seed", [100, 128])
+def test_an_honest_run_that_is_over_in_a_few_passes_holds(seed: int) -> None:
+    """The first step breaks what little is right, and the checks cost more than the attacks."""
+    digits = load("digits").first(50)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    run = robustframe.evaluate(model, digits.images, digits.labels, threat="linf:0.05")
+    assert run.record.results is not None
+    assert 0 < run.record.results[0].clean_correct < 3
+    found = run.verify(model, digits.images, digits.labels)
+    assert found.ok, str(found)
 
 
 def test_every_file_of_a_run_is_bound_to_its_record(honest: Path) -> None:

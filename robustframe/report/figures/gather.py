@@ -120,7 +120,7 @@ def gather_examples(
     only: Sequence[str] = (),
     *,
     count: int = 8,
-    root: Path | None = None,
+    data_root: Path | None = None,
     data: Dataset | None = None,
 ) -> list[Example]:
     """Return broken examples of every classifier under every threat, each attack in turn.
@@ -129,7 +129,7 @@ def gather_examples(
         runs: with stored images; published copies have none.
         only: models or classifiers to draw; all when empty.
         count: of each classifier under each threat, from 1.
-        root: where data lies that does not ship.
+        data_root: where data lies that does not ship.
         data: the examples of runs that were made from Python, whose records name no data set.
 
     Raises:
@@ -144,7 +144,7 @@ def gather_examples(
         images = run.breaking_images(entry.name, result.threat, [row["index"] for row in rows])
         attacked = run.record.data.sha256
         if rows and attacked not in clean:
-            clean[attacked] = _examples(run, root, data).images
+            clean[attacked] = _examples(run, data_root, data).images
         found += [
             Example(
                 clean=clean[attacked][row["index"]],
@@ -168,9 +168,9 @@ def _each_attack(verdicts: pl.DataFrame, count: int) -> list[dict[str, Any]]:
     return broken.sort(turn, "broken_by").head(count).sort("broken_by", "index").to_dicts()
 
 
-def _examples(run: Run, root: Path | None, data: Dataset | None) -> Dataset:
+def _examples(run: Run, data_root: Path | None, data: Dataset | None) -> Dataset:
     if data is None:
-        return run.examples(root)
+        return run.examples(data_root)
     if data.sha256 != run.record.data.sha256:
         raise InputError(f"the examples of {run.folder} are not those of {data.name} {data.split}")
     return data

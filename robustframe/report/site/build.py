@@ -120,7 +120,7 @@ def _row(group: Group, place: Place, names: dict[tuple[str, str], str]) -> dict[
         "reasons": [check.name for check in result.diagnosis.reasons] if result and result.diagnosis else [],
         "page": f"models/{names[classifier.model, classifier.sha256]}.html",
         "run": entry.run.name, "hash": record.hash, "weights_sha256": classifier.sha256,
-        "evidence_sha256": record.evidence_sha256,
+        "evidence_sha256": record.evidence_sha256, "seal": entry.run.seal if entry.run.complete else None,
     }  # fmt: skip
 
 

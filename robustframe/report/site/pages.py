@@ -70,6 +70,7 @@ def group_context(group: Group, pages: dict[tuple[str, str], Page]) -> dict[str,
         "threat": threat_title(entry),
         "examples": resolution_sentence(entry.run.record.data.count),
         "batteries": entry.source.batteries,
+        "runs": list(dict.fromkeys(place.entry.run.cited for place in group.places)),
         "certified": any(place.entry.row and place.entry.row.certified is not None for place in group.places),
         "picture": _association(finished, pages),
     }
