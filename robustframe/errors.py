@@ -31,8 +31,15 @@ class Interrupted(BaseException):
     """Whether a stop was asked for: one that is raised while foreign code calls back into Python may be lost there."""
 
 
+_LONG = 1000
+"""Letters of a name to which none that is known can be near."""
+
+
 def shown(value: object) -> str:
     """Spell out a value for a sentence: at most some sixty characters, whatever it is."""
+    if isinstance(value, str):
+        # Not the whole of it first: it may be of any length.
+        value = value[:100]
     try:
         text = repr(value)
     except (ValueError, RecursionError):
@@ -64,8 +71,8 @@ def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -
         An error to raise.
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4) if len(given) < _LONG else []
     hint = f"did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names) if names else "none"
     prefix = f"{where}: " if where else ""
-    return InputError(f"{prefix}unknown {kind} {given!r}; {hint + ' ' if hint else ''}known: {listed}")
+    return InputError(f"{prefix}unknown {kind} {shown(given)}; {hint + ' ' if hint else ''}known: {listed}")

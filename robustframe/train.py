@@ -1,5 +1,6 @@
 """From a training recipe to a pair with its card: what `robustframe train` does."""
 
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from torch import nn
 
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.data import Dataset, load
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, shown, unknown
 from robustframe.frames import (
     Frame,
     Structure,
@@ -38,7 +39,7 @@ from robustframe.pairs import (
 from robustframe.recipe import Strict, read_toml
 from robustframe.solvers import check_step_sizes
 from robustframe.threat import ThreatModel
-from robustframe.zoo import ZOO, Accuracy, Card, LearningCurve, LeastPotential, TrainingData, load_named, save
+from robustframe.zoo import SWEEPS, ZOO, Accuracy, Card, LearningCurve, LeastPotential, TrainingData, load_named, save
 
 
 class PairSpec(Strict):
@@ -46,7 +47,7 @@ class PairSpec(Strict):
 
     layers: list[dict[str, int]] = Field(min_length=1)
     """As `robustframe.frames.build_frame` takes them."""
-    sweeps: int = Field(ge=2)
+    sweeps: int = Field(ge=2, le=SWEEPS)
     structure: Structure = "chain"
     pursuit: Pursuit = "deep"
     untied: bool = False
@@ -108,9 +109,10 @@ def find_training_recipe(given: str) -> Path:
         InputError: when there is none, with the nearest name.
     """
     path = Path(given)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise InputError(f"there is no training recipe {given}")
+    # Unlike the methods of a path, these take a name of any length.
+    if path.suffix == ".toml" or os.path.isfile(path):
+        if not os.path.isfile(path):
+            raise InputError(f"there is no training recipe {shown(given)}")
         return path
     known = training_recipes()
     if given not in known:

@@ -165,7 +165,9 @@ def _checked_labels(labels: Tensor) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         kind = str(labels.dtype).removeprefix("torch.")
         raise InputError(f"labels are {kind}; give whole class numbers, such as labels.long()")
+    # Not every operation knows every unsigned type.
+    labels = labels.to(torch.int64, copy=True)
     lowest = int(labels.min())
     if lowest < 0:
         raise InputError(f"the lowest label is {lowest}; class numbers start at 0")
-    return labels.to(torch.int64, copy=True)
+    return labels

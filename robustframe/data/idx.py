@@ -1,8 +1,6 @@
 """The IDX files of MNIST and its siblings, read with every byte accounted for."""
 
-import gzip
 import math
-import zlib
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,6 @@ from numpy.typing import NDArray
 from robustframe.errors import IntegrityError
 
 _UNSIGNED_BYTE = 0x08
-
-
-def unpack(content: bytes, *, where: str) -> bytes:
-    """Undo gzip.
-
-    Raises:
-        IntegrityError: when the content is no gzip, or truncated or altered.
-    """
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IntegrityError(f"{where} is truncated or no gzip file ({error}); fetch it again") from error
 
 
 def parse_idx(content: bytes, dims: int, *, where: str) -> NDArray[Any]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from robustframe.data import shipped
 from robustframe.data.dataset import Dataset, from_bytes
-from robustframe.data.idx import parse_idx, unpack
+from robustframe.data.idx import parse_idx
 from robustframe.errors import InputError, IntegrityError, unknown
+from robustframe.files import IDX_BYTES, gunzip, read_plain
 
 ROOT_VARIABLE = "ROBUSTFRAME_DATA"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -108,11 +109,8 @@ def _find(folders: tuple[Path, ...], kind: str, stems: tuple[str, str]) -> list[
 
 
 def _read(path: Path) -> _File:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error.strerror or error})") from error
-    return path, unpack(content, where=str(path)) if path.suffix == ".gz" else content
+    content = read_plain(path, limit=IDX_BYTES)
+    return path, gunzip(content, path, limit=IDX_BYTES) if path.suffix == ".gz" else content
 
 
 def _from_idx(name: str, split: str, images: _File, labels: _File, classes: tuple[str, ...]) -> Dataset:

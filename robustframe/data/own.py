@@ -1,22 +1,46 @@
 """Data of the user's own: arrays in a file, or a folder of images with one sub-folder a class."""
 
+import math
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from torch import Tensor
 
 from robustframe.data.dataset import Dataset, from_arrays, from_bytes
 from robustframe.draws import derive_seed
 from robustframe.errors import InputError
+from robustframe.files import (
+    DATA_BYTES,
+    IMAGE_BYTES,
+    check_held,
+    decoding,
+    opened,
+    parse_safetensors,
+    read_npz,
+    read_plain,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of those endings: what else the library knows, it would know by content, and hand to other programs."""
+CLASSES = 2**16
+"""Most classes of data, and of a model by name."""
+PIXELS = 2**26
+"""Most pixels of an image."""
+EXAMPLES = 10**7
+"""Most images of a folder."""
+_OTHERS = 100_000
+"""Files beside as many images that a folder of images may hold."""
+_ARRAYS = ("images", "labels")
 _SPLIT = "given"
 
 
@@ -35,10 +59,6 @@ def from_file(path: Path, *, name: str) -> Dataset:
         InputError: when it cannot be read, lacks an array, or its arrays are not what `from_arrays` takes.
     """
     arrays = _arrays(path)
-    missing = [key for key in ("images", "labels") if key not in arrays]
-    if missing:
-        held = ", ".join(arrays) or "nothing"
-        raise InputError(f"{path} holds {held}; it needs the arrays images and labels")
     images, labels = arrays["images"], arrays["labels"]
     if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         raise InputError(f"{path}: images of shape {images.shape} end in channels; store images.transpose(0, 3, 1, 2)")
@@ -52,17 +72,23 @@ def from_file(path: Path, *, name: str) -> Dataset:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise InputError(f"the data file {path} does not exist")
+    if path.suffix == ".npz":
+        return read_npz(path, _ARRAYS)
+    if path.suffix != ".safetensors":
+        raise InputError(f"data file {path} must end in .npz or .safetensors, with the arrays images and labels")
+    tensors = parse_safetensors(read_plain(path, limit=DATA_BYTES, what="the data file"), path)
+    check_held(path, tensors, _ARRAYS)
+    return {name: _array(path, name, tensors[name]) for name in _ARRAYS}
+
+
+def _array(path: Path, name: str, tensor: Tensor) -> NDArray[Any]:
+    # NumPy lacks this type; float32 holds every number of it.
+    tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
-                return dict(held)
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from error
-    raise InputError(f"data file {path} must end in .npz or .safetensors, with the arrays images and labels")
+        return tensor.numpy()
+    except TypeError:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{path}: {name} are {kind}; store images as uint8 or float32 and labels as int64") from None
 
 
 def from_folder(
@@ -106,15 +132,28 @@ def from_folder(
 
 
 def _listed(path: Path) -> tuple[list[tuple[str, str]], Sequence[str]]:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"the data folder {path} does not exist")
-    classes = sorted(each.name for each in path.iterdir() if each.is_dir())
-    files = [
-        (folder, file.relative_to(path / folder).as_posix())
-        for folder in classes
-        for file in (path / folder).rglob("*")
-        if file.suffix.lower() in IMAGE_ENDINGS
-    ]
+    try:
+        classes = sorted(each.name for each in path.iterdir() if each.is_dir())
+    except OSError as error:
+        raise InputError(f"the data folder {path} cannot be read: {error.strerror or error}") from error
+    if len(classes) > CLASSES:
+        raise InputError(
+            f"{path} has {len(classes):,} folders; a folder of images has at most {CLASSES:,}, one a class"
+        )
+    files, others = [], 0
+    for folder in classes:
+        for place, _, names in os.walk(path / folder):
+            found = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS]
+            files += [(folder, (Path(place) / name).relative_to(path / folder).as_posix()) for name in found]
+            others += len(names) - len(found)
+            # A whole disk would be searched for hours.
+            if others > _OTHERS + len(files) or len(files) > EXAMPLES:
+                raise InputError(
+                    f"{path} is no folder of images: it holds at least {len(files):,} of them and {others:,} other "
+                    f"files; name a folder that holds a folder of images for each class"
+                )
     if not files:
         raise InputError(f"{path} has no images; it needs a folder for each class with images ({IMAGE_ENDINGS[3]} ...)")
     return sorted(files, key=lambda each: derive_seed("folder", *each)), classes
@@ -125,11 +164,15 @@ def _read(path: Path, resize: int | None, crop: int | None) -> "Image.Image":
     from PIL import Image
     from torchvision.transforms import functional
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if file.mode in ("1", "L") else "RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    with opened(path, limit=IMAGE_BYTES, what="the image") as content, decoding(path, "an image"):
+        with warnings.catch_warnings():
+            # The limit below is the stricter one.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            file = Image.open(content, formats=_FORMATS)
+        if math.prod(file.size) > PIXELS:
+            size = f"{file.size[0]:,} x {file.size[1]:,}"
+            raise InputError(f"{path} is {size}; an image of at most {PIXELS:,} pixels is taken")
+        image = file.convert("L" if file.mode in ("1", "L") else "RGB")
     if resize is not None:
         image = functional.resize(image, [resize])
     if crop is not None:

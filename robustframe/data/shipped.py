@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
 
 from robustframe.data.dataset import Dataset, from_bytes, identity
-from robustframe.data.idx import parse_idx, unpack
+from robustframe.data.idx import parse_idx
 from robustframe.draws import derive_seed
 from robustframe.errors import IntegrityError
+from robustframe.files import IDX_BYTES, gunzip, parse_safetensors, read_plain
 
 FILES = Path(__file__).parent / "files"
 
@@ -56,9 +55,9 @@ def read_shipped(name: str) -> bytes:
     path = FILES / name
     again = "install robustframe again"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error.strerror or error}); {again}") from error
+        content = read_plain(path, limit=IDX_BYTES)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}; {again}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != MANIFEST[name]:
         raise IntegrityError(f"{path} is altered or truncated: sha256 {found}, expected {MANIFEST[name]}; {again}")
@@ -73,7 +72,7 @@ def fashion_mnist_test() -> Dataset:
     """
     arrays: list[NDArray[Any]] = []
     for name, dims in (("t10k-images-idx3-ubyte.gz", 3), ("t10k-labels-idx1-ubyte.gz", 1)):
-        arrays.append(parse_idx(unpack(read_shipped(f"fashion-mnist/{name}"), where=name), dims, where=name))
+        arrays.append(parse_idx(gunzip(read_shipped(f"fashion-mnist/{name}"), name, limit=IDX_BYTES), dims, where=name))
     return from_bytes("fashion-mnist", "test", arrays[0][:, None], arrays[1], FASHION_CLASSES)
 
 
@@ -90,11 +89,8 @@ def digits(split: str) -> Dataset:
         IntegrityError: when the shipped file is missing or altered.
     """
     name = "digits/digits.safetensors"
-    try:
-        arrays = load_safetensors(read_shipped(name))
-    except SafetensorError as error:
-        raise IntegrityError(f"{FILES / name} is no safetensors file ({error})") from error
-    pixels, labels = arrays["images"], arrays["labels"]
+    arrays = parse_safetensors(read_shipped(name), FILES / name)
+    pixels, labels = arrays["images"].numpy(), arrays["labels"].numpy()
     order = sorted(range(len(labels)), key=lambda place: derive_seed("digits", place))
     rows = order[:_DIGITS_TEST] if split == "test" else order[_DIGITS_TEST:]
     images = torch.from_numpy(pixels[rows, None].astype(np.float32) / np.float32(16))

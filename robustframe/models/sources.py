@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import forked_random
 from robustframe.errors import InputError, unknown
+from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.models.weights import load_weights
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
@@ -148,7 +149,7 @@ def _pretrained(models: Any, place: str, download: bool) -> LoadedModel:
         module,
         place,
         normalise=Normalise(mean=list(transform.mean), std=list(transform.std)),
-        weights_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        weights_sha256=hashlib.sha256(read_plain(file, limit=WEIGHTS_BYTES)).hexdigest(),
     )
 
 

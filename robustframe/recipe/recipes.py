@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -14,32 +13,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
+from robustframe.data.own import CLASSES
 from robustframe.errors import InputError, shown, unknown
-from robustframe.files import CARD_BYTES, read_plain
+from robustframe.files import read_toml_tables
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
 from robustframe.userfile import code_named, files_of
+from robustframe.zoo.card import SWEEPS
 
 Twin = Literal["feedforward", "recurrent"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_PLACE = 1000
+"""Most letters of what names a file, a folder or a model."""
+THREATS = 100
+"""Most threats of a recipe."""
+_ATTACKS, _BATTERIES, _MODELS = 200, 20, 1000
+_PIXELS = 2**13
+"""Longest side to which an image is scaled."""
 
 
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys and does not convert types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class DataSpec(Strict):
     """Which examples: a data set, a split of it, and how many from its beginning."""
 
-    use: str
+    use: str = Field(max_length=_PLACE)
     """A name in `robustframe.data.available`, ``file:PATH.npz`` or ``folder:PATH``."""
-    split: str = "test"
+    split: str = Field(default="test", max_length=100)
     count: int | None = Field(default=None, ge=1)
-    resize: int | None = Field(default=None, ge=1)
+    resize: int | None = Field(default=None, ge=1, le=_PIXELS)
     """Of a folder's images: length of the shorter side, in pixels."""
-    crop: int | None = Field(default=None, ge=1)
+    crop: int | None = Field(default=None, ge=1, le=_PIXELS)
     """Of a folder's images, after ``resize``: side of the square cut from the middle."""
 
 
@@ -53,17 +61,17 @@ class Normalise(Strict):
 class ModelSpec(Strict):
     """One model, where it comes from, and what it is given."""
 
-    use: str
+    use: str = Field(max_length=_PLACE)
     """A source and a place, such as ``zoo:NAME`` or ``file:PATH.py:FUNCTION``; see `robustframe.models.sources`."""
     name: str | None = Field(default=None, max_length=100)
     """What tables call it; made from ``use`` when left out."""
     twins: list[Twin] = Field(default_factory=lambda: list(get_args(Twin)), min_length=1)
     """Which classifiers of a pair to evaluate; of no meaning for anything else."""
-    sweeps: int | None = Field(default=None, ge=2)
+    sweeps: int | None = Field(default=None, ge=2, le=SWEEPS)
     """Sweeps of the recurrent twin; the pair's own when left out."""
-    weights: str | None = None
+    weights: str | None = Field(default=None, max_length=_PLACE)
     """A safetensors or weights-only checkpoint to load, or ``pretrained``."""
-    classes: int | None = Field(default=None, ge=2)
+    classes: int | None = Field(default=None, ge=2, le=CLASSES)
     """Of a model by name: how many logits it has."""
     normalise: Normalise | None = None
     """Preprocessing put in front of the model; attacks see images in [0, 1]."""
@@ -78,11 +86,11 @@ class Recipe(Strict):
     seed: int = Field(ge=0, lt=2**63)
     chunk: int = Field(default=250, ge=1, lt=2**22)
     """Examples that share their random numbers and are attacked together; part of what is asked."""
-    threats: list[str] = Field(min_length=1)
-    battery: list[str] = Field(min_length=1)
+    threats: list[str] = Field(min_length=1, max_length=THREATS)
+    battery: list[str] = Field(min_length=1, max_length=_BATTERIES)
     """Batteries in the order in which survivors go through them, such as ``["quick@1"]``."""
     data: DataSpec
-    model: list[ModelSpec] = Field(min_length=1)
+    model: list[ModelSpec] = Field(min_length=1, max_length=_MODELS)
     diagnose: bool = True
     """Check after the attacks whether their numbers are to be believed, for a tenth of their cost."""
 
@@ -115,7 +123,7 @@ class Battery(Strict):
     """Fresh evaluations of every image whose majority decides; above 1 for models that draw random numbers."""
     closest: bool = False
     """Look for the success nearest to the clean image: every example meets every attack, broken or not."""
-    attack: list[AttackSpec] = Field(min_length=1)
+    attack: list[AttackSpec] = Field(min_length=1, max_length=_ATTACKS)
 
     @property
     def cited(self) -> str:
@@ -132,13 +140,7 @@ def read_toml(path: Path, model: type[Model]) -> Model:
     Raises:
         InputError: of one line a mistake, with file, key, what was found and the nearest known key.
     """
-    try:
-        content = tomllib.loads(read_plain(path, limit=CARD_BYTES).decode())
-    except InputError:
-        raise
-    # Numbers too long to read, and brackets too deep to follow.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    content = read_toml_tables(path)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -165,11 +167,12 @@ def find_recipe(given: str) -> Path:
         InputError: when there is none, with the nearest name.
     """
     path = Path(given)
-    if path.is_dir() and (path / "recipe.toml").is_file():
+    # Unlike the methods of a path, these take a name of any length.
+    if os.path.isdir(path) and os.path.isfile(path / "recipe.toml"):
         return path / "recipe.toml"
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise InputError(f"there is no recipe {given}")
+    if path.suffix == ".toml" or os.path.isfile(path):
+        if not os.path.isfile(path):
+            raise InputError(f"there is no recipe {shown(given)}")
         return path
     known = recipes()
     if given not in known:

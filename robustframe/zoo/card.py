@@ -6,15 +6,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustframe.errors import IntegrityError, first_mistake
-from robustframe.files import CARD_BYTES, read_plain
+from robustframe.files import CARD_BYTES, check_finite, read_plain
 from robustframe.frames import Structure
 from robustframe.pairs import Pursuit
+
+SWEEPS = 10_000
+"""Most sweeps of a pair; real ones have a few."""
 
 
 class CardPart(BaseModel):
     """A frozen part of a card that refuses unknown keys and does not convert types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class TrainingData(CardPart):
@@ -102,6 +105,8 @@ def read_card(path: Path) -> Card:
     """
     content = read_plain(path, limit=CARD_BYTES, what="the card")
     try:
-        return Card.model_validate_json(content)
+        card = Card.model_validate_json(content)
     except ValidationError as error:
         raise IntegrityError(f"{path} is not a card of this version: {first_mistake(error)}") from None
+    check_finite(card.recipe, path)
+    return card

@@ -7,20 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
-from robustframe.files import WEIGHTS_BYTES, is_plain_name, read_plain
+from robustframe.files import WEIGHTS_BYTES, is_plain_name, looks_like, parse_safetensors, read_plain
 from robustframe.frames.build import assemble
 from robustframe.pairs import Pair, Untied
-from robustframe.zoo.card import Card, read_card
+from robustframe.zoo.card import SWEEPS, Card, read_card
 
 ZOO = Path(__file__).parent / "pairs"
 """Where the shipped pairs lie."""
-_SWEEPS = 10_000
-"""Most sweeps of a pair; real ones have a few."""
 _COPIES = 100
 """Most frames of an untied net."""
 
@@ -121,12 +117,7 @@ def load_card(path: Path, *, inside: Path | None = _BESIDE) -> tuple[Pair | Unti
             f"{file} is not the file its card describes: SHA-256 {found[:16]}..., expected {card.sha256[:16]}... "
             f"({len(content):,} bytes); {_looks_like(content, expected) or 'altered or another file'}; get it again"
         )
-    try:
-        tensors = load_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        reason = _looks_like(content, expected) or str(error)
-        raise IntegrityError(f"{file} is not a safetensors file: {reason}") from error
-    return _fill(card, expected, tensors, file), card
+    return _fill(card, expected, parse_safetensors(content, file), file), card
 
 
 def save(pair: Pair | Untied, folder: Path, card: Card) -> Path:
@@ -150,22 +141,10 @@ def save(pair: Pair | Untied, folder: Path, card: Card) -> Path:
     return folder / f"{card.name}.json"
 
 
-_KINDS = (
-    (b"\x80", "it is a Python pickle, which could run code and is never opened; save the weights as safetensors"),
-    (b"PK\x03\x04", "it is a PyTorch or zip archive with a pickle in it, which could run code and is never opened; "
-     "save the weights as safetensors"),
-    (b"version https://git-lfs", "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
-    (b"<", "it is a web page, such as a sign-in or an error page, saved under this name"),
-)  # fmt: skip
-
-
 def _looks_like(content: bytes, expected: Mapping[str, torch.Tensor]) -> str:
     """Say what a file is instead of the weights, from its first bytes and its length; empty when that tells nothing."""
-    if not content:
-        return "it is empty"
-    for start, sentence in _KINDS:
-        if content.lstrip()[: len(start)] == start:
-            return sentence
+    if kind := looks_like(content):
+        return kind
     # Its header's length stands in front, the tensors end it.
     header = int.from_bytes(content[:8], "little")
     needed = 8 + header + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
@@ -183,8 +162,8 @@ def _build(card: Card) -> Pair | Untied:
 
 def _expected(card: Card, path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors that a card describes, without memory for their values: a card may claim any size."""
-    if card.sweeps > _SWEEPS:
-        raise IntegrityError(f"{path}: {card.sweeps:,} sweeps never end; a pair has at most {_SWEEPS:,}")
+    if card.sweeps > SWEEPS:
+        raise IntegrityError(f"{path}: {card.sweeps:,} sweeps never end; a pair has at most {SWEEPS:,}")
     if card.untied and card.sweeps > _COPIES:
         raise IntegrityError(f"{path}: an untied net of {card.sweeps:,} frames; one has at most {_COPIES}")
     try:

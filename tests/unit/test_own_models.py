@@ -105,7 +105,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(write: Any, sentence:
 
 def test_a_file_named_safetensors_that_is_none_is_refused(here: Path) -> None:
     (here / "weights.safetensors").write_bytes(b"\x00" * 40)
-    with pytest.raises(InputError, match="is not a safetensors file"):
+    with pytest.raises(InputError, match="is damaged or not a safetensors file"):
         find(here, use="file:mine.py:build", weights="weights.safetensors")
 
 

@@ -56,7 +56,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ('use = "digits"', 'use = "digits"\ncount = 0', "data.count = 0: .* greater than or equal to 1"),
         ('"zoo:fmnist-chain3"', '"zoo:fmnist-chain3"\ntwins = ["feedfoward"]', r"model\[1\].twins\[1\] = 'feedfoward'"),
         ('name = "mine"', 'name = "../mine"', "name = '../mine'"),
-        ("threats = [", "threats = [[", "is not TOML"),
+        ("threats = [", "threats = [[", "damaged or not a TOML file"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:
