@@ -27,6 +27,9 @@ class OutOfTime(BaseException):
 class Interrupted(BaseException):
     """The user or the machine asked for a stop; like `KeyboardInterrupt`, no handler of ordinary errors catches it."""
 
+    signals: ClassVar[tuple[str, ...]] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
+    """What asks for it, where the system has it: Ctrl-C, a scheduler, a terminal that closes, a limit of time."""
+
     asked: ClassVar[bool] = False
     """Whether a stop was asked for: one that is raised while foreign code calls back into Python may be lost there."""
 

@@ -277,7 +277,7 @@ def _npy(held: zipfile.ZipFile, name: str, most: int, path: Path) -> NDArray[Any
     return found
 
 
-def _npy_header(packed: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+def _npy_header(packed: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
     version = np.lib.format.read_magic(packed)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(packed)

@@ -4,13 +4,10 @@ Exit status: 0 done, 1 done and something failed its check, 2 could not start, 3
 Heavy imports stay inside the commands, so that help is instant.
 """
 
-import json
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -18,10 +15,10 @@ import typer
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, report, table
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say, write_anywhere
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
-from robustframe.errors import InputError, Interrupted, StoppedEarly
+from robustframe.errors import InputError, StoppedEarly
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -39,10 +36,7 @@ app.add_typer(new_app, name="new")
 def main() -> None:
     """Run the command line; every expected failure is a sentence and an exit status, never a trace."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    Interrupted.asked = False
-    # Ctrl-C as an exception of our own: the command-line library turns KeyboardInterrupt into status 1.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    write_anywhere()
     try:
         app()
     except InputError as error:
@@ -50,9 +44,6 @@ def main() -> None:
         sys.exit(2)
     except StoppedEarly as error:
         say(f"stopped: {error}; the same command continues")
-        sys.exit(3)
-    except Interrupted:
-        say("stopped; the same command continues")
         sys.exit(3)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; there is nobody to tell.
@@ -78,7 +69,7 @@ def curve(
     from robustframe.runs import open_run
 
     curves = open_run(run).curves()
-    typer.echo(json.dumps(curves_json(curves), indent=2) if as_json else curves_text(curves, format).rstrip("\n"))
+    typer.echo(json_text(curves_json(curves)) if as_json else curves_text(curves, format).rstrip("\n"))
     if any(each.violations for each in curves):
         raise typer.Exit(1)
 
@@ -140,7 +131,7 @@ def frame(
         check_path(plot)
     report = frame_report(model, minimum=minimum)
     built = find_frame(model)[0]
-    text = json.dumps(report.to_json(), indent=2) + "\n" if as_json else render_frame(report, built)
+    text = json_text(report.to_json()) + "\n" if as_json else render_frame(report, built)
     typer.echo(text, nl=False)
     if plot is not None:
         write(gram_figure(built, title=f"|Gram| of {report.name}"), plot)
@@ -204,8 +195,3 @@ def _list(rows: Sequence[Sequence[str]]) -> None:
     from robustframe.report.tables import listing
 
     typer.echo(listing(rows), nl=False)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    Interrupted.asked = True
-    raise Interrupted

@@ -1,6 +1,5 @@
 """The command that evaluates: what, with whom, within which limits."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say
 from robustframe.errors import InputError, first_mistake, unknown
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _say_cost(
     from robustframe.evaluation.estimate import estimate
 
     cost = estimate(task, folder, device, batch_size, workers)
-    typer.echo(json.dumps(asdict(cost), indent=2) if as_json else str(cost))
+    typer.echo(json_text(asdict(cost)) if as_json else str(cost))
 
 
 def _finish(found: "Run", *, as_json: bool) -> None:
@@ -150,7 +149,7 @@ def _finish(found: "Run", *, as_json: bool) -> None:
 
     record, folder = found.record, found.folder
     result = robustness_table(found)
-    typer.echo(record.to_json() if as_json else render(result, "terminal"), nl=False)
+    typer.echo(json_text(record.model_dump(by_alias=True)) + "\n" if as_json else render(result, "terminal"), nl=False)
     # A finished run may lie where nobody can write; it is shown all the same.
     files = write_tables(result, folder) if os.access(folder, os.W_OK) else []
     tables = ", ".join(str(file) for file in files) or f"none are written, {folder} is read-only"

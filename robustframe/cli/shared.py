@@ -1,6 +1,10 @@
 """What several commands share: options, messages, the progress bar."""
 
+import codecs
+import io
+import json
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +25,33 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def plain(text: str) -> str:
     """Spell out control characters: names in files of others must not steer a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def json_text(content: object) -> str:
+    """Write what a machine reads, in the letters that every terminal and pipe has."""
+    return json.dumps(content, indent=2).replace("\x7f", "\\u007f")
+
+
+_NEAR = {"─": "-", "–": "-", "—": "-", "−": "-", "≤": "<=", "≥": ">=", "ρ": "rho", "ε": "eps", "μ": "mu", "σ": "sigma"}
+
+
+def _near(error: UnicodeError) -> tuple[str, int]:
+    """Write the letters that an encoding lacks with those that it has: like ones, or their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = ""
+    for letter in error.object[error.start : error.end]:
+        plainer = _NEAR.get(letter) or unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+        found += plainer or letter.encode("ascii", "backslashreplace").decode()
+    return found, error.end
+
+
+def write_anywhere() -> None:
+    """Let what is written to stdout and stderr end in some letters, whatever the encoding of the terminal or pipe."""
+    codecs.register_error("robustframe", _near)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="robustframe")
 
 
 def say(text: str) -> None:

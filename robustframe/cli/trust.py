@@ -1,12 +1,11 @@
 """The commands that say whether a number is believable: verify, compare, doctor."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say
 
 RecipeFolder = Annotated[
     Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
@@ -47,7 +46,7 @@ def verify(
             download=download,
             report=bar.verified,
         )
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found).rstrip("\n"))
+    typer.echo(json_text(found.to_json()) if as_json else str(found).rstrip("\n"))
     if strict and not found.whole:
         say("something could not be checked, and --strict asks for everything")
     if not found.ok or (strict and not found.whole):
@@ -84,7 +83,7 @@ def compare(
         code=code or (),
         data_root=data_root,
     )
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else render_comparison(found, format).rstrip("\n"))
+    typer.echo(json_text(found.to_json()) if as_json else render_comparison(found, format).rstrip("\n"))
 
 
 def doctor(
@@ -102,7 +101,7 @@ def doctor(
             typer.echo(str(item))
     wrong = sum(item.state == "wrong" for item in found)
     if as_json:
-        typer.echo(json.dumps(report(found), indent=2))
+        typer.echo(json_text(report(found)))
     elif wrong:
         typer.echo(f"{wrong} thing{'s' if wrong > 1 else ''} needed {'are' if wrong > 1 else 'is'} wrong.")
     else:

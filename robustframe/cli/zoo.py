@@ -1,11 +1,10 @@
 """The commands on the zoo: what there is, one card, and whether all of it is whole."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from robustframe.cli.shared import AsJson, Download, plain
+from robustframe.cli.shared import AsJson, Download, json_text, plain
 
 app = typer.Typer(help="Pairs: those that ship, and any card.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,7 +20,7 @@ def zoo_list(as_json: AsJson = False) -> None:
 
     cards = [read_card(ZOO / f"{name}.json") for name in names()]
     if as_json:
-        typer.echo(json.dumps([card.model_dump(by_alias=True) for card in cards], indent=2))
+        typer.echo(json_text([card.model_dump(by_alias=True) for card in cards]))
     else:
         typer.echo(render(cards_table(cards), "terminal"), nl=False)
 
@@ -34,7 +33,7 @@ def zoo_show(name: Pair, download: Download = False, as_json: AsJson = False) ->
 
     card = load_named(name if ":" in name else f"zoo:{name}", download=download)[1]
     if as_json:
-        typer.echo(json.dumps(card.model_dump(by_alias=True), indent=2, ensure_ascii=False))
+        typer.echo(json_text(card.model_dump(by_alias=True)))
     else:
         typer.echo(plain(card_text(card)), nl=False)
 
@@ -63,7 +62,7 @@ def zoo_check(
             typer.echo(plain(f"{name:24} {'' if ok else 'FAILED: '}{says}"))
     failed = sum(not each["ok"] for each in found)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json_text(found))
     else:
         typer.echo(f"{failed} of {len(found)} pairs failed." if failed else f"All {len(found)} pairs hold.")
     if failed:

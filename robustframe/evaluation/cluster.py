@@ -159,7 +159,7 @@ class Cluster(Executor):
         else:
             _expect_an_answer(address)
             options = {"address": address}
-        at_a_stop = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        at_a_stop = {number: signal.getsignal(number) for number in _stops()}
         try:
             self.ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
@@ -214,6 +214,7 @@ class Cluster(Executor):
             if self._elsewhere(error, None):
                 self._replace(worker)
                 return
+            self._expect_alive(error)
             raise InputError(f"a worker does not start: {_first_line(error)}") from error
         self._out_of_reach[None] = 0
         if isinstance(said, str):
@@ -237,6 +238,7 @@ class Cluster(Executor):
         try:
             outcome = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
+            self._expect_alive(error)
             another = self._replace(worker)
             if self._elsewhere(error, job):
                 self._give(another, job)
@@ -266,6 +268,20 @@ class Cluster(Executor):
         self._out_of_reach[place] += unreached
         return unreached and self._out_of_reach[place] <= RETRIES
 
+    def _expect_alive(self, error: Exception) -> None:
+        """Stop when the part of Ray that this process talks to is gone: then no unit and no worker is to blame.
+
+        Raises:
+            StoppedEarly: so that the run is continued on a cluster that works.
+        """
+        try:
+            here = self.ray.get_runtime_context().get_node_id()
+            alive = any(node["NodeID"] == here and node["Alive"] for node in self.ray.nodes())
+        except (self.ray.exceptions.RayError, RuntimeError, OSError, ValueError):
+            alive = False
+        if not alive or isinstance(error, self.ray.exceptions.LocalRayletDiedError):
+            raise StoppedEarly(f"Ray has ended on this machine ({_first_line(error)})") from error
+
     def _working(self, worker: WorkerHandle) -> bool:
         return any(worker is busy for busy, _, _ in self._busy.values())
 
@@ -287,6 +303,10 @@ class Cluster(Executor):
             return _GLANCE
         first = min(since for _, _, since in self._busy.values())
         return min(_GLANCE, max(0.05, first + self.limits.seconds - self.clock()))
+
+
+def _stops() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in Interrupted.signals if hasattr(signal, name)]
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustframe.calls import borrowed, call_in_batches, out_of_memory
 from robustframe.data import Dataset
@@ -159,6 +160,7 @@ def classify(
         images: a few that the model may be shown, to tell what it changes of itself by answering from what it is.
         weights_sha256: of the weights file, where a recipe names one.
     """
+    _check_readable(module, name)
     code = CodeIdentity({}, {}) if sha256 else _identity(module, files or {}, images)
     sha256 = sha256 or _fingerprint(module, code)
     parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -189,6 +191,19 @@ def classify(
         for twin in ("feedforward", "recurrent")
         if twin in spec.twins
     ]  # fmt: skip
+
+
+def _check_readable(module: nn.Module, name: str) -> None:
+    """Refuse a model whose weights are not known, or no tensors: nobody could say whether it is the same one again."""
+    lazy = [key for key, value in [*module.named_parameters(), *module.named_buffers()] if is_lazy(value)]
+    if lazy:
+        raise InputError(f"{name} has no {lazy[0]} yet; call it on one image first, so that it knows its sizes")
+    odd = [key for key, value in module.state_dict().items() if not isinstance(value, Tensor) or value.is_quantized]
+    if odd:
+        raise InputError(
+            f"{name} holds {odd[0]}, which is no plain tensor, as quantised models do; evaluate the model that it was "
+            "made from, or one whose weights are rounded but kept as floats"
+        )
 
 
 def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> list[str]:

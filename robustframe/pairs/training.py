@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustframe.draws import Draws, derive_seed
 from robustframe.errors import InputError, IntegrityError
+from robustframe.files import decoding
 from robustframe.frames import Frame, coherence_loss
 from robustframe.pairs.pair import Pair
 from robustframe.pairs.untied import Untied
@@ -279,12 +280,13 @@ class _Trainer:
         """Take up the state of a checkpoint, if there is one; return the epochs it has done."""
         if path is None or not path.exists():
             return 0
-        try:
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise IntegrityError(f"{path} is damaged ({error}); delete it to start over") from error
+        with decoding(path, "a checkpoint of a training", "delete it to start over"):
+            return self._take_up(path)
+
+    def _take_up(self, path: Path) -> int:
+        with safe_open(path, "pt", device=str(self.device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("training") != self.identity():
             raise IntegrityError(f"{path} belongs to another training; delete it or choose another folder")
         own = {name.removeprefix("pair."): t for name, t in tensors.items() if name.startswith("pair.")}

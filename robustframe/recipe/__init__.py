@@ -1,6 +1,7 @@
 """What is asked: recipes and batteries from TOML, their attacks ready to run, their examples."""
 
 from robustframe.recipe.recipes import (
+    THREATS,
     AttackSpec,
     Battery,
     DataSpec,
@@ -22,6 +23,7 @@ from robustframe.recipe.recipes import (
 )
 
 __all__ = [
+    "THREATS",
     "AttackSpec",
     "Battery",
     "DataSpec",

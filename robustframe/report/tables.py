@@ -24,6 +24,8 @@ PROSE = ("terminal", "md")
 _WIDTH = 100
 # With the longest numbers and threats this still leaves a robustness table within that width.
 _LONGEST_NAME = 22
+_FORMULA = re.compile(r"[\s]*[=+\-@]|[\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -167,16 +169,22 @@ def _csv(grid: Grid) -> str:
     writer = csv.DictWriter(out, fields, extrasaction="ignore")
     writer.writeheader()
     for line, notes in itertools.zip_longest(itertools.chain(*grid.groups), grid.note_of, fillvalue=()):
-        row: dict[str, object] = {"note": "; ".join(map(str, notes))}
+        row: dict[str, object] = {"note": _harmless("; ".join(map(str, notes)))}
         for column, cell in zip(grid.columns, line, strict=True):
             name = column.name
             if isinstance(cell, Measured):
                 ends = {f"{name}_low": cell.cell.low, f"{name}_high": cell.cell.high}
                 row |= {name: cell.cell.value, **ends, f"p_{name}": cell.p}
             else:
-                row[name] = cell.text if cell.raw is None else cell.raw
+                row[name] = _harmless(cell.text if cell.raw is None else cell.raw)
         writer.writerow(row)
     return out.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """Let no text be a formula to a spreadsheet, nor steer a terminal; numbers are what they are."""
+    text = "".join(c if c.isprintable() or c in "\t\r\n" else ascii(c)[1:-1] for c in text)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def _html(grid: Grid) -> str:

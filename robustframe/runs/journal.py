@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from robustframe.errors import InputError, IntegrityError, StoppedEarly
+from robustframe.files import RECORD_BYTES, TABLE_BYTES, read_plain
 from robustframe.runs.lock import LOCK, locked
 from robustframe.runs.manifest import file_sha256, manifest, read_manifest
 from robustframe.runs.record import EVIDENCE, PART, VERDICTS, write_aside
@@ -61,8 +62,8 @@ class Journal:
         if expected is None:
             return None
         try:
-            content = path.read_bytes()
-        except OSError:
+            content = read_plain(path, limit=TABLE_BYTES)
+        except IntegrityError:
             log.warning("%s is missing; it is made again", path)
             return None
         if hashlib.sha256(content).hexdigest() != expected:
@@ -148,10 +149,9 @@ def _sha256(path: Path) -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
+    if not path.exists():
         return []
+    return read_plain(path, limit=RECORD_BYTES).decode(errors="replace").splitlines(keepends=True)
 
 
 def _ends_well(path: Path) -> bool:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from robustframe.errors import InputError
+from robustframe.files import CARD_BYTES, read_plain
 
 LOCK = ".lock"
 
@@ -22,47 +25,35 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: when another process holds it, or the folder cannot be written to.
     """
-    try:
-        import fcntl
-    except ImportError:
-        log.warning("%s cannot be locked on this system; see to it that one process works in it", folder)
-        yield
-        return
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Whether anything can be written here; a lock that cannot be had is another matter.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error.strerror}; name another folder with --out") from error
+    lock = FileLock(path, timeout=0)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{_holder(handle)} is working in {folder}; wait for it, or stop it") from error
-        except OSError as error:
-            log.warning("%s cannot be locked (%s); see to it that one process works in it", folder, error.strerror)
-        else:
-            if not _still_there(path, handle):
-                raise InputError(f"another process has just left {folder}; try again")
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{_holder(path)} is working in {folder}; wait for it, or stop it") from error
+    except (OSError, NotImplementedError) as error:
+        log.warning("%s cannot be locked (%s); see to it that one process works in it", folder, error)
+    try:
         with contextlib.suppress(OSError):
             # Only for the sentence that the next process says; a full disk is met later.
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
     finally:
-        os.close(handle)
+        # While it is held, so that nobody who has just got it loses it. A system that keeps files that are open does
+        # without: what is left there is swept with the next run.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
-def _still_there(path: Path, handle: int) -> bool:
-    """Say whether the locked file is the one that the next process is going to find."""
+def _holder(path: Path) -> str:
     try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
-def _holder(handle: int) -> str:
-    return os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+        return read_plain(path, limit=CARD_BYTES).decode(errors="replace")[:200] or "another process"
+    except InputError:
+        return "another process"

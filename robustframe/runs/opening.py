@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from robustframe.errors import InputError, first_mistake
+from robustframe.errors import InputError, first_mistake, shown
 from robustframe.files import check_sealed
-from robustframe.recipe import Battery, parse_threats, recipes
+from robustframe.recipe import THREATS, Battery, parse_threats, recipes
 from robustframe.runs.plausible import implausible
 from robustframe.runs.record import EVIDENCE, EXAMPLES, RECORD, broken_seal, find_run, read_record
 from robustframe.runs.run import Run
@@ -82,7 +82,9 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
     where = f"{folder / RECORD}: recipe"
     threats, chunk = record.recipe.get("threats"), record.recipe.get("chunk")
     if not isinstance(threats, list) or not threats or not all(isinstance(threat, str) for threat in threats):
-        raise InputError(f"{where}.threats = {threats!r} must be a list such as ['linf:8/255']")
+        raise InputError(f"{where}.threats = {shown(threats)} must be a list such as ['linf:8/255']")
+    if len(threats) > THREATS:
+        raise InputError(f"{where}.threats has {len(threats):,} of them; a run has at most {THREATS}")
     if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1 or not 1 <= record.data.count <= EXAMPLES:
         raise InputError(f"{where}.chunk = {chunk!r} and data.count = {record.data.count} must be whole numbers from 1")
     if record.data.count / chunk > _CHUNKS:

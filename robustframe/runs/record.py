@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from robustframe.diagnose import Diagnosis
-from robustframe.errors import InputError, StoppedEarly, first_mistake
+from robustframe.errors import InputError, StoppedEarly, first_mistake, shown
 from robustframe.files import CARD_BYTES, RECORD_BYTES, read_plain
 
 Device = torch.device
@@ -285,8 +285,9 @@ def find_run(given: str | Path) -> Path:
     """
     path = Path(given)
     folder = path.parent if path.name == RECORD else path
-    if not (folder / RECORD).is_file():
-        raise InputError(f"{given} is no run: there is no {RECORD} in it")
+    # Unlike the method of a path, this takes a name of any length.
+    if not os.path.isfile(folder / RECORD):
+        raise InputError(f"{shown(str(given))} is no run: there is no {RECORD} in it")
     return folder
 
 

@@ -9,15 +9,13 @@ from pathlib import Path
 import polars as pl
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
 from robustframe.attacks import AttackResult
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import IntegrityError
-from robustframe.files import TABLE_BYTES, read_plain
+from robustframe.files import TABLE_BYTES, parse_safetensors, read_plain
 from robustframe.runs.record import write_aside
 
 DIAGNOSIS = "diagnosis.json"
@@ -157,8 +155,8 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         shape: of one image; any when ``None``.
     """
     try:
-        tensors = load_tensors(content)
-    except (SafetensorError, ValueError, KeyError):
+        tensors = parse_safetensors(content, "it")
+    except IntegrityError:
         return "it cannot be read: truncated, or no safetensors file"
     if set(tensors) != {"adversarial", "index"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"

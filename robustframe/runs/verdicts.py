@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from robustframe.errors import IntegrityError
-from robustframe.files import TABLE_BYTES, read_plain
+from robustframe.files import TABLE_BYTES, decoding, read_plain
 
 UNIT_ROWS = 2**22
 """Most rows of one unit, which is one chunk."""
@@ -79,16 +79,9 @@ def read_table(
     Raises:
         IntegrityError: when it cannot be read, or has other columns or more rows.
     """
-    try:
-        content = read_plain(path, limit=TABLE_BYTES) if content is None else content
+    content = read_plain(path, limit=TABLE_BYTES) if content is None else content
+    with decoding(path, "a Parquet file"):
         table = pl.read_parquet(io.BytesIO(content), n_rows=rows + 1)
-    # What a damaged file makes the reader raise, a panic of its Rust code among them.
-    except (
-        IntegrityError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, OverflowError,
-        MemoryError,
-    ) as error:  # fmt: skip
-        reason = str(error) if isinstance(error, IntegrityError) else "truncated, or no Parquet file"
-        raise IntegrityError(f"{path} cannot be read: {reason}") from error
     if dict(table.schema) != dict(schema):
         raise IntegrityError(f"{path}: its columns are {', '.join(table.columns)}, not {', '.join(schema)}")
     if len(table) > rows:

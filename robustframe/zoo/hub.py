@@ -1,16 +1,23 @@
 """Pairs of a Hugging Face repository: the card and its weights, from the cache, or fetched when that is wished."""
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from robustframe.errors import InputError, IntegrityError
-from robustframe.files import is_plain_name
+from robustframe.errors import InputError, IntegrityError, shown
+from robustframe.files import WEIGHTS_BYTES, is_plain_name
 from robustframe.zoo.card import Card, read_card
 
 _PLACE = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?(:(?P<name>[A-Za-z0-9][\w.-]*))?",
     re.ASCII,
 )
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECONDS = 10.0
+"""How long the hub may take to say what it has."""
+_FILES = 100
+"""Most cards of a repository."""
 
 
 def fetch_card(place: str, *, download: bool = False) -> tuple[Path, Path]:
@@ -71,13 +78,12 @@ def _snapshot(place: str, repo: str, revision: str, pattern: str, download: bool
     except ImportError as error:
         raise InputError("models of the hub need its client: pip install 'robustframe[hub]'") from error
     try:
-        folder = snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=[pattern],
-            ignore_patterns=["*/*"],
-            local_files_only=not download,
-        )
+        if download:
+            folder = _fetched(place, repo, revision, pattern)
+        else:
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[pattern], local_files_only=True))
+    except InputError:
+        raise
     # The client raises whatever its HTTP library does.
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -88,8 +94,35 @@ def _snapshot(place: str, repo: str, revision: str, pattern: str, download: bool
         if isinstance(error, LocalEntryNotFoundError | EntryNotFoundError):
             reason = f"the hub cannot be reached, or has no such file: {reason}"
         raise InputError(f"hf:{place} could not be fetched: {type(error).__name__}: {reason[:300]}") from error
-    if "*" not in pattern and not (Path(folder) / pattern).is_file():
+    if "*" not in pattern and not (folder / pattern).is_file():
         raise InputError(
             f"hf:{place} has no file {pattern} in {'the hub' if download else 'the cache; fetch it with --download'}"
         )
-    return Path(folder)
+    return folder
+
+
+def _fetched(place: str, repo: str, revision: str, pattern: str) -> Path:
+    """Fetch the files of a pattern that lie at the top of a revision; return their folder in the cache.
+
+    The client makes paths of the commit and the tags that a hub answers with, so these are looked at first; and for
+    some answers it would wait without end.
+    """
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    listed = HfApi().model_info(repo, revision=revision, timeout=_SECONDS)
+    names = [name for name in (file.rfilename for file in listed.siblings or []) if fnmatchcase(name, pattern)]
+    names = [name for name in names if is_plain_name(name)]
+    if not _COMMIT.fullmatch(listed.sha or ""):
+        raise IntegrityError(f"hf:{place}: the hub answers with {shown(listed.sha)}, which is no commit")
+    if not names or len(names) > _FILES:
+        raise IntegrityError(
+            f"hf:{place} holds no card of a pair: {len(names)} files {pattern} lie in it, where 1 to {_FILES} are taken"
+        )
+    for name in names:
+        said = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=_SECONDS)
+        if not _COMMIT.fullmatch(said.commit_hash or "") or not is_plain_name(said.etag or ""):
+            raise IntegrityError(f"hf:{place}: the hub says of {name} what would lead out of its cache")
+        if (said.size or 0) > WEIGHTS_BYTES:
+            raise IntegrityError(f"hf:{place}: {name} is larger than {WEIGHTS_BYTES:,} bytes, which no such file is")
+        file = hf_hub_download(repo, name, revision=revision, etag_timeout=_SECONDS)
+    return Path(file).parent

@@ -3,6 +3,7 @@
 A case runs with a limit on its time and on its memory, in a folder of its own, and must leave nothing beside it.
 """
 
+import gzip
 import hashlib
 import json
 import os
@@ -16,13 +17,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import robustframe
 from robustframe.cli.shared import plain
 from robustframe.data import load as load_data
+from robustframe.data.idx import parse_idx
+from robustframe.data.own import from_file, from_folder
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.files import IDX_BYTES, gunzip
+from robustframe.models.weights import load_weights
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.report.cards import card_text, cards_table
@@ -41,7 +49,7 @@ from robustframe.zoo import load_card, read_card
 SECONDS = 20
 """Processor time of one case; most take milliseconds. A case that sleeps gets thirty times as long, whatever else the
 machine has to do."""
-BYTES = 2**31
+BYTES = 2**30
 """Memory that one case may map beside what the process has."""
 
 PAIR: dict[str, Any] = {
@@ -85,6 +93,7 @@ def make_valid(folder: Path) -> Path:
     (folder / "training.toml").write_bytes(to_toml(PAIR))
     evaluate_recipe(folder / "recipe.toml", out=folder / "run", device="cpu")
     shutil.copytree(folder / "run", folder / "other")
+    _make_own(folder)
     return folder
 
 
@@ -126,6 +135,8 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise Failed("it takes too much memory") from error
         sentence = str(error)
         if not sentence or "Error(" in sentence or len(sentence) > 20_000:
             raise Failed(f"this is no sentence: {sentence[:300]}") from error
@@ -226,6 +237,64 @@ def manifest(place: Path, content: bytes) -> None:
     _verified(place)
 
 
+def npz(place: Path, content: bytes) -> None:
+    """Arrays of the user's."""
+    _put(place / "data.npz", content)
+    from_file(place / "data.npz", name="data")
+
+
+def arrays(place: Path, content: bytes) -> None:
+    """The same as safetensors."""
+    _put(place / "data.safetensors", content)
+    from_file(place / "data.safetensors", name="data")
+
+
+def image(place: Path, content: bytes) -> None:
+    """An image in the folder of its class, under every ending."""
+    (place / "images" / "a").mkdir(parents=True)
+    for ending in (".png", ".tif"):
+        (place / "images" / "a" / f"0{ending}").write_bytes(content)
+    from_folder(place / "images", name="images", resize=8, crop=4)
+
+
+def idx(place: Path, content: bytes) -> None:
+    """A packed file of MNIST's kind."""
+    _put(place / "data.gz", content)
+    parse_idx(gunzip(content, place / "data.gz", limit=IDX_BYTES), 3, where="data.gz")
+
+
+def checkpoint(place: Path, content: bytes) -> None:
+    """Weights of a model of the user's, as torch saves them."""
+    _put(place / "weights.pth", content)
+    load_weights(linear(), place / "weights.pth")
+
+
+def tensors(place: Path, content: bytes) -> None:
+    """The same as safetensors."""
+    _put(place / "weights.safetensors", content)
+    load_weights(linear(), place / "weights.safetensors")
+
+
+def linear() -> torch.nn.Module:
+    """The model of the user's."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 3))
+
+
+def _make_own(folder: Path) -> None:
+    """Write data and weights of a user's."""
+    images, labels = np.random.default_rng(0).random((6, 1, 3, 3), "f4"), np.arange(6) % 3
+    np.savez_compressed(folder / "data.npz", images=images, labels=labels)
+    save_file({"images": torch.tensor(images), "labels": torch.tensor(labels)}, folder / "data.safetensors")
+    shades = (images[0, 0] * 255).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+    for ending in ("png", "tiff", "jpg", "webp", "bmp"):
+        Image.fromarray(shades).save(folder / f"image.{ending}")
+    head = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in (6, 3, 3))
+    (folder / "data.gz").write_bytes(gzip.compress(head + (images * 255).astype(np.uint8).tobytes(), mtime=0))
+    torch.manual_seed(0)
+    torch.save(linear().state_dict(), folder / "weights.pth")
+    save_file(linear().state_dict(), folder / "weights.safetensors")
+
+
 def _seal(run: Path) -> None:
     """Seal the record as it stands, so that what is wrong with it is met by what reads it."""
     sha256 = hashlib.sha256((run / "record.json").read_bytes()).hexdigest()
@@ -279,6 +348,12 @@ TARGETS: dict[str, tuple[str, Callable[[Path, bytes], None]]] = {
     "unit": ("", unit),
     "images": ("", images),
     "manifest": ("run/evidence.sha256", manifest),
+    "npz": ("data.npz", npz),
+    "arrays": ("data.safetensors", arrays),
+    **{f"image-{ending}": (f"image.{ending}", image) for ending in ("png", "tiff", "jpg", "webp", "bmp")},
+    "idx": ("data.gz", idx),
+    "checkpoint": ("weights.pth", checkpoint),
+    "tensors": ("weights.safetensors", tensors),
 }
 """Each kind of file: where a valid one lies in the folder of `make_valid`, and what reads it."""
 

@@ -1,14 +1,18 @@
 """Hypothesis strategies that spoil a valid file: in its structure, and byte by byte."""
 
 import copy
+import gzip
 import io
 import json
 import math
 import sys
-from collections.abc import Iterator
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import polars as pl
+import torch
 from harness import to_toml
 from hypothesis import strategies as st
 
@@ -20,7 +24,7 @@ NASTY: list[Any] = [
     "\0.toml", "x" * 300 + ".toml", [], {}, [[]], [None], {"": 1}, {"use": "pgd"}, [1e308] * 3, ["linf:0.1"] * 3,
 ]  # fmt: skip
 RAW = [
-    b"", b"\0", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 10_000, b"a = " + b"[" * 5_000, b"a = {" * 2_000,
+    b"", b"\0", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 10_000, b"a." * 50_000 + b"a = 1", b"a = " + b"[" * 5_000, b"a = {" * 2_000,
     b"seed = " + b"9" * 6_000, b"<html>", b"PK\x03\x04", b"\x80\x04.", b"PAR1PAR1", b"PAR1" + b"\0" * 64 + b"PAR1",
     b"\xff" * 8 + b"{}", (2**40).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}",
     b"0" * 64 + b"  ../../../etc/passwd\n", b"0" * 64 + b"  /etc/passwd\n", b"0" * 64 + b"  a\0b\n",
@@ -35,6 +39,15 @@ def _paths(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _paths(value, (*at, key))
 
 
+def _renamed(tree: Any, old: str, new: str) -> Any:
+    """Give something another name, wherever it stands."""
+    if isinstance(tree, dict):
+        return {new if key == old else key: _renamed(part, old, new) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [_renamed(part, old, new) for part in tree]
+    return new if tree == old else tree
+
+
 @st.composite
 def trees(draw: st.DrawFn, valid: Any) -> Any:
     """A tree with up to three places changed, dropped, doubled, renamed or added to."""
@@ -47,9 +60,11 @@ def trees(draw: st.DrawFn, valid: Any) -> Any:
         spot = tree
         for part in way:
             spot = spot[part]
-        kind = draw(st.sampled_from(["set", "set", "set", "drop", "double", "add"]))
+        kind = draw(st.sampled_from(["set", "set", "set", "drop", "double", "add", "rename"]))
         value = copy.deepcopy(draw(st.sampled_from(NASTY)))
-        if kind == "set":
+        if kind == "rename" and isinstance(spot[key], str):
+            tree = _renamed(tree, spot[key], draw(st.sampled_from(["x", "", "a" * 3000, "=1\0\x1b[2J"])))
+        elif kind == "set":
             spot[key] = value
         elif kind == "drop":
             del spot[key]
@@ -147,6 +162,62 @@ def _tables(draw: st.DrawFn, valid: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@st.composite
+def _zips(draw: st.DrawFn, valid: bytes, part: Callable[[bytes], st.SearchStrategy[bytes]]) -> bytes:
+    """A zip file with one of its members changed, dropped, doubled or packed."""
+    held = zipfile.ZipFile(io.BytesIO(valid))
+    names = held.namelist()
+    chosen, kind = draw(st.sampled_from(names)), draw(st.sampled_from(["change", "change", "change", "drop", "double"]))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as made:
+        for name in names:
+            if name != chosen or kind == "double":
+                made.writestr(name, held.read(name))
+        if kind == "change":
+            made.writestr(chosen, draw(part(held.read(chosen))))
+        elif kind == "double":
+            made.writestr(f"{chosen}.npy", held.read(chosen))
+    return out.getvalue()
+
+
+def _npy(valid: bytes) -> st.SearchStrategy[bytes]:
+    """An array whose header was changed, with as much behind it as it says, or not."""
+    number = st.sampled_from([-1, 0, 1, 3, 6, 10**6, 2**31, 2**62, 10**30])
+    kinds = st.sampled_from(
+        ["<f4", ">f8", "<f2", "|b1", "<i8", "|u1", "<u2", "|O", "<c16", "<U9", "|V3", "<M8[s]", "x"]
+    )
+
+    def make(kind: str, shape: list[int], order: bool, data: bytes) -> bytes:
+        text = repr({"descr": kind, "fortran_order": order, "shape": tuple(shape)}).encode()
+        return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+    data = st.sampled_from([b"", bytes(9), bytes(216), bytes(2**20), valid[-216:]])
+    made = st.builds(make, kinds, st.lists(number, max_size=5), st.booleans(), data)
+    return st.one_of(made, made, spoiled(valid), st.just(bytes(2**29)))
+
+
+@st.composite
+def _checkpoints(draw: st.DrawFn, valid: bytes) -> bytes:
+    """A checkpoint with other tensors, and other things beside them or in their place."""
+    held: dict[Any, Any] = dict(torch.load(io.BytesIO(valid), weights_only=True))
+    odd: list[Any] = [
+        *(torch.ones(3, 9).to(kind) for kind in (torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)),
+        torch.ones(3, 9).to_sparse(), torch.ones(3, 9).to_sparse_csr(), torch.ones(3, 9, device="meta"),
+        torch.ones(1).expand(10**6, 10**6), torch.full((3, 9), math.nan), torch.ones(3, 9).double() * 1e300,
+        torch.ones(9, 3).T, torch.zeros(0), torch.zeros(()), torch.nn.Parameter(torch.ones(3, 9)), None, "x", 10**30, {},
+    ]  # fmt: skip
+    for _ in range(draw(st.integers(1, 3))):
+        key = draw(st.sampled_from([*held, "more", "", "module.1.weight", 3, "state_dict"]))
+        held[key] = draw(st.sampled_from(odd))
+    if draw(st.booleans()):
+        held = {draw(st.sampled_from(["state_dict", "model", "x", ""])): held}
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(held, out, _use_new_zipfile_serialization=draw(st.booleans()))
+    return out.getvalue()
+
+
 def hostile(target: str, valid: bytes, stated: Any) -> st.SearchStrategy[bytes]:
     """Return the strategy for a kind of file: `stated` is the content of the TOML ones."""
     raw = spoiled(valid)
@@ -154,7 +225,14 @@ def hostile(target: str, valid: bytes, stated: Any) -> st.SearchStrategy[bytes]:
         return st.one_of(trees(_parse_json(valid)).map(_json), trees(_parse_json(valid)).map(_json), raw)
     if target in ("recipe", "battery", "training"):
         return st.one_of(trees(stated).map(to_toml), trees(stated).map(to_toml), raw)
-    if target in ("weights", "images"):
+    if target == "npz":
+        return st.one_of(_zips(valid, _npy), _zips(valid, _npy), raw)
+    if target == "checkpoint":
+        return st.one_of(_checkpoints(valid), _checkpoints(valid), _zips(valid, spoiled), raw)
+    if target == "idx":
+        inner = st.one_of(spoiled(gzip.decompress(valid)), st.sampled_from([bytes(2**27)]))
+        return st.one_of(inner.map(lambda content: gzip.compress(content, 1, mtime=0)), raw)
+    if target in ("weights", "images", "arrays", "tensors"):
         return st.one_of(_tensors(valid), raw)
     if target in ("verdicts", "unit"):
         return st.one_of(_tables(valid), _tables(valid), raw)

@@ -15,7 +15,8 @@ TIMES = int(os.environ.get("FUZZ", "0"))
 """0: the cases of CI, the same each time. Above: so many times as many, drawn anew."""
 CASES = {
     "card": 500, "weights": 500, "recipe": 500, "battery": 500, "training": 300, "record": 100, "verdicts": 100,
-    "unit": 40, "images": 40, "manifest": 40,
+    "unit": 40, "images": 40, "manifest": 40, "npz": 200, "arrays": 200, "image-png": 60, "image-tiff": 60,
+    "image-jpg": 40, "image-webp": 40, "image-bmp": 40, "idx": 100, "checkpoint": 200, "tensors": 200,
 }  # fmt: skip
 STATED = {"recipe": RECIPE, "battery": BATTERY, "training": PAIR}
 
@@ -34,6 +35,11 @@ def attempt_strictly(valid: Path, target: str, content: bytes) -> None:
     """As `attempt`, but the file must be read: a target that refuses everything would find nothing."""
     with tempfile.TemporaryDirectory() as parent:
         TARGETS[target][1](lay_out(valid, target, Path(parent)), content)
+
+
+def test_ci_tries_a_thousand_files_of_all_kinds() -> None:
+    assert CASES.keys() == TARGETS.keys()
+    assert sum(CASES.values()) >= 1000
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -149,6 +149,36 @@ def test_ctrl_c_stops_with_status_3_and_the_same_command_continues(here: Path) -
     assert robustframe("evaluate", "recipe.toml", "--out", "killed", cwd=here).returncode == 0
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_stop_while_everything_is_imported_is_the_same_sentence(how: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "from pathlib import Path\nimport time\nPath('importing').touch()\ntime.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "robustframe", "list", "attacks"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (tmp_path / "importing").exists():
+            time.sleep(0.01)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (3, "stopped; the same command continues\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_output_ends_in_the_letters_of_whatever_reads_it(encoding: str, tmp_path: Path) -> None:
+    code = (
+        "from robustframe.cli.shared import say, write_anywhere\nimport sys\nwrite_anywhere()\n"
+        "sys.stdout.write('─ é ≥ ² 中 \\udcff\\n')\nsay('a\\x1b[2J\\x00b ─')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=True
+    )
+    wanted = {"latin-1": "- é >= ² \\u4e2d \\udcff\n", "ascii": "- e >= 2 \\u4e2d \\udcff\n"}
+    wanted |= {"cp1252": wanted["latin-1"], "utf-8": "─ é ≥ ² 中 \\udcff\n"}
+    assert done.stdout.decode(encoding) == wanted[encoding]
+    assert done.stderr.decode(encoding).startswith("a\\x1b[2J\\x00b ")
+
+
 def start_and_stop(here: Path, units: int, how: signal.Signals) -> tuple[int, str]:
     """Start the evaluation, send a signal as soon as so many units are finished; return status and messages."""
     command = [sys.executable, "-m", "robustframe", "evaluate", "recipe.toml", "--out", "killed"]

@@ -123,6 +123,27 @@ def test_a_stopped_driver_is_started_again(how: signal.Signals, recipe: Path, un
     assert contents(recipe.parent / "run") == undisturbed
 
 
+def descendants(process: int) -> Iterator[tuple[int, str]]:
+    """Processes below one, each with its command."""
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        yield int(child), Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].decode()
+        yield from descendants(int(child))
+
+
+def test_a_raylet_that_dies_stops_the_run_which_is_continued(recipe: Path, undisturbed: dict[str, str]) -> None:
+    trouble(recipe, "hangs")
+    with started(*RAY, "2", cwd=recipe.parent) as process:
+        wait_for(recipe.parent / "hanging", process)
+        (raylet,) = [number for number, command in descendants(process.pid) if command.endswith("/raylet")]
+        os.kill(raylet, signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 3, said
+    assert "stopped: Ray has ended on this machine" in said
+    trouble(recipe, None)
+    evaluate(recipe)
+    assert contents(recipe.parent / "run") == undisturbed
+
+
 @pytest.fixture
 def cluster() -> Iterator[object]:
     """Two nodes with one core each, on this machine."""
@@ -184,6 +205,12 @@ class OutOfReach:
 
     def kill(self, actor: object, *, no_restart: bool) -> None:
         assert no_restart
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"NodeID": "here", "Alive": True}]
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(get_node_id=lambda: "here")
 
     def worker(self, order: object) -> SimpleNamespace:
         self.started += 1

@@ -161,7 +161,9 @@ def test_a_refused_allocation_is_known_as_such() -> None:
     assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
+)
 def test_a_stopped_driver_is_continued_by_the_same_command(
     how: signal.Signals, recipe: Path, undisturbed: dict[str, str]
 ) -> None:

@@ -39,13 +39,21 @@ LABELS = np.arange(4)
     [
         (lambda path: None, "d.npz", "cannot be read: No such file"),
         (lambda path: path.write_bytes(b"PK..."), "d.npz", "d.npz is damaged or not an npz file"),
-        (lambda path: path.write_bytes(b"\x00" * 30), "d.safetensors", "d.safetensors is damaged or not a safetensors file"),
+        (
+            lambda path: path.write_bytes(b"\x00" * 30),
+            "d.safetensors",
+            "d.safetensors is damaged or not a safetensors file",
+        ),
         (lambda path: path.write_text("1, 2"), "d.csv", "must end in .npz or .safetensors"),
         (lambda path: arrays(path, x=GOOD, labels=LABELS), "d.npz", "holds x, labels; it needs the arrays images"),
         (lambda path: arrays(path, images=GOOD.transpose(0, 2, 3, 1), labels=LABELS), "d.npz", "transpose(0, 3, 1, 2)"),
         (lambda path: arrays(path, images=GOOD, labels=LABELS[:2]), "d.npz", "4 images but 2 labels"),
         (lambda path: arrays(path, images=GOOD - 1.5, labels=LABELS), "d.npz", "they look normalised"),
-        (lambda path: arrays(path, images=np.array([{}]), labels=LABELS), "d.npz", "d.npz is damaged or not an npz file"),
+        (
+            lambda path: arrays(path, images=np.array([{}]), labels=LABELS),
+            "d.npz",
+            "d.npz is damaged or not an npz file",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(

@@ -11,7 +11,7 @@ import pytest
 
 from robustframe.errors import InputError
 from robustframe.report.arrange import TableStyle
-from robustframe.report.layout import Cell, Table, TableRow, Written, written
+from robustframe.report.layout import Cell, Table, TableRow, Written, grid, written
 from robustframe.report.tables import FORMATS, render
 
 LINF = "linf:8/255"
@@ -229,10 +229,25 @@ def test_a_hostile_name_stays_inside_its_latex_cell(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_survives_the_csv_unchanged(name: str) -> None:
+def test_a_hostile_name_survives_the_csv_with_what_steers_a_terminal_spelt_out(name: str) -> None:
     first, *_ = csv.DictReader(io.StringIO(render(_hostile(name), "csv"), newline=""))
-    assert (first["model"], first["threat"], first["note"]) == (name, name, name)
+    said = "".join(c if c.isprintable() or c in "\r\n" else ascii(c)[1:-1] for c in name)
+    assert (first["model"], first["threat"], first["note"]) == (said, said, said)
     assert None not in first
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1-1", "-cmd|' /C calc'!A0", "@SUM(A1)", " =1", "\t=1"])
+def test_no_name_is_a_formula_to_a_spreadsheet(name: str) -> None:
+    first, *others = csv.DictReader(io.StringIO(render(_hostile(name), "csv"), newline=""))
+    assert (first["model"], first["threat"], first["note"]) == (f"'{name}",) * 3
+    calm = list(csv.DictReader(io.StringIO(render(_hostile("a"), "csv"), newline="")))[1:]
+    assert [row["robust"] for row in others] == [row["robust"] for row in calm]
+
+
+def test_numbers_are_no_formulas() -> None:
+    texts = ["-1", "+0.5", "-1e-05", "-x", "plain"]
+    rendered = render(grid("", ["value"], [[text] for text in texts]), "csv")
+    assert rendered.splitlines()[1:] == ["-1", "+0.5", "-1e-05", "'-x", "plain"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
