@@ -90,7 +90,7 @@ class TrainingRecipe(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str
     licence: str = "MIT"
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63)
     data: DataUse
     pair: PairSpec
     schedule: ScheduleSpec

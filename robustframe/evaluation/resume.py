@@ -1,6 +1,7 @@
 """What lies in the folder of a run already: nothing, a part of this evaluation, all of it, or another one."""
 
 import logging
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,8 @@ def is_whole(folder: Path, task: Task) -> bool:
     Raises:
         InputError: when the folder belongs to another evaluation.
     """
-    if not (folder / RECORD).exists():
+    # Unlike the method of a path, this takes a name of any length.
+    if not os.path.lexists(folder / RECORD):
         return False
     found, content = _same(folder, task)
     if found.status != "complete" or found.incomplete:
@@ -83,7 +85,7 @@ def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answ
     Raises:
         InputError: when the folder belongs to another evaluation.
     """
-    if (folder / RECORD).exists():
+    if os.path.lexists(folder / RECORD):
         found, _ = _same(folder, task)
         _compare_answers(found, folder, now, environment)
         if found.status == "complete":

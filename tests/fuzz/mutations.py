@@ -24,7 +24,8 @@ NASTY: list[Any] = [
     "\0.toml", "x" * 300 + ".toml", [], {}, [[]], [None], {"": 1}, {"use": "pgd"}, [1e308] * 3, ["linf:0.1"] * 3,
 ]  # fmt: skip
 RAW = [
-    b"", b"\0", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 10_000, b"a." * 50_000 + b"a = 1", b"a = " + b"[" * 5_000, b"a = {" * 2_000,
+    b"", b"\0", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 10_000, b"a = " + b"[" * 5_000, b"a = {" * 2_000,
+    b"a." * 50_000 + b"a = 1",
     b"seed = " + b"9" * 6_000, b"<html>", b"PK\x03\x04", b"\x80\x04.", b"PAR1PAR1", b"PAR1" + b"\0" * 64 + b"PAR1",
     b"\xff" * 8 + b"{}", (2**40).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}",
     b"0" * 64 + b"  ../../../etc/passwd\n", b"0" * 64 + b"  /etc/passwd\n", b"0" * 64 + b"  a\0b\n",
@@ -193,18 +194,18 @@ def _npy(valid: bytes) -> st.SearchStrategy[bytes]:
 
     data = st.sampled_from([b"", bytes(9), bytes(216), bytes(2**20), valid[-216:]])
     made = st.builds(make, kinds, st.lists(number, max_size=5), st.booleans(), data)
-    return st.one_of(made, made, spoiled(valid), st.just(bytes(2**29)))
+    return st.one_of(made, made, spoiled(valid))
 
 
 @st.composite
 def _checkpoints(draw: st.DrawFn, valid: bytes) -> bytes:
     """A checkpoint with other tensors, and other things beside them or in their place."""
     held: dict[Any, Any] = dict(torch.load(io.BytesIO(valid), weights_only=True))
+    ones = torch.ones(3, 9)
     odd: list[Any] = [
-        *(torch.ones(3, 9).to(kind) for kind in (torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)),
-        torch.ones(3, 9).to_sparse(), torch.ones(3, 9).to_sparse_csr(), torch.ones(3, 9, device="meta"),
-        torch.ones(1).expand(10**6, 10**6), torch.full((3, 9), math.nan), torch.ones(3, 9).double() * 1e300,
-        torch.ones(9, 3).T, torch.zeros(0), torch.zeros(()), torch.nn.Parameter(torch.ones(3, 9)), None, "x", 10**30, {},
+        *(ones.to(kind) for kind in (torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)),
+        ones.to_sparse(), ones.to("meta"), torch.ones(1).expand(10**6, 10**6), ones * math.nan, ones.double() * 1e300,
+        torch.ones(9, 3).T, torch.zeros(0), torch.zeros(()), torch.nn.Parameter(ones), None, "x", 10**30, {},
     ]  # fmt: skip
     for _ in range(draw(st.integers(1, 3))):
         key = draw(st.sampled_from([*held, "more", "", "module.1.weight", 3, "state_dict"]))

@@ -18,6 +18,13 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[tuple[str, str], dict[str, bytes]] = {}
         self.requests: list[str] = []
+        self.commits = ""
+        """What it calls every commit, when it lies."""
+        self.tag = ""
+        """What it calls every file, when it lies."""
+        self.speaks = threading.Event()
+        """Cleared while it takes requests and answers none."""
+        self.speaks.set()
         self.endpoint = ""
 
     def commit(self, repo: str, revision: str, files: dict[str, bytes]) -> str:
@@ -31,6 +38,8 @@ class Hub:
 
     def sha(self, repo: str, revision: str) -> str:
         named = self.files.get((repo, f"sha of {revision}"))
+        if self.commits:
+            return self.commits
         return named["sha"].decode() if named else revision
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
@@ -54,7 +63,7 @@ class Hub:
         data = self.files.get((repo, revision), {}).get(name)
         if data is None:
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.sha(repo, revision)}, b""
-        etag = f'"{hashlib.sha1(data).hexdigest()}"'
+        etag = f'"{self.tag or hashlib.sha1(data).hexdigest()}"'
         return 200, {"ETag": etag, "X-Repo-Commit": self.sha(repo, revision), "Accept-Ranges": "none"}, data
 
 
@@ -66,6 +75,7 @@ def serve() -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {self.path}")
+            hub.speaks.wait(60)
             status, headers, body = hub.answer(urlparse(self.path).path)
             self.send_response(status)
             for key, value in headers.items():

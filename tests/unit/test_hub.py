@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,39 @@ def test_a_hub_that_is_not_there_is_a_sentence(hub: Hub, monkeypatch: pytest.Mon
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="could not be fetched"):
         load_named("hf:owner/repo", download=True)
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustframe.zoo.hub._SECONDS", 0.3)
+    hub.speaks.clear()
+    start = time.monotonic()
+    try:
+        with pytest.raises(InputError, match=r"could not be fetched: .*[tT]ime"):
+            load_named("hf:owner/repo", download=True)
+        assert time.monotonic() - start < 20
+    finally:
+        hub.speaks.set()
+
+
+@pytest.mark.parametrize(
+    ("lie", "sentence"),
+    [
+        ({"commits": "../../../climbed"}, r"answers with '\.\./\.\./\.\./climbed', which is no commit"),
+        ({"tag": "../../../climbed"}, "says of tiny.json what would lead out of its cache"),
+        ({}, "holds no card of a pair: 0 files"),
+    ],
+)
+def test_a_hub_whose_answers_climb_leaves_nothing_behind(
+    lie: dict[str, str], sentence: str, hub: Hub, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.commit(
+        "owner/repo", "main", files if lie else {f"../../../climbed/{name}": each for name, each in files.items()}
+    )
+    for name, said in lie.items():
+        setattr(hub, name, said)
+    with pytest.raises(IntegrityError, match=sentence):
+        load_named("hf:owner/repo", download=True)
+    assert not [path for path in tmp_path.rglob("*") if "climbed" in path.name or path.suffix == ".json"]
 
 
 def test_a_link_in_the_cache_leads_nowhere_else(hub: Hub, files: dict[str, bytes], tmp_path: Path) -> None:
