@@ -331,5 +331,5 @@ def test_a_record_of_a_later_version_says_who_wrote_it(place: Path) -> None:
     text = (place / "run" / "record.json").read_text().replace('"schema": 2', '"schema": 3', 1)
     version = json.loads(text)["environment"]["robustframe"]
     (place / "run" / "record.json").write_text(text.replace(f'"robustframe": "{version}"', '"robustframe": "9.0"'))
-    with pytest.raises(InputError, match=r"not a record of this version: schema: .*\(robustframe 9\.0 wrote it\)"):
+    with pytest.raises(InputError, match=r"not a record of this version: schema = 3: .*\(robustframe 9\.0 wrote it\)"):
         open_run(place / "run")
