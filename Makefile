@@ -80,10 +80,8 @@ bench: $(READY) ## measure the speed figures of benchmarks/, one thread each
 museum: $(READY) ## evaluate the museum of broken defences; writes docs/museum.md and the table of docs/diagnostics.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/museum/tour.py
 
-zoo: $(READY) ## train every pair of the zoo anew (three hours on two cores); continues where it stopped
-	for recipe in robustframe/zoo/recipes/*.toml; do \
-		$(BIN)/robustframe train $$recipe --out robustframe/zoo/pairs || exit $$?; \
-	done
+zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priority; continues where it stopped
+	$(BIN)/robustframe zoo train --out robustframe/zoo/pairs
 
 clean: ## remove environments and caches; runs stay
 	rm -rf $(VENV) $(DOCS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -92,7 +92,7 @@ app.command()(report)
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A training recipe's TOML file, or the name of a zoo pair.")],
+    recipe: Annotated[str, typer.Argument(help="The name of a zoo pair, or RECIPE.toml; of a grid GRID.toml:NAME.")],
     out: Annotated[Path, typer.Option(help="Where checkpoint, weights and card go.")] = Path("runs/train"),
     device: Device = "auto",
     data_root: DataRoot = None,
@@ -100,10 +100,10 @@ def train(
 ) -> None:
     """Train a pair; an interrupted training is continued by the same command."""
     from robustframe.evaluation import pick_device
-    from robustframe.train import find_training_recipe, read_training_recipe
+    from robustframe.train import find_training_recipe
     from robustframe.train import train as train_recipe
 
-    stated = read_training_recipe(find_training_recipe(recipe))
+    stated = find_training_recipe(recipe)
     with Bar("batches", stated.name) as bar:
         card = train_recipe(
             stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.progress

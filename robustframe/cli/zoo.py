@@ -1,10 +1,13 @@
 """The commands on the zoo: what there is, one card, and whether all of it is whole."""
 
+import fnmatch
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from robustframe.cli.shared import AsJson, Download, json_text, plain
+from robustframe.cli.shared import AsJson, Download, json_text, plain, say
 
 app = typer.Typer(help="Pairs: those that ship, and any card.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,6 +39,41 @@ def zoo_show(name: Pair, download: Download = False, as_json: AsJson = False) ->
         typer.echo(json_text(card.model_dump(by_alias=True)))
     else:
         typer.echo(plain(card_text(card)), nl=False)
+
+
+@app.command("train")
+def zoo_train(
+    pairs: Annotated[
+        list[str] | None, typer.Argument(help="Names or patterns such as 'fmnist-*-joint*'; the whole zoo if none.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where checkpoints, logs, weights and cards go.")] = Path("runs/zoo"),
+    jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.", min=1)] = os.cpu_count() or 1,
+    hours: Annotated[float | None, typer.Option(help="Stop after so long; the same command continues.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Say what is left, and train nothing.")] = False,
+) -> None:
+    """Train the pairs that have no card in a folder yet, at low priority; the same command continues anywhere."""
+    from robustframe.errors import unknown
+    from robustframe.train.many import left, train_many
+    from robustframe.train.spec import training_recipes
+
+    known = training_recipes(own_data=False)
+    chosen = {
+        name: recipe for given in pairs or ["*"] for name, recipe in known.items() if fnmatch.fnmatchcase(name, given)
+    }
+    for given in pairs or []:
+        if not fnmatch.filter(known, given):
+            raise unknown("zoo pair", given, known)
+    if not status:
+        failed = train_many(
+            list(chosen.values()), out, jobs=jobs, seconds=None if hours is None else 3600 * hours,
+            report=lambda name, code: say(f"{name}: {'trained' if code == 0 else f'failed, see {out / name}.log'}"),
+        )  # fmt: skip
+    rest = [each for each in (left(recipe, out) for recipe in chosen.values()) if not each.card]
+    for each in rest:
+        typer.echo(f"{each.name:32} {each.done} of {each.epochs} epochs, {each.seconds / 60:.0f} minutes so far")
+    typer.echo(f"{len(chosen) - len(rest)} of {len(chosen)} pairs are trained.")
+    if not status and failed:
+        raise typer.Exit(1)
 
 
 @app.command("check")

@@ -1,12 +1,13 @@
-"""Training of a pair through both of its twins at once, normally or adversarially, resumable to the bit."""
+"""Training of a pair through its twins, normally or adversarially, resumable to the bit."""
 
+import copy
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,108 +18,44 @@ from torch import Tensor, nn
 from robustframe.draws import Draws, derive_seed
 from robustframe.errors import InputError, IntegrityError
 from robustframe.files import decoding
-from robustframe.frames import Frame, coherence_loss
+from robustframe.frames import Frame, coherence_loss, deep_frame_potential, structural_nonzeros
 from robustframe.pairs.pair import Pair
+from robustframe.pairs.plan import Adversary, Epoch, TrainingPlan, TrainingProgress
+from robustframe.pairs.readouts import ReadOuts, read_out
 from robustframe.pairs.untied import Untied
+from robustframe.pairs.upkeep import Floors, follow_step_sizes, idle_atoms, overlap_loss, signal_sizes
 from robustframe.solvers import DeepPursuit, solve
-from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits
 
-
-@dataclass(frozen=True, kw_only=True)
-class Adversary:
-    """The attack of adversarial training (Madry et al., 2018, arXiv:1706.06083): PGD on the sum of both losses."""
-
-    threat: ThreatModel
-    steps: int = 3
-    step_size: float = 0.5
-    """Fraction of eps."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not self.step_size > 0:
-            raise InputError(f"an adversary needs steps >= 1 and step_size > 0, not {self.steps}, {self.step_size}")
-        if self.threat.norm == "l0":
-            raise InputError(f"an adversary climbs along gradients, which {self.threat.label} does not allow")
-
-
-TrainedFor = Literal["joint", "first", "last"]
-Precision = Literal["float32", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """What to train for, how long and how fast."""
-
-    seed: int
-    epochs: int
-    batch: int = 256
-    learning_rate: float = 2e-3
-    """Peak rate of Adam: one warm-up epoch up to it, then a cosine down to zero."""
-    coherence: float = 0.0
-    """Weight of the coherence penalty beside the cross-entropy."""
-    flip: bool = False
-    """Mirror each image left to right with probability 1/2."""
-    trained_for: TrainedFor = "joint"
-    """Whose loss: of the ``"first"`` sweep (the feed-forward twin alone), of the ``"last"``, or the mean of both."""
-    rescale: bool = False
-    """Let thresholds and gain follow the step sizes, so that growing atoms do not shrink the codes under them. Without
-    it deep frames hardly learn; it is off where a shipped pair was trained before it existed."""
-    precision: Precision = "float32"
-    """``"bf16"`` computes both passes in bfloat16 where that is safe; parameters and updates stay in float32."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0 or self.coherence < 0:
-            raise InputError("a schedule needs epochs >= 1, batch >= 1, learning_rate > 0 and coherence >= 0")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of a learning curve."""
-
-    loss: float
-    """Mean training loss."""
-    accuracy: float
-    """Training accuracy, in [0, 1], on adversarial examples where trained so."""
-    seconds: float
-    """Wall-clock time."""
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """What a training says after each batch."""
-
-    epoch: int
-    batch: int
-    batches: int
-    loss: float
-    """Mean loss of the epoch so far."""
-    accuracy: float
-    """Accuracy on the training batches of the epoch so far (adversarial where trained so), after the last sweep that is
-    trained for."""
+_PUSH = 10.0
+"""Weight of the penalty on atoms that come too near."""
+_RENEW = 0.6
+"""Share of the epochs in which atoms may begin anew; later ones would not be learned any more."""
 
 
 def train_pair(
     pair: Pair | Untied,
     images: Images,
     labels: Labels,
-    schedule: TrainingPlan,
+    plan: TrainingPlan,
     *,
+    seed: int = 0,
     adversary: Adversary | None = None,
     checkpoint: Path | None = None,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> list[Epoch]:
     """Train a pair in place, by default so that both twins classify well with the same parameters.
 
-    The loss is the mean of the cross-entropies after the first and after the last sweep, or one of them. After every
-    step the atoms
-    are brought back to unit norm and the thresholds to at least 0; the step sizes follow the block Lipschitz
-    constants by one power iteration a step, and are recomputed to convergence at the end.
+    The loss is the mean of the cross-entropies after the first and after a later sweep, or one of them. After every
+    step the atoms are brought back to unit norm and the thresholds to at least 0; the step sizes follow the block
+    Lipschitz constants by one power iteration a step, and are recomputed to convergence at the end.
 
     Args:
         pair: the pair, on the device to train on.
         images: training images in [0, 1], shape (n, *in_shape), on the CPU or that device.
         labels: shape (n,).
-        schedule: seed, epochs, batch and rate.
+        plan: epochs, batch, rate, and what is trained for.
+        seed: of all random numbers.
         adversary: train on adversarial examples found by it.
         checkpoint: a file written after every epoch and continued from when it is there; removed by nobody.
         report: called after every batch.
@@ -127,50 +64,84 @@ def train_pair(
         The learning curve, one entry an epoch, also of epochs before an interruption.
 
     Raises:
+        InputError: for fewer images than are held out, or a plan that does not fit an untied net.
         IntegrityError: when the checkpoint is damaged or belongs to another training.
     """
-    trainer = _Trainer(pair, schedule, adversary, len(images))
+    if plan.validation and not plan.batch <= len(images) - plan.validation:
+        raise InputError(f"of {len(images):,} images {plan.validation:,} are held out, which leaves less than a batch")
+    if plan.validation and plan.validation < _FEW:
+        raise InputError(f"{plan.validation} images are too few to choose an epoch by; hold out at least {_FEW}, or 0")
+    if isinstance(pair, Untied) and (plan.sweeps or plan.active or plan.settle or plan.arm == "feedforward"):
+        raise InputError("an untied net has one number of sweeps and no solution; leave sweeps, active and settle out")
+    kept = len(images) - plan.validation
+    trainer = _Trainer(pair, plan, adversary, seed=seed, examples=kept)
     start = trainer.resume(checkpoint)
     if start == 0:
-        trainer.calibrate(images[: schedule.batch])
-    for epoch in range(start, schedule.epochs):
-        trainer.run_epoch(epoch, images, labels, report)
+        trainer.calibrate(images[: plan.batch])
+    for epoch in range(start, plan.epochs):
+        trainer.run_epoch(epoch, images[:kept], labels[:kept], report)
+        if plan.validation:
+            trainer.validate(epoch, images[kept:], labels[kept:])
         if checkpoint is not None:
             trainer.save(checkpoint)
-    for frame in pair.frames:
-        frame.update_step_sizes_()
+    trainer.settle_on_best()
     return trainer.epochs
 
 
+_FEW = 100
+"""Images that tell one epoch from another at the least."""
+
+
 class _Trainer:
-    def __init__(self, pair: Pair | Untied, schedule: TrainingPlan, adversary: Adversary | None, examples: int) -> None:
-        self.pair, self.schedule, self.adversary = pair, schedule, adversary
-        self.batches = math.ceil(examples / schedule.batch)
+    """A training under way: the pair, its optimiser, and what is kept beside.
+
+    Args:
+        pair: the pair, changed in place.
+        plan: what to train for.
+        adversary: whose examples are trained on.
+        seed: of all random numbers.
+        examples: how many there are to train on.
+    """
+
+    def __init__(
+        self, pair: Pair | Untied, plan: TrainingPlan, adversary: Adversary | None, *, seed: int, examples: int
+    ) -> None:
+        self.pair, self.plan, self.adversary, self.seed = pair, plan, adversary, seed
+        self.batches = math.ceil(examples / plan.batch)
         self.device = next(pair.parameters()).device
         self.parameters = dict(pair.named_parameters())
         # One group a parameter: thresholds get a rate in units of what they are compared with (`calibrate`).
         self.optimizer = torch.optim.Adam([{"params": [p], "scale": 1.0} for p in self.parameters.values()])
         self.group_of = dict(zip(self.parameters.values(), self.optimizer.param_groups))
-        seed = torch.Generator().manual_seed(derive_seed(schedule.seed, "power iteration"))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "power iteration"))
         self.vectors = [
-            [torch.randn(1, *shape, generator=seed).to(self.device) for shape in frame.code_shapes]
+            [torch.randn(1, *shape, generator=generator).to(self.device) for shape in frame.code_shapes]
             for frame in pair.frames
         ]
+        self.floors = None if plan.active is None else Floors(pair.frames[0], plan.active)
+        self.nonzeros = [structural_nonzeros(frame) for frame in pair.frames] if plan.potential else []
+        self.used: list[Tensor] = []
+        self.average = {name: tensor.detach().clone() for name, tensor in pair.state_dict().items()}
+        self.best: dict[str, Tensor] = {}
         self.epochs: list[Epoch] = []
 
-    def logits(self, images: Images) -> tuple[Logits, ...]:
-        """The logits that are trained."""
-        if self.schedule.trained_for == "first" and isinstance(self.pair, Pair):
-            return (self.pair.feedforward(images),)
-        both = self.pair.first_and_last(images)
-        return both if self.schedule.trained_for == "joint" else both[1:]
+    def read_out(self, images: Images, number: int) -> ReadOuts:
+        """Run the pair for the read-outs that are trained at a step."""
+        plan, alone = self.plan, number < self.plan.alone * self.batches
+        drawn = 0
+        if plan.sweeps:
+            drawn = plan.sweeps[derive_seed(self.seed, "sweeps", number) % len(plan.sweeps)]
+        return read_out(
+            self.pair, images, first=alone or plan.arm != "recurrent", later=not alone and plan.arm != "feedforward",
+            sweeps=drawn, last=plan.last,
+        )  # fmt: skip
 
-    def loss(self, images: Images, labels: Labels) -> tuple[Tensor, Logits]:
-        """The loss summed over a batch, and the logits after the last sweep that is trained."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16"):
-            logits = self.logits(images)
-        losses = [F.cross_entropy(part.float(), labels, reduction="sum") for part in logits]
-        return torch.stack(losses).mean(), logits[-1]
+    def loss(self, images: Images, labels: Labels, number: int) -> tuple[Tensor, ReadOuts]:
+        """The loss summed over a batch, and what it was read out of."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16"):
+            found = self.read_out(images, number)
+        losses = [F.cross_entropy(part.float(), labels, reduction="sum") for part in found.logits]
+        return torch.stack(losses).mean(), found
 
     @torch.no_grad()
     def calibrate(self, images: Images) -> None:
@@ -178,32 +149,38 @@ class _Trainer:
         images, seen = images.to(self.device), []
         handle = self.pair.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
         try:
-            self.logits(images)
+            self.read_out(images, self.batches * self.plan.alone)
         finally:
             handle.remove()
         self.pair.gain.div_(_size(torch.cat(seen)))
         for frame in self.pair.frames:
             for code, layer in zip(solve(DeepPursuit(sweeps=1), frame, images).codes, frame.blocks):
                 self.group_of[layer.threshold]["scale"] = float(_size(code) / layer.step_size)
+        if self.floors is not None:
+            self.floors.start([self.group_of[layer.threshold]["scale"] for layer in self.floors.frame.blocks])
+        self.average = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
 
     def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[TrainingProgress], None]) -> None:
-        generator = torch.Generator().manual_seed(derive_seed(self.schedule.seed, "order", epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         order = torch.randperm(len(images), generator=generator)
         seen, total, right, began = 0, 0.0, 0, perf_counter()
-        for number, rows in enumerate(torch.split(order, self.schedule.batch)):
-            draws = Draws((self.schedule.seed, "batch", epoch, number), len(rows), device=self.device)
+        for at, rows in enumerate(torch.split(order, self.plan.batch)):
+            draws = Draws((self.seed, "batch", epoch, at), len(rows), device=self.device)
             x, y = images[rows].to(self.device), labels[rows].to(self.device)
-            if self.schedule.flip:
-                x = torch.where(draws.uniform(1, 1, 1) < 0.5, x.flip(-1), x)
+            x = augmented(x, draws, flip=self.plan.flip, shift=self.plan.shift)
+            number = epoch * self.batches + at
             if self.adversary is not None:
-                x = self.attack(x, y, draws)
-            loss, logits = self.step(x, y, epoch * self.batches + number)
+                x = self.attack(x, y, draws, number)
+            loss, logits = self.step(x, y, number)
             seen, total = seen + len(rows), total + loss
             right += int((logits.argmax(1) == y).sum())
-            report(TrainingProgress(epoch + 1, number + 1, self.batches, total / seen, right / seen))
+            report(TrainingProgress(epoch + 1, at + 1, self.batches, total / seen, right / seen))
+        if self.plan.overlap < 1 and epoch + 1 <= _RENEW * self.plan.epochs:
+            self.renew(epoch)
+        self.used = []
         self.epochs.append(Epoch(total / seen, right / seen, perf_counter() - began))
 
-    def attack(self, x: Images, y: Labels, draws: Draws) -> Images:
+    def attack(self, x: Images, y: Labels, draws: Draws, number: int) -> Images:
         adversary = self.adversary
         if adversary is None:
             return x
@@ -212,7 +189,7 @@ class _Trainer:
         with _frozen(self.pair):
             for _ in range(adversary.steps):
                 z = z.detach().requires_grad_()
-                (slope,) = torch.autograd.grad(self.loss(z, y)[0], z)
+                (slope,) = torch.autograd.grad(self.loss(z, y, number)[0], z)
                 step = adversary.step_size * threat.eps * threat.steepest_ascent(slope)
                 z = threat.project(x, z.detach() + step)
         return z
@@ -221,38 +198,122 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(number) * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self.loss(x, y)
+        loss, found = self.loss(x, y, number)
         objective = loss / len(x)
-        if self.schedule.coherence:
-            penalties = [coherence_loss(frame) for frame in self.pair.frames]
-            objective = objective + self.schedule.coherence * torch.stack(penalties).mean()
+        for penalty in self.penalties(found):
+            objective = objective + penalty
         objective.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.look_after(found)
+        return float(loss.detach()), found.logits[-1].detach()
+
+    def penalties(self, found: ReadOuts) -> Iterator[Tensor]:
+        """Yield what is added to the mean loss."""
+        plan, frames = self.plan, self.pair.frames
+        if plan.coherence:
+            yield plan.coherence * torch.stack([coherence_loss(frame) for frame in frames]).mean()
+        if plan.overlap < 1:
+            yield _PUSH * torch.stack([overlap_loss(frame, plan.overlap) for frame in frames]).mean()
+        if plan.settle and found.change is not None:
+            yield plan.settle * found.change
+        for frame, nonzeros in zip(frames, self.nonzeros):
+            potential = deep_frame_potential(frame, nonzeros=nonzeros)
+            yield plan.potential / len(frames) * potential.to(self.device, torch.float32)
+
+    @torch.no_grad()
+    def look_after(self, found: ReadOuts) -> None:
+        """Bring everything beside the parameters up to date after a step."""
         for frame, vectors in zip(self.pair.frames, self.vectors):
             frame.project_()
-            before = _sizes(frame) if self.schedule.rescale else []
+            before = signal_sizes(frame) if self.plan.rescale else []
             follow_step_sizes(frame, vectors)
             if before:
-                self.rescale(frame, [new / old for old, new in zip(before, _sizes(frame))])
-        return float(loss.detach()), logits.detach()
+                self.rescale(frame, [new / old for old, new in zip(before, signal_sizes(frame))])
+        if self.floors is not None:
+            self.floors.follow(found.codes)
+            self.floors.hold()
+        if self.plan.overlap < 1 and found.codes:
+            active = [(code > 0).float().transpose(0, 1).flatten(1).mean(1) for code in found.codes]
+            self.used = [old + new for old, new in zip(self.used, active)] if self.used else active
+        if self.plan.average:
+            # Young averages forget faster, so that the random beginning does not stay in them.
+            steps = float(next(iter(self.optimizer.state.values()))["step"])
+            decay = min(self.plan.average, (1 + steps) / (10 + steps))
+            for name, tensor in self.pair.state_dict().items():
+                self.average[name].lerp_(tensor, 1 - decay)
 
     def rate(self, number: int) -> float:
-        warm, all_steps = self.batches, self.batches * self.schedule.epochs
-        if number < warm and self.schedule.epochs > 1:
-            return self.schedule.learning_rate * (number + 1) / warm
-        return self.schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * number / all_steps))
+        warm, all_steps = self.batches, self.batches * self.plan.epochs
+        if number < warm and self.plan.epochs > 1:
+            return self.plan.learning_rate * (number + 1) / warm
+        return self.plan.learning_rate * 0.5 * (1 + math.cos(math.pi * number / all_steps))
 
     @torch.no_grad()
     def rescale(self, frame: Frame, ratios: list[float]) -> None:
         """Move thresholds, their rates and moments, and the gain with the sizes of what they are applied to."""
-        for layer, ratio in zip(frame.blocks, ratios):
+        for j, (layer, ratio) in enumerate(zip(frame.blocks, ratios)):
             layer.threshold.mul_(ratio)
             self.group_of[layer.threshold]["scale"] *= ratio
             state = self.optimizer.state[layer.threshold]
             state["exp_avg"].div_(ratio)
             state["exp_avg_sq"].div_(ratio**2)
+            if self.floors is not None:
+                self.floors.values[j] *= ratio
         # Each frame of an untied net gives its share; the codes of all of them end at the one head.
         self.pair.gain.div_(ratios[-1] ** (1 / len(self.pair.frames)))
+
+    @torch.no_grad()
+    def renew(self, epoch: int) -> None:
+        """Let atoms that repeat others, or were never active, begin anew at random."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "renew", epoch))
+        for layer, used in zip(self.pair.frames[0].blocks, self.used):
+            weight, rows = layer.operator.weight, idle_atoms(layer, used, self.plan.overlap)
+            if not len(rows):
+                continue
+            weight[rows] = torch.randn((len(rows), *weight.shape[1:]), generator=generator).to(weight)
+            layer.threshold[rows] = layer.threshold.median()
+            for key in ("exp_avg", "exp_avg_sq"):
+                self.optimizer.state[weight][key][rows] = 0
+        self.pair.frames[0].project_()
+
+    def kept(self) -> Pair | Untied:
+        """Return a copy of the pair as it would be kept now: averaged where asked for, its steps converged."""
+        pair = copy.deepcopy(self.pair)
+        if self.plan.average:
+            pair.load_state_dict(self.average)
+        for frame in pair.frames:
+            frame.project_()
+            frame.update_step_sizes_()
+        return pair
+
+    def validate(self, epoch: int, images: Images, labels: Labels) -> None:
+        """Score the pair after an epoch on the images held out, and remember it when it is the best so far."""
+        plan, mine, alone = self.plan, self.pair, epoch < self.plan.alone
+        most, right = max(plan.sweeps, default=mine.sweeps), []
+        self.pair = self.kept()
+        try:
+            for at, rows in enumerate(torch.split(torch.arange(len(images)), 500)):
+                x, y = images[rows].to(self.device), labels[rows].to(self.device)
+                draws = Draws((self.seed, "held out", at), len(x), device=self.device)
+                x = self.attack(x, y, draws, epoch * self.batches)
+                with torch.no_grad():
+                    found = read_out(
+                        self.pair, x, first=alone or plan.arm != "recurrent",
+                        later=not alone and plan.arm != "feedforward", sweeps=most,
+                    )  # fmt: skip
+                right.append(torch.stack([logits.argmax(1) == y for logits in found.logits]))
+            score = float(torch.cat(right, 1).float().mean(1).min())
+            earlier = [each.validation or 0.0 for each in self.epochs[plan.alone : -1]]
+            # The last of equals: it was trained longer. What is trained alone is no end of any other arm.
+            if alone or score >= max(earlier, default=0.0):
+                self.best = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
+        finally:
+            self.pair = mine
+        self.epochs[-1] = replace(self.epochs[-1], validation=score)
+
+    def settle_on_best(self) -> None:
+        """Give the pair what is kept of the training."""
+        self.pair.load_state_dict(self.best or self.kept().state_dict())
 
     def identity(self) -> str:
         """Say which training a checkpoint belongs to."""
@@ -260,13 +321,16 @@ class _Trainer:
         adversary = None if self.adversary is None else asdict(self.adversary)
         rows = [asdict(row) for row in self.pair.frames[0].rows]
         pursuit = self.pair.pursuit if isinstance(self.pair, Pair) else "untied"
-        content = [asdict(self.schedule), adversary, shapes, rows, pursuit, self.pair.sweeps, self.batches]
+        content = [self.seed, self.plan.model_dump(), adversary, shapes, rows, pursuit, self.pair.sweeps, self.batches]
         return json.dumps(content, sort_keys=True)
 
     def save(self, path: Path) -> None:
         tensors = {f"pair.{name}": tensor for name, tensor in self.pair.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"vector.{i}.{j}": vector for i, j, vector in self.all_vectors()}
         tensors["scales"] = torch.tensor([group["scale"] for group in self.optimizer.param_groups], dtype=torch.float64)
+        tensors["floors"] = torch.tensor([] if self.floors is None else self.floors.values, dtype=torch.float64)
         for name, parameter in self.parameters.items():
             tensors |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -289,15 +353,16 @@ class _Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("training") != self.identity():
             raise IntegrityError(f"{path} belongs to another training; delete it or choose another folder")
-        own = {name.removeprefix("pair."): t for name, t in tensors.items() if name.startswith("pair.")}
-        self.pair.load_state_dict(own, strict=True)
+        self.pair.load_state_dict(_part(tensors, "pair."), strict=True)
+        self.average, self.best = _part(tensors, "average."), _part(tensors, "best.")
         for i, j, _ in self.all_vectors():
             self.vectors[i][j] = tensors[f"vector.{i}.{j}"]
         for group, scale in zip(self.optimizer.param_groups, tensors["scales"].tolist()):
             group["scale"] = scale
+        if self.floors is not None:
+            self.floors.values = tensors["floors"].tolist()
         for name, parameter in self.parameters.items():
-            start = f"adam.{name}."
-            state = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+            state = _part(tensors, f"adam.{name}.")
             # Adam counts its steps on the CPU, and its moments keep the parameter's memory format.
             state["step"] = state["step"].cpu()
             for key in ("exp_avg", "exp_avg_sq"):
@@ -311,38 +376,35 @@ class _Trainer:
         return [(i, j, vector) for i, vectors in enumerate(self.vectors) for j, vector in enumerate(vectors)]
 
 
-@torch.no_grad()
-def follow_step_sizes(frame: Frame, vectors: list[Tensor]) -> None:
-    """Bring step sizes up to date by one power iteration a layer, which starts and ends in ``vectors``."""
-    for at, layer in enumerate(frame.blocks):
-        unit = vectors[at] / torch.linalg.vector_norm(vectors[at])
-        vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
-        layer.step_size.copy_(1 / (torch.linalg.vector_norm(vectors[at]) + frame.pull(at + 1)))
+def augmented(images: Images, draws: Draws, *, flip: bool, shift: int) -> Images:
+    """Mirror images left to right with probability 1/2, and move them by up to ``shift`` pixels, black coming in."""
+    if flip:
+        images = torch.where(draws.uniform(1, 1, 1) < 0.5, images.flip(-1), images)
+    if shift:
+        count, channels, height, width = images.shape
+        wide = F.pad(images, (shift, shift, shift, shift))
+        down, right = (draws.integers(2 * shift + 1, 1) for _ in range(2))
+        each = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
+        channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
+        rows = (down + torch.arange(height, device=images.device)).view(count, 1, height, 1)
+        columns = (right + torch.arange(width, device=images.device)).view(count, 1, 1, width)
+        images = wide[each, channel, rows, columns]
+    return images
 
 
-def _sizes(frame: Frame) -> list[float]:
-    """How the size of what each layer's threshold, and at last the head, is applied to depends on the step sizes."""
-    steps: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
-    codes, targets = [1.0], []
-    for row, step in zip(frame.rows, steps):
-        read = row.sources if row.skip is None else (*row.sources, row.skip)
-        targets.append(math.sqrt(sum(codes[k] ** 2 for k in read)))
-        codes.append(step * targets[-1])
-    return [*targets, codes[-1]]
+def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def _size(values: Tensor) -> Tensor:
     return values.square().mean().sqrt().clamp_min(1e-6)
 
 
-class _frozen:
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
     """Spare the gradients of the parameters while only the input's are wanted."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.module.requires_grad_(False)
-
-    def __exit__(self, *exc: object) -> None:
-        self.module.requires_grad_(True)
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -47,6 +47,7 @@ def card_text(card: Card) -> str:
         "least potential": UNKNOWN
         if card.least_potential is None
         else f"{card.least_potential.value:.6f} of this architecture ({card.least_potential.method})",
+        **_solving(card),
         "trained on": f"{data.count:,} images of {data.use} {data.split}, seed {card.seed}",
         "made with": ", ".join(f"{key} {value}" for key, value in card.made_with.items()),
         "licence": card.licence,
@@ -54,6 +55,23 @@ def card_text(card: Card) -> str:
         "SHA-256": card.sha256,
     }
     return f"{card.name}: {card.about}\n\n{listing(facts.items())}"
+
+
+def _solving(card: Card) -> dict[str, str]:
+    """How near the twins are to a solution, what their layers are like, and how robust they are, where a card says."""
+    facts = {}
+    if card.settling is not None:
+        after = (f"{value:.3g} at {sweeps}" for sweeps, value in card.settling.violation.items())
+        right = (f"{100 * value:.1f} % at {sweeps}" for sweeps, value in card.settling.accuracy.items())
+        facts["optimality"] = f"violated by {', '.join(after)} sweeps (medians of {card.settling.count} test images)"
+        facts["the same images"] = f"right on {', '.join(right)} sweeps"
+    for j, layer in enumerate(card.measured or [], start=1):
+        active = f"{100 * layer.active:.1f} % of codes active"
+        facts[f"layer {j}"] = f"threshold {layer.threshold:.3g}, {active}, coherence {layer.coherence:.3f}"
+    for robust in card.robust_accuracy or []:
+        values = (f"{100 * value:.1f} % at {sweeps}" for sweeps, value in robust.by_sweeps.items())
+        facts[f"robust, {robust.threat}"] = f"{', '.join(values)} sweeps, {robust.battery} on {robust.count} images"
+    return facts
 
 
 def zoo_table() -> str:
@@ -87,8 +105,8 @@ def _frame(card: Card) -> str:
 def trained(card: Card) -> str:
     """Say in a few words what a pair was trained for, such as ``"both twins, linf:0.1"``."""
     # A card comes from anybody, and its recipe may hold anything.
-    stated = str(_part(card, "schedule").get("trained_for", "joint"))
-    what = {"joint": "both twins", "first": "one sweep", "last": "all sweeps"}.get(stated, stated)
+    stated = str(_part(card, "schedule").get("arm", "joint"))
+    what = {"joint": "both twins", "feedforward": "one sweep", "recurrent": "all sweeps"}.get(stated, stated)
     pursuit = "untied" if card.untied else "layered" if card.pursuit == "layered" else ""
     adversary = str(_part(card, "adversary").get("threat", ""))
     return ", ".join(part for part in (what, pursuit, adversary) if part)

@@ -49,6 +49,38 @@ class LeastPotential(CardPart):
     """Relative gradient where the optimisation ended; 0 for a closed form."""
 
 
+class Settling(CardPart):
+    """How near to a solution the codes are: medians over the first test images, by number of sweeps."""
+
+    count: int
+    """Test images that were looked at."""
+    violation: dict[str, float]
+    """Largest violation of the optimality conditions (`robustframe.solvers.optimality`), in the units of thresholds."""
+    accuracy: dict[str, float]
+    """Clean accuracy on the same images, in [0, 1]."""
+
+
+class LayerFacts(CardPart):
+    """What a trained layer is like."""
+
+    threshold: float
+    """Median over its atoms."""
+    active: float
+    """Share of its codes that are active after all sweeps, in [0, 1]."""
+    coherence: float
+    """Largest inner product of two of its atoms away from borders, in [0, 1]; of one filter's copies too."""
+
+
+class RobustAccuracy(CardPart):
+    """Robust accuracy under a battery, in [0, 1], by number of sweeps."""
+
+    threat: str
+    battery: str
+    count: int
+    """Test images, from the beginning."""
+    by_sweeps: dict[str, float]
+
+
 class LearningCurve(CardPart):
     """How a training went, epoch by epoch."""
 
@@ -56,6 +88,8 @@ class LearningCurve(CardPart):
     accuracy: list[float]
     """On the training examples as they were trained on, adversarial where trained so; in [0, 1]."""
     seconds: list[float]
+    validation: list[float] | None = None
+    """On images held out, the least of the read-outs that are trained; ``None`` where none were held out."""
 
 
 class Card(CardPart):
@@ -85,6 +119,10 @@ class Card(CardPart):
     training_accuracy: Accuracy | None = None
     """The same on the beginning of the training split: the difference is the generalisation error."""
     learning_curve: LearningCurve | None = None
+    settling: Settling | None = None
+    measured: list[LayerFacts] | None = None
+    """Of each layer of the frame."""
+    robust_accuracy: list[RobustAccuracy] | None = None
     trained_on: TrainingData
     recipe: dict[str, Any]
     """The training recipe, whole."""

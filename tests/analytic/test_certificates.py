@@ -12,9 +12,8 @@ from robustframe.certify import Certificate, lipschitz_radius, pursuit_radius, s
 from robustframe.data import load
 from robustframe.draws import Draws
 from robustframe.frames import build_frame
-from robustframe.pairs import Pair
+from robustframe.pairs import Pair, TrainingPlan, train_pair
 from robustframe.pairs.pair import Twin
-from robustframe.pairs.training import TrainingPlan, train_pair
 from robustframe.solvers import AcceleratedPursuit, Implicit
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels
@@ -39,7 +38,7 @@ def pair_of(name: str) -> Pair:
     digits = load("digits", split="train")
     torch.manual_seed(0)
     pair = Pair(build_frame((1, 8, 8), layers, structure), classes=10, sweeps=4)
-    schedule = TrainingPlan(seed=0, epochs=5, batch=64, learning_rate=5e-3, coherence=coherence)
+    schedule = TrainingPlan(epochs=5, batch=64, learning_rate=5e-3, coherence=coherence)
     train_pair(pair, digits.images, digits.labels, schedule)
     return pair
 

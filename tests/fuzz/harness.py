@@ -41,7 +41,7 @@ from robustframe.runs import open_run
 from robustframe.runs.manifest import read_manifest
 from robustframe.runs.units import ATTACK_SCHEMA
 from robustframe.runs.verdicts import read_table
-from robustframe.train import TrainingRecipe, new_pair, read_training_recipe, train
+from robustframe.train import TrainingRecipe, new_pair, read_training_recipes, train
 from robustframe.verification.compare import compare_runs
 from robustframe.verification.compare_text import render_comparison
 from robustframe.zoo import load_card, read_card
@@ -194,7 +194,7 @@ def battery(place: Path, content: bytes) -> None:
 def training(place: Path, content: bytes) -> None:
     """A training recipe, up to the pair that it would train."""
     _put(place / "training.toml", content)
-    read = read_training_recipe(place / "training.toml")
+    (read,) = read_training_recipes(place / "training.toml")
     new_pair(read, load_data("digits").first(10))
 
 

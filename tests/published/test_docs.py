@@ -20,7 +20,7 @@ from robustframe.recipe import Battery, Recipe
 from robustframe.runs.record import Record
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA
 from robustframe.runs.verdicts import VERDICT_SCHEMA
-from robustframe.train import TrainingRecipe
+from robustframe.train import TrainingGrid, TrainingRecipe
 
 ROOT = Path(robustframe.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,7 +32,7 @@ FENCE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-TOML: list[type[BaseModel]] = [Recipe, Battery, TrainingRecipe]
+TOML: list[type[BaseModel]] = [Recipe, Battery, TrainingRecipe, TrainingGrid]
 
 
 @dataclass(frozen=True)

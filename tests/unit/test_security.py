@@ -21,7 +21,7 @@ from robustframe.report.robustness import robustness_table
 from robustframe.runs import open_run
 from robustframe.runs.manifest import read_manifest
 from robustframe.threat import parse_eps
-from robustframe.train import read_training_recipe
+from robustframe.train import read_training_recipes
 from robustframe.verification.compare import compare_runs
 
 PACKAGE = Path(robustframe.__file__).parent
@@ -281,7 +281,7 @@ def test_toml_that_no_reader_is_made_for_is_refused(text: str, tmp_path: Path) -
     for read in (
         lambda: read_toml(tmp_path / "x.toml", Recipe),
         lambda: load_battery(str(tmp_path / "x.toml")),
-        lambda: read_training_recipe(tmp_path / "x.toml"),
+        lambda: read_training_recipes(tmp_path / "x.toml"),
     ):
         with pytest.raises(InputError):
             read()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,20 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from robustframe.data import load
+from robustframe.draws import Draws
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames import build_frame
 from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, Twin, Untied, train_pair
-from robustframe.solvers import DeepPursuit, LayeredPursuit
+from robustframe.pairs.readouts import read_out
+from robustframe.pairs.training import _Trainer, augmented
+from robustframe.pairs.upkeep import idle_atoms, overlap_loss, overlaps
+from robustframe.solvers import DeepPursuit, LayeredPursuit, Truncated, iterate
 from robustframe.threat import ThreatModel
 from robustframe.train import (
     clean_accuracy,
     find_training_recipe,
     new_pair,
-    read_training_recipe,
+    read_training_recipes,
     train,
     training_recipes,
 )
@@ -47,7 +50,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return digits.images, digits.labels
 
 
-SCHEDULE = TrainingPlan(seed=1, epochs=3, batch=64, learning_rate=0.01, coherence=0.1, flip=True)
+SCHEDULE = TrainingPlan(epochs=3, batch=64, learning_rate=0.01, coherence=0.1, flip=True)
 ADVERSARY = Adversary(threat=ThreatModel.parse("linf:0.05"), steps=2)
 
 
@@ -110,7 +113,7 @@ def test_adversarial_training_gains_robustness() -> None:
     for name, adversary in (("normal", None), ("adversarial", Adversary(threat=threat, steps=2))):
         torch.manual_seed(5)
         pair = Pair(build_frame((1, 8, 8), [{"atoms": 48}, {"atoms": 24}]), classes=10, sweeps=2)
-        schedule = TrainingPlan(seed=1, epochs=20, batch=64, learning_rate=0.02, coherence=0.1)
+        schedule = TrainingPlan(epochs=20, batch=64, learning_rate=0.02, coherence=0.1)
         train_pair(pair, x, y, schedule, adversary=adversary)
         leaf = x.clone().requires_grad_()
         loss = torch.nn.functional.cross_entropy(pair.recurrent(leaf), y, reduction="sum")
@@ -122,8 +125,7 @@ def test_adversarial_training_gains_robustness() -> None:
 
 
 def test_every_training_recipe_reads_and_fits_its_pair() -> None:
-    for name, path in training_recipes().items():
-        recipe = read_training_recipe(path)
+    for name, recipe in training_recipes().items():
         assert recipe.name == name
     with pytest.raises(InputError, match=r"unknown training recipe 'fmnist-chan3'; did you mean"):
         find_training_recipe("fmnist-chan3")
@@ -191,7 +193,7 @@ def test_a_residual_pair_trains_with_convergent_steps() -> None:
     def note(progress: TrainingProgress) -> None:
         seen.append([float(layer.step_size) for layer in pair.frame.blocks])
 
-    train_pair(pair, x, y, TrainingPlan(seed=1, epochs=1, batch=64, learning_rate=0.01), report=note)
+    train_pair(pair, x, y, TrainingPlan(epochs=1, batch=64, learning_rate=0.01), report=note)
     # Layer 1 is read by the row above and by the skip: two identities stand beside its own B^T B.
     assert all(step[0] < 1 / 2 for step in seen)
     assert seen[-1][0] == pytest.approx(float(pair.frame.blocks[0].step_size), rel=0.2)
@@ -219,19 +221,18 @@ def learned(
     return pair, [float((logits.argmax(1) == y).float().mean()) for logits in both]
 
 
-LONGER = replace(SCHEDULE, epochs=12, flip=False, rescale=True)
+LONGER = SCHEDULE.model_copy(update={"epochs": 12, "flip": False, "rescale": True})
 
 
 def test_a_training_minimises_the_loss_it_was_asked_for() -> None:
-    from robustframe.pairs.training import _Trainer
 
     (x, y), pair = data(), fresh()
     with torch.no_grad():
         first, last = (cross_entropy(logits, y, reduction="sum") for logits in pair.first_and_last(x))
-    for trained_for, expected in (("first", first), ("last", last), ("joint", (first + last) / 2)):
-        trainer = _Trainer(pair, replace(SCHEDULE, trained_for=trained_for), None, len(x))
-        torch.testing.assert_close(trainer.loss(x, y)[0], expected)
-    _, accuracies = learned(replace(LONGER, trained_for="first"))
+    for arm, expected in (("feedforward", first), ("recurrent", last), ("joint", (first + last) / 2)):
+        trainer = _Trainer(pair, SCHEDULE.model_copy(update={"arm": arm}), None, seed=1, examples=len(x))
+        torch.testing.assert_close(trainer.loss(x, y, 0)[0], expected)
+    _, accuracies = learned(LONGER.model_copy(update={"arm": "feedforward"}))
     assert accuracies[0] > 0.9
 
 
@@ -268,23 +269,23 @@ def test_an_untied_net_of_equal_frames_is_the_recurrent_twin() -> None:
 
 def test_rescaling_keeps_what_the_first_sweep_of_a_chain_computes() -> None:
     """Thresholds and gain follow the step sizes: other step sizes, the same feed-forward network."""
-    from robustframe.pairs.training import _sizes, _Trainer
+    from robustframe.pairs.upkeep import signal_sizes
 
     pair, _ = learned(LONGER)
     assert isinstance(pair, Pair)
-    trainer = _Trainer(pair, LONGER, None, 64)
+    trainer = _Trainer(pair, LONGER, None, seed=1, examples=64)
     trainer.step(*(part[:64] for part in data()), 0)
     x = data()[0][:20]
-    before, logits = _sizes(pair.frame), pair.feedforward(x)
+    before, logits = signal_sizes(pair.frame), pair.feedforward(x)
     for layer, factor in zip(pair.frame.blocks, (0.5, 3.0)):
         layer.step_size.mul_(factor)
     assert not torch.allclose(pair.feedforward(x), logits, rtol=0.1)
-    trainer.rescale(pair.frame, [new / old for old, new in zip(before, _sizes(pair.frame))])
+    trainer.rescale(pair.frame, [new / old for old, new in zip(before, signal_sizes(pair.frame))])
     torch.testing.assert_close(pair.feedforward(x), logits)
 
 
 def test_bfloat16_learns_too_and_leaves_parameters_in_float32() -> None:
-    pair, accuracies = learned(replace(LONGER, precision="bf16"))
+    pair, accuracies = learned(LONGER.model_copy(update={"precision": "bfloat16"}))
     assert min(accuracies) > 0.85
     assert {parameter.dtype for parameter in pair.parameters()} == {torch.float32}
 
@@ -292,7 +293,7 @@ def test_bfloat16_learns_too_and_leaves_parameters_in_float32() -> None:
 @pytest.mark.slow
 def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again(tmp_path: Path) -> None:
     name = min(names(), key=lambda each: read_card(ZOO / f"{each}.json").parameters)
-    path = train(read_training_recipe(find_training_recipe(name)), tmp_path, device=torch.device("cpu"))
+    path = train(find_training_recipe(name), tmp_path, device=torch.device("cpu"))
     made, shipped = read_card(path), read_card(ZOO / f"{name}.json")
     for sweeps, accuracy in shipped.clean_accuracy.by_sweeps.items():
         # Other kernels round differently, which a training amplifies: two standard errors of 500 images.
@@ -301,7 +302,7 @@ def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again(tmp_p
 
 def test_every_shipped_pair_was_trained_by_the_recipe_that_ships() -> None:
     for name in names():
-        stated = read_training_recipe(training_recipes()[name])
+        stated = training_recipes()[name]
         card = read_card(ZOO / f"{name}.json")
         # A card older than a key of recipes lacks it, which then has its default.
         assert type(stated).model_validate(card.recipe) == stated
@@ -310,7 +311,7 @@ def test_every_shipped_pair_was_trained_by_the_recipe_that_ships() -> None:
 
 
 def test_an_untied_recipe_with_another_pursuit_is_refused() -> None:
-    recipe = read_training_recipe(find_training_recipe("digits-fc2-8"))
+    recipe = find_training_recipe("digits-fc2-8")
     spec = recipe.pair.model_copy(update={"untied": True, "pursuit": "layered"})
     with pytest.raises(InputError, match="an untied net makes sweeps of deep pursuit"):
         new_pair(recipe.model_copy(update={"pair": spec}), load("digits"))
@@ -322,7 +323,7 @@ def test_the_recipes_for_data_that_does_not_ship_run_on_files_of_its_format(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_cifar(tmp_path / "data", "CIFAR10", monkeypatch)
-    recipe = read_training_recipe(find_training_recipe(name))
+    recipe = find_training_recipe(name)
     # Two sweeps in place of four, one step in place of many: every layer is there.
     recipe = recipe.model_copy(
         update={
@@ -335,3 +336,172 @@ def test_the_recipes_for_data_that_does_not_ship_run_on_files_of_its_format(
     assert len(card.layers) == {"cifar10-resnet20": 19, "cifar10-densenet40": 39}[name]
     assert card.least_potential is None
     assert card.trained_on.count == 10
+
+
+EVERYTHING = LONGER.model_copy(
+    update={
+        "epochs": 4, "alone": 1, "sweeps": (2, 3, 5), "last": 2, "settle": 0.1, "overlap": 0.7, "active": (0.05, 0.3),
+        "flip": True, "shift": 1, "average": 0.9, "validation": 100, "potential": 0.1,
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("adversary", [None, ADVERSARY])
+def test_with_everything_switched_on_it_resumes_to_the_bit_too(adversary: Adversary | None, tmp_path: Path) -> None:
+    x, y = data()
+    straight = fresh()
+    whole = train_pair(straight, x, y, EVERYTHING, seed=1, adversary=adversary)
+
+    def stop(progress: TrainingProgress) -> None:
+        if (progress.epoch, progress.batch) == (3, 1):
+            raise Stop
+
+    resumed, checkpoint = fresh(), tmp_path / "c"
+    with pytest.raises(Stop):
+        train_pair(fresh(), x, y, EVERYTHING, seed=1, adversary=adversary, checkpoint=checkpoint, report=stop)
+    curve = train_pair(resumed, x, y, EVERYTHING, seed=1, adversary=adversary, checkpoint=checkpoint)
+    assert same(straight, resumed)
+    assert [epoch.validation for epoch in curve] == [epoch.validation for epoch in whole]
+    assert None not in [epoch.validation for epoch in curve]
+
+
+def test_the_epoch_that_is_best_on_images_held_out_is_kept() -> None:
+    x, y = data()
+    plan = LONGER.model_copy(update={"epochs": 6, "learning_rate": 0.05, "validation": 100})
+    pair = fresh()
+    curve = train_pair(pair, x, y, plan, seed=1)
+    with torch.no_grad():
+        scores = [float((logits.argmax(1) == y[-100:]).float().mean()) for logits in pair.first_and_last(x[-100:])]
+    assert min(scores) == pytest.approx(max(epoch.validation or 0 for epoch in curve), abs=1e-6)
+    with pytest.raises(InputError, match="too few to choose an epoch by"):
+        train_pair(fresh(), x, y, plan.model_copy(update={"validation": 20}))
+    with pytest.raises(InputError, match="leaves less than a batch"):
+        train_pair(fresh(), x, y, plan.model_copy(update={"validation": 300}))
+
+
+def test_every_number_of_sweeps_is_drawn_and_the_same_again() -> None:
+    (x, _), pair = data(), fresh()
+    plan = SCHEDULE.model_copy(update={"arm": "recurrent", "sweeps": (2, 4, 9), "alone": 1})
+    trainer = _Trainer(pair, plan, None, seed=1, examples=64)
+    with torch.no_grad():
+        expected = {sweeps: Twin(pair, sweeps)(x[:4]) for sweeps in plan.sweeps}
+        drawn = [trainer.read_out(x[:4], number).logits for number in range(30)]
+    # In the first epoch, of one batch here, the first sweep is trained alone.
+    torch.testing.assert_close(drawn[0][0], pair.feedforward(x[:4]))
+    found = [next(n for n, each in expected.items() if torch.allclose(each, logits)) for (logits,) in drawn[1:]]
+    assert set(found) == {2, 4, 9}
+    again = [trainer.read_out(x[:4], number).logits[-1] for number in range(1, 30)]
+    assert all(torch.equal(one[-1], other) for one, other in zip(drawn[1:], again))
+
+
+def test_a_later_read_out_is_the_twin_and_its_truncated_gradient_that_of_the_solvers() -> None:
+    pair, (x, y) = fresh(), data()
+    x, y = x[:16], y[:16]
+    found = read_out(pair, x, sweeps=6, last=2)
+    first, last = found.logits
+    torch.testing.assert_close(first, pair.feedforward(x))
+    torch.testing.assert_close(last, Twin(pair, 6)(x))
+    weight = pair.frame.blocks[0].operator.weight
+    (mine,) = torch.autograd.grad(cross_entropy(last, y), weight, retain_graph=True)
+    (theirs,) = torch.autograd.grad(cross_entropy(Twin(pair, 6, adjoint=Truncated(last=2))(x), y), weight)
+    torch.testing.assert_close(mine, theirs)
+    with torch.no_grad():
+        codes = list(iterate(DeepPursuit(sweeps=6), pair.frame, x))[-2:]
+    change = [((new - old).flatten(1).norm(dim=1) / new.flatten(1).norm(dim=1)) ** 2 for old, new in zip(*codes)]
+    assert found.change.item() == pytest.approx(float(torch.stack(change).mean()), rel=1e-4)
+
+
+def test_floors_keep_the_share_of_active_codes_within_bounds() -> None:
+    x, y = data()
+    shares = {}
+    for active in (None, (0.05, 0.2)):
+        pair = fresh()
+        train_pair(pair, x, y, LONGER.model_copy(update={"epochs": 120, "active": active}), seed=1)
+        with torch.no_grad():
+            codes = list(iterate(DeepPursuit(sweeps=3), pair.frame, x))[-1]
+        shares[active] = [float((code > 0).float().mean()) for code in codes]
+    assert max(shares[0.05, 0.2]) < 0.25 < max(shares[None])
+
+
+def test_atoms_that_repeat_or_never_fire_begin_anew() -> None:
+    pair = fresh()
+    layer = pair.frame.blocks[1]
+    with torch.no_grad():
+        layer.operator.weight[3] = layer.operator.weight[7]
+    used = torch.full((20,), 0.5)
+    used[3], used[11] = 0.4, 0.0
+    assert idle_atoms(layer, used, 0.8).tolist() == [3, 11]
+    assert overlaps(layer)[3, 7].item() == pytest.approx(1, abs=1e-5)
+    assert overlap_loss(pair.frame, 0.8) > overlap_loss(pair.frame, 0.999)
+
+
+def test_augmentation_moves_whole_images() -> None:
+    x = data()[0][:50]
+    moved = augmented(x, Draws((0,), 50), flip=False, shift=2)
+    found = 0
+    for image, other in zip(x, moved):
+        wide = torch.nn.functional.pad(image, (2, 2, 2, 2))
+        found += any(torch.equal(wide[:, a : a + 8, b : b + 8], other) for a in range(5) for b in range(5))
+    assert found == 50
+    assert not torch.equal(moved, x)
+    assert torch.equal(augmented(x, Draws((0,), 50), flip=False, shift=0), x)
+
+
+GRID = """
+schema = 1
+name = "digits"
+[data]
+use = "digits"
+robust = ["linf:0.05"]
+[pairs.fc1-20]
+sweeps = 3
+layers = [{ atoms = 20 }]
+[arms.ff]
+about = "trained feed-forward alone"
+schedule = { epochs = 1, arm = "feedforward" }
+[arms.joint]
+about = "both twins"
+schedule = { epochs = 1, sweeps = [2, 4], validation = 200 }
+[[grid]]
+pairs = ["fc1-20"]
+arms = ["ff", "joint"]
+seeds = [0, 1]
+"""
+
+
+def test_a_grid_is_many_recipes_in_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(GRID)
+    recipes = read_training_recipes(file)
+    assert [each.name for each in recipes] == [
+        "digits-fc1-20-ff", "digits-fc1-20-ff-s1", "digits-fc1-20-joint", "digits-fc1-20-joint-s1",
+    ]  # fmt: skip
+    assert [each.seed for each in recipes] == [0, 1, 0, 1]
+    assert recipes[0].about == "1 fully connected layer, trained feed-forward alone"
+    assert find_training_recipe(f"{file}:digits-fc1-20-joint") == recipes[2]
+    with pytest.raises(InputError, match=r"is a grid of 4 trainings; name one, such as .*grid.toml:digits-fc1-20-ff"):
+        find_training_recipe(str(file))
+    with pytest.raises(InputError, match=r"unknown training recipe 'digits-fc1-20-jont'; did you mean"):
+        find_training_recipe(f"{file}:digits-fc1-20-jont")
+    file.write_text(GRID.replace("[0, 1]", "[0, 0]"))
+    with pytest.raises(InputError, match="the grid has digits-fc1-20-ff twice"):
+        read_training_recipes(file)
+    file.write_text(GRID.replace('arms = ["ff", "joint"]', 'arms = ["ff", "jont"]'))
+    with pytest.raises(InputError, match=r"grid: unknown arm 'jont'; did you mean 'joint'\?"):
+        read_training_recipes(file)
+
+
+def test_a_card_states_how_a_pair_settles_and_how_robust_it_is(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(GRID)
+    recipe = find_training_recipe(f"{tmp_path / 'grid.toml'}:digits-fc1-20-joint")
+    card = read_card(train(recipe, tmp_path, device=torch.device("cpu")))
+    assert card.learning_curve is not None
+    assert len(card.learning_curve.validation or []) == 1
+    assert card.settling is not None
+    assert list(card.settling.violation) == ["1", "3", "6", "24", "128"]
+    assert card.settling.violation["128"] < card.settling.violation["1"]
+    assert card.measured is not None
+    assert [0 <= each.coherence <= 1 and 0 < each.active < 1 for each in card.measured] == [True]
+    (robust,) = card.robust_accuracy or []
+    assert (robust.threat, robust.battery, list(robust.by_sweeps)) == ("linf:0.05", "swift@1", ["1", "3"])
+    assert robust.by_sweeps["1"] <= card.settling.accuracy["1"]

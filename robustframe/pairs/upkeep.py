@@ -1,0 +1,100 @@
+"""What a training looks after beside the loss: step sizes, floors under thresholds, atoms that repeat or never fire."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustframe.frames import Frame, Layer
+
+_PACE = 0.02
+"""Power of the excess of a share by which a floor moves in one step."""
+
+
+@torch.no_grad()
+def follow_step_sizes(frame: Frame, vectors: list[Tensor]) -> None:
+    """Bring step sizes up to date by one power iteration a layer, which starts and ends in ``vectors``."""
+    for at, layer in enumerate(frame.blocks):
+        unit = vectors[at] / torch.linalg.vector_norm(vectors[at])
+        vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
+        layer.step_size.copy_(1 / (torch.linalg.vector_norm(vectors[at]) + frame.pull(at + 1)))
+
+
+def signal_sizes(frame: Frame) -> list[float]:
+    """How the size of what each layer's threshold, and at last the head, is applied to depends on the step sizes."""
+    steps: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
+    codes, targets = [1.0], []
+    for row, step in zip(frame.rows, steps):
+        read = row.sources if row.skip is None else (*row.sources, row.skip)
+        targets.append(math.sqrt(sum(codes[k] ** 2 for k in read)))
+        codes.append(step * targets[-1])
+    return [*targets, codes[-1]]
+
+
+class Floors:
+    """Floors under the thresholds of each layer, which keep the share of active codes within bounds.
+
+    Args:
+        frame: the frame.
+        active: lowest and highest share.
+    """
+
+    def __init__(self, frame: Frame, active: tuple[float, float]) -> None:
+        self.frame, (self.low, self.high) = frame, active
+        self.values = [0.0] * len(frame.blocks)
+
+    def start(self, sizes: list[float]) -> None:
+        """Begin at a small part of the size of each layer's signals."""
+        self.values = [0.05 * size for size in sizes]
+
+    @torch.no_grad()
+    def follow(self, codes: tuple[Tensor, ...]) -> None:
+        """Raise the floors of layers of which too much is active, lower those of which too little is."""
+        shares = torch.stack([(code > 0).float().mean() for code in codes]).tolist()
+        for j, share in enumerate(shares):
+            bound = self.high if share > self.high else self.low if share < self.low else share
+            self.values[j] *= (max(share, 1e-3) / max(bound, 1e-3)) ** _PACE
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Bring the thresholds to at least the floors."""
+        for layer, floor in zip(self.frame.blocks, self.values):
+            layer.threshold.clamp_(min=floor)
+
+
+def overlap_loss(frame: Frame, limit: float) -> Tensor:
+    """Return the mean over atoms of the squared excess of inner products over a limit, differentiable."""
+    parts = [(overlaps(layer) - limit).relu().square().sum(1).mean() for layer in frame.blocks]
+    return torch.stack(parts).sum()
+
+
+def overlaps(layer: Layer) -> Tensor:
+    """Return the largest inner product of each two different atoms of a layer over all shifts, and of an atom with its
+    own shifted copies on the diagonal; shape (atoms, atoms) or (filters, filters)."""
+    found = layer.operator.correlations().abs()
+    return found.view(len(found), len(found), -1).amax(2)
+
+
+@torch.no_grad()
+def idle_atoms(layer: Layer, used: Tensor, limit: float) -> Tensor:
+    """Return the atoms of a layer to begin anew: never active, or the less used one of two that overlap too much.
+
+    Args:
+        layer: the layer.
+        used: share of codes that were active, shape (filters,).
+        limit: largest inner product that two different atoms may have.
+
+    Returns:
+        Indices.
+    """
+    near = overlaps(layer)
+    near.fill_diagonal_(0)
+    idle = used <= 0
+    # The most alike first; an atom that is gone does not count against others.
+    for at in near.flatten().argsort(descending=True).tolist():
+        one, other = divmod(at, len(near))
+        if near[one, other] <= limit:
+            break
+        if not idle[one] and not idle[other]:
+            idle[one if used[one] < used[other] else other] = True
+    return idle.nonzero().flatten()

@@ -1,0 +1,117 @@
+"""Many trainings side by side, each a process of its own with one thread and low priority, continued anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from safetensors import SafetensorError, safe_open
+
+from robustframe.train.spec import TrainingRecipe
+
+_NICE = 19
+_OFTEN = 1.0
+"""Seconds between looks at a training."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """How far a training is."""
+
+    name: str
+    epochs: int
+    done: int
+    """Epochs in its checkpoint; all of them when its card is there."""
+    seconds: float
+    """What these took."""
+    card: bool
+
+
+def left(recipe: TrainingRecipe, folder: Path) -> Left:
+    """Say how far the training of a recipe in a folder is."""
+    epochs = recipe.schedule.epochs
+    if (folder / f"{recipe.name}.json").is_file():
+        return Left(recipe.name, epochs, epochs, 0.0, True)
+    curve: list[dict[str, float]] = []
+    checkpoint = folder / f"{recipe.name}.checkpoint"
+    if checkpoint.is_file():
+        try:
+            with safe_open(checkpoint, "pt") as file:
+                curve = json.loads((file.metadata() or {}).get("epochs", "[]"))
+        except (SafetensorError, OSError):
+            # Its training says what is wrong with it.
+            curve = []
+    return Left(recipe.name, epochs, len(curve), sum(epoch["seconds"] for epoch in curve), False)
+
+
+def train_many(
+    recipes: Sequence[TrainingRecipe],
+    folder: Path,
+    *,
+    jobs: int,
+    seconds: float | None = None,
+    report: Callable[[str, int], None] = lambda name, status: None,
+) -> list[str]:
+    """Train every recipe that has no card yet, so many at a time.
+
+    Args:
+        recipes: of the zoo, by name.
+        folder: where checkpoints, logs, weights and cards go; a checkpoint goes when its card is there.
+        jobs: processes at a time.
+        seconds: after which no more is begun and what is under way stops, to be continued by the same call.
+        report: called with name and exit status whenever one ends.
+
+    Returns:
+        The names of those that failed; what they said is in ``NAME.log``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = None if seconds is None else monotonic() + seconds
+    waiting = [recipe.name for recipe in recipes if not left(recipe, folder).card]
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_train, name, folder, ends): name for name in waiting}
+        try:
+            for future in as_completed(running):
+                status, name = future.result(), running[future]
+                if status is None:
+                    continue
+                if status:
+                    failed.append(name)
+                report(name, status)
+        except BaseException:
+            pool.shutdown(cancel_futures=True, wait=False)
+            raise
+    return failed
+
+
+def _train(name: str, folder: Path, ends: float | None) -> int | None:
+    """Train one in a process of its own; return its status, ``None`` when it was out of time."""
+    if ends is not None and monotonic() > ends:
+        return None
+    command = [sys.executable, "-m", "robustframe", "train", name, "--out", str(folder), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / f"{name}.log").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        try:
+            while True:
+                try:
+                    status = process.wait(_OFTEN)
+                    break
+                except subprocess.TimeoutExpired:
+                    if ends is not None and monotonic() > ends:
+                        return None
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if status == 0:
+        (folder / f"{name}.checkpoint").unlink(missing_ok=True)
+        (folder / f"{name}.log").unlink(missing_ok=True)
+    return status
