@@ -62,7 +62,7 @@ class TrainingRecipe(Strict):
     adversary: AdversarySpec | None = None
 
 
-class Arm(Strict):
+class ArmSpec(Strict):
     """How the pairs of a grid are trained: what a recipe says beside its pair and its seed."""
 
     about: str
@@ -70,7 +70,7 @@ class Arm(Strict):
     adversary: AdversarySpec | None = None
 
 
-class Cell(Strict):
+class GridPart(Strict):
     """A part of a grid: every one of its pairs, by every one of its arms, from every one of its seeds."""
 
     pairs: list[str] = Field(min_length=1)
@@ -87,8 +87,8 @@ class TrainingGrid(Strict):
     licence: str = "MIT"
     data: DataUse
     pairs: dict[str, PairSpec]
-    arms: dict[str, Arm]
-    grid: list[Cell] = Field(min_length=1)
+    arms: dict[str, ArmSpec]
+    grid: list[GridPart] = Field(min_length=1)
 
     def recipes(self, where: str) -> Iterator[TrainingRecipe]:
         """Yield the recipes of the grid, in its order.
