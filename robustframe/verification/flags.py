@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-from robustframe.models.classifiers import check_model
+from robustframe.models.trials import check_model
 from robustframe.runs import Run
 from robustframe.runs.entries import contradictions, distrust, doubts, guessing
 from robustframe.runs.record import RECORD

@@ -9,7 +9,7 @@ import polars as pl
 from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.evaluation.api import pick_device
+from robustframe.evaluation.loading import pick_device
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.opening import read_run
 from robustframe.runs.record import VERDICTS
