@@ -21,7 +21,7 @@ from robustframe.cli.reports import FIGURE_HELP, figure, report, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, say
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
-from robustframe.errors import InputError, Interrupted, StoppedEarly
+from robustframe.errors import InputError, Interrupted, Misbehaved, StoppedEarly
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -45,7 +45,7 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         app()
-    except InputError as error:
+    except (InputError, Misbehaved) as error:
         say(f"error: {error}")
         sys.exit(2)
     except StoppedEarly as error:

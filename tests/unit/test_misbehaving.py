@@ -528,3 +528,14 @@ def test_first_line_takes_any_error() -> None:
     assert first_line(ValueError("")) == "ValueError"
     assert first_line(ValueError("\udce9\x00")) == "\\udce9\\x00"
     assert len(first_line(ValueError("long " * 10**6))) == 1000
+
+
+@pytest.mark.parametrize("body", ["sys.exit(0)", "torch.set_num_threads(3); answer = answer[:0] if late else answer"])
+def test_a_run_with_a_model_that_broke_down_verifies(body: str, tmp_path: Path) -> None:
+    recipe = lay_out(tmp_path / "here", body)
+    run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
+    assert [row.classifier for row in run.record.incomplete] == ["bad"]
+    code = [tmp_path / "here" / name for name in ("models.py", "honest.py")]
+    verified = robustframe.verify(run.folder, folder=recipe.parent, device="cpu", code=code)
+    assert verified.ok, str(verified)
+    assert evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").record.incomplete == run.record.incomplete
