@@ -54,8 +54,8 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
     """
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    writes = _writes(model.parameters())
-    with lent(), forked_random(seed), _unchanged_buffers(model):
+    with forked_random(seed), lent(), _unchanged_buffers(model):
+        writes = _writes(model.parameters())
         try:
             model.eval()
             for parameter, _, _ in parameters:

@@ -40,7 +40,7 @@ class Child:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
 
-    def call(self, method: str, *given: Any, seconds: float | None = None) -> Any:
+    def call(self, method: str, *given: Any, seconds: float | int | None = None) -> Any:
         """Call a method of the object and return what it returns.
 
         Args:

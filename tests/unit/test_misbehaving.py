@@ -62,7 +62,8 @@ def forever(depth):
 class Bad(Honest):
     def forward(self, x):
         CALLS[0] += 1
-        late = CALLS[0] > 8
+        # When it is tried, it is called five times; a process that is new after that makes few calls.
+        soon, late = CALLS[0] > 5, CALLS[0] > 8
         answer = super().forward(x)
         BODY
         return answer
@@ -175,7 +176,7 @@ RIGHT = {
 }
 """By what the model does: what is said of it, in a flag or while it runs."""
 
-HANGS = """if late:
+HANGS = """if soon:
             while True:
                 try:
                     time.sleep(0.1)
@@ -183,12 +184,12 @@ HANGS = """if late:
                     pass"""
 DEADLY = {
     "os._exit(0)": "its process ended with status 0",
-    "if late: os.abort()": "its process was ended by SIGABRT",
-    "if late: ctypes.string_at(0)": "its process was ended by SIGSEGV",
-    "if late: os.kill(os.getpid(), 9)": "its process was ended by SIGKILL",
-    "if late: os.closerange(0, 200); os._exit(7)": "its process ended with status 7",
+    "if soon: os.abort()": "its process was ended by SIGABRT",
+    "if soon: ctypes.string_at(0)": "its process was ended by SIGSEGV",
+    "if soon: os.kill(os.getpid(), 9)": "its process was ended by SIGKILL",
+    "if soon: os.closerange(0, 200); os._exit(7)": "its process ended with status 7",
     HANGS: "longer than the time limit of 20 s",
-    "if late: torch.nn.functional.linear = None; sys.exit(0)": "SystemExit: 0",
+    "if soon: torch.nn.functional.linear = None; sys.exit(0)": "SystemExit: 0",
 }
 """What a model does to its process that only a process of its own survives: the reason that its row gives."""
 
@@ -309,7 +310,7 @@ def test_a_single_model_that_exits_is_refused_with_a_sentence(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_isolated_by_the_command_line(tmp_path: Path) -> None:
-    recipe = lay_out(tmp_path, "if late: os._exit(0)")
+    recipe = lay_out(tmp_path, "if soon: os._exit(0)")
     found = command(str(recipe), "--isolate", "--out", "run", cwd=tmp_path)
     assert found.returncode == 1, found.stderr
     assert "incomplete: bad under linf:0.2: its process ended with status 0" in found.stderr
@@ -321,7 +322,7 @@ def test_isolated_by_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
-    recipe = lay_out(tmp_path, "if late: open(os.environ['THERE'], 'w').write(str(os.getpid())); time.sleep(600)")
+    recipe = lay_out(tmp_path, "if soon: open(os.environ['THERE'], 'w').write(str(os.getpid())); time.sleep(600)")
     there = tmp_path / "there"
     words = [sys.executable, "-m", "robustframe", "evaluate", str(recipe), "--isolate", "--out", "run"]
     with subprocess.Popen(words, cwd=tmp_path, env={**environment(), "THERE": str(there)}) as process:
