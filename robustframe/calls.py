@@ -1,14 +1,16 @@
 """How models are called: borrowed and given back as they were, in batches that round alike."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, first_line
+from robustframe.lending import lent, note
 from robustframe.types import Images, Labels, Logits
 
 DEFAULT_BATCH = 256
@@ -41,15 +43,19 @@ def forked_random(seed: int) -> Iterator[None]:
 
 @contextmanager
 def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
-    """Use a model in evaluation mode with frozen parameters, and give it back exactly as it was.
+    """Use a model in evaluation mode with frozen parameters, and give it and the process back exactly as they were.
 
-    Mode per module, ``requires_grad``, ``.grad`` and the random states of torch, NumPy and Python are
-    restored, also after an exception. Inside, those random states start from ``seed``, so a model that draws
-    random numbers repeats itself.
+    Mode per module, ``requires_grad``, ``.grad``, buffers, the random states of torch, NumPy and Python, and what
+    `robustframe.lending.lent` takes back are restored, also after an exception. Inside, those random states start from
+    ``seed``, so a model that draws random numbers repeats itself.
+
+    Raises:
+        Misbehaved: for what would have ended the process, such as `SystemExit`, in place of it.
     """
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    with forked_random(seed):
+    with forked_random(seed), lent(), _unchanged_buffers(model):
+        writes = _writes(model.parameters())
         try:
             model.eval()
             for parameter, _, _ in parameters:
@@ -63,6 +69,48 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
             for parameter, requires_grad, gradient in parameters:
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = gradient
+            if _writes(model.parameters()) != writes:
+                note("changes its own weights while it answers, so that answers depend on those before them")
+
+
+@contextmanager
+def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Give the buffers of a model back as they were, such as running statistics and counters."""
+    held = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.layout is torch.strided and not (buffer.is_meta or is_lazy(buffer))
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, before in held:
+            now = module._buffers.get(name)
+            # Of another shape it is no statistic but something that was computed once, and is kept.
+            if now is None or (now.shape, now.dtype) != (before.shape, before.dtype):
+                continue
+            module._buffers[name] = buffer
+            # By content: what is changed through `.data` leaves no other trace.
+            if not torch.equal(buffer, before):
+                buffer.data.copy_(before)
+
+
+def _writes(parameters: Iterable[nn.Parameter]) -> list[int]:
+    """How often each parameter has been written to."""
+    return [-1 if parameter.is_inference() else parameter._version for parameter in parameters]
+
+
+def call(model: Callable[[Tensor], Tensor], images: Images) -> Logits:
+    """Call a model, and go on recording gradients or not as before, whatever it has done about that.
+
+    Raises:
+        InputError: when it does not return one row of logits an image.
+    """
+    recording = torch.is_grad_enabled()
+    said = model(images)
+    torch.set_grad_enabled(recording)
+    return checked(said, images)
 
 
 def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
@@ -82,7 +130,8 @@ def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_siz
     parts = []
     for part in torch.split(points, padded(batch_size)):
         full = pad(part)
-        parts.append(checked(model(full), full)[: len(part)])
+        # A model may give the same memory to each call.
+        parts.append(call(model, full)[: len(part)].clone())
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -92,13 +141,17 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     # The allocator of the host, and libraries below torch, raise nothing of their own.
     said = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return isinstance(error, RuntimeError) and any(words in first_line(error) for words in said)
 
 
 def pad(points: Tensor) -> Tensor:
-    """Repeat the first row until the number of rows is what a model call is padded to."""
+    """Repeat the first row until the number of rows is what a model call is padded to.
+
+    The result is a copy, and no leaf of a graph: a model that prepares its images in place changes nobody else's, and
+    its gradient is that of the same steps out of place.
+    """
     missing = padded(len(points)) - len(points)
-    return torch.cat([points, points[:1].expand(missing, *points.shape[1:])]) if missing else points
+    return torch.cat([points, points[:1].expand(missing, *points.shape[1:])]) if missing else points.clone()
 
 
 def checked(logits: object, points: Tensor) -> Logits:

@@ -1,6 +1,7 @@
 """The exceptions that carry a sentence for the user."""
 
 import difflib
+import os.path
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +19,10 @@ class IntegrityError(InputError):
 
 class StoppedEarly(RuntimeError):
     """Work that had to stop and can be continued by the same command, such as on a full disk: says why."""
+
+
+class Misbehaved(Exception):
+    """Code of the user's did what would have ended the process, and was kept from it: says what."""
 
 
 class OutOfTime(BaseException):
@@ -49,6 +54,38 @@ def shown(value: object) -> str:
         # A whole number with more digits than Python writes.
         return "a value too long to write"
     return text if len(text) < 60 else text[:57] + "..."
+
+
+_LONGEST = 1000
+"""Characters of an error's text that a sentence has room for."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text in letters that every file and terminal takes, or what it is called."""
+    try:
+        # Cut first, as a text may have any size.
+        lines = str(error)[: 10 * _LONGEST].strip().splitlines()
+    except Exception as wrong:  # noqa: BLE001  `__str__` of a user's class may raise anything
+        lines = [f"{type(error).__name__}, whose text cannot be made: {type(wrong).__name__}"]
+    text = lines[0].strip() if lines else type(error).__name__
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def told(error: BaseException) -> str:
+    """Say in one line what an error is and where it came up; one that carries a sentence says that alone."""
+    text, kind = first_line(error), first_line(Exception(type(error).__name__))
+    if isinstance(error, InputError | Misbehaved):
+        return text
+    said = text if text == kind or text.startswith(f"{kind},") else f"{kind}: {text}"
+    last = error.__traceback__
+    # Not all of them: of a recursion without an end there are thousands.
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return said
+    file = first_line(Exception(os.path.basename(last.tb_frame.f_code.co_filename)))
+    return f"{said} ({file}, line {last.tb_lineno})"
 
 
 def first_mistake(error: "ValidationError") -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robustframe.calls import call
 from robustframe.errors import InputError, unknown
 from robustframe.pairs import Twin
 from robustframe.solvers import Implicit, Truncated, iterate
@@ -155,7 +156,7 @@ def plain(module: Callable[[Tensor], Tensor]) -> Look:
     """Look at a module as it is."""
 
     def look(x: Images) -> View:
-        logits = module(x)
+        logits = call(module, x)
         return View((logits,), logits)
 
     return look
@@ -166,7 +167,8 @@ def _behind(model: nn.Module, surrogate: Callable[[Tensor], Tensor]) -> Look:
 
     def look(x: Images) -> View:
         with torch.no_grad():
-            logits = model(x.detach())
+            # The surrogate looks at the images after it.
+            logits = call(model, x.detach().clone())
         return View((_Graft.apply(logits, surrogate(x)),), logits, passes=2)
 
     return look

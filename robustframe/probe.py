@@ -255,7 +255,7 @@ class Probe:
                 (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
             slopes.append(torch.zeros_like(leaf) if slope is None else slope)
             values.append(value.detach())
-            own = self._evaluate(leaf.detach()) if view.logits is None else view.logits.detach()[: len(leaf)]
+            own = self._evaluate(leaf.detach()) if view.logits is None else view.logits.detach()[: len(leaf)].clone()
             outputs.append(own.to(values[-1].dtype))
             passes = view.passes + (view.logits is None)
             self._count(self.forwards, owners[part], passes)

@@ -26,6 +26,7 @@ from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
+from robustframe.lending import lent
 from robustframe.userfile import load_user_file, load_user_function, plain_name
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str
 
 def _load(place: str, folder: Path) -> type[Attack]:
     """Load a user's attack from a file."""
-    module, path, name = load_user_file(place, folder, kind="attack")
+    with lent():
+        module, path, name = load_user_file(place, folder, kind="attack")
     found = {
         key: value
         for key, value in vars(module).items()

@@ -18,7 +18,7 @@ from robustframe.cli.reports import FIGURE_HELP, figure, report, table
 from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say, write_anywhere
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
-from robustframe.errors import InputError, StoppedEarly
+from robustframe.errors import InputError, Misbehaved, StoppedEarly
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -39,7 +39,7 @@ def main() -> None:
     write_anywhere()
     try:
         app()
-    except InputError as error:
+    except (InputError, Misbehaved) as error:
         say(f"error: {error}")
         sys.exit(2)
     except StoppedEarly as error:

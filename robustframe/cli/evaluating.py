@@ -42,6 +42,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
     diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
     engine: Annotated[str, typer.Option(help="process, or ray: many workers, here or on a cluster.")] = "process",
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Each model in a child process: one that dies costs its own rows only.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="With ray: how many; all there is room for.")] = None,
     address: Annotated[str | None, typer.Option(help="With ray: of a running cluster, such as auto.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; 1 with ray, else all cores.")] = None,
@@ -53,10 +56,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
-    from robustframe.evaluation import Limits, load_task, make_task, run, run_folder
-    from robustframe.recipe import Recipe, find_recipe
+    from robustframe.evaluation import Limits, make_task, run, run_folder
+    from robustframe.recipe import Recipe, find_recipe, read_toml
 
-    _check_engine(engine, workers, address)
+    _check_engine(engine, workers, address, isolate=isolate)
     where, here = _devices(device, engine)
     _set_threads(threads, engine)
     if (recipe is None) == (not model):
@@ -65,7 +68,8 @@ def evaluate(
     keep = engine == "process" and not dry_run
     if recipe is not None:
         _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
-        task = load_task(find_recipe(recipe), device=here, data_root=data_root, download=download, keep=keep)
+        place = find_recipe(recipe)
+        stated = read_toml(place, Recipe)
     else:
         if weights and len(model or []) > 1:
             raise InputError("--weights belongs to one model; a recipe gives each its own")
@@ -75,7 +79,10 @@ def evaluate(
             "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
         }  # fmt: skip
         place, stated = Path("command line"), _validated(Recipe, content)
-        task = make_task(stated, place, device=here, data_root=data_root, download=download, keep=keep)
+    task = make_task(
+        stated, place, device=here, data_root=data_root, download=download, keep=keep,
+        isolate=isolate and not dry_run,
+    )  # fmt: skip
     if not diagnose:
         task = task.undiagnosed()
     folder = out or run_folder(task, runs)
@@ -86,18 +93,20 @@ def evaluate(
     with Bar("units", task.name) as bar:
         found = run(
             task, folder, device=where, batch_size=batch_size, report=bar.moment, limits=limits,
-            engine=_engine(engine, address, workers),
+            engine=_engine(engine, address, workers, isolate=isolate),
         )  # fmt: skip
     _finish(found, as_json=as_json)
 
 
-def _check_engine(engine: str, workers: int | None, address: str | None) -> None:
+def _check_engine(engine: str, workers: int | None, address: str | None, *, isolate: bool) -> None:
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers} must be at least 1")
     if engine != "ray" and (workers is not None or address is not None):
         raise InputError("--workers and --address belong with --engine ray")
+    if engine == "ray" and isolate:
+        raise InputError("--isolate belongs with --engine process; the workers of Ray are processes of their own")
 
 
 def _devices(name: str, engine: str) -> "tuple[torch.device, torch.device]":
@@ -123,11 +132,12 @@ def _set_threads(threads: int | None, engine: str) -> None:
         torch.set_num_threads(threads)
 
 
-def _engine(name: str, address: str | None, workers: int | None) -> "Engine":
+def _engine(name: str, address: str | None, workers: int | None, *, isolate: bool) -> "Engine":
     from robustframe.evaluation.executors import InProcess
+    from robustframe.evaluation.isolated import Isolated
 
     if name == "process":
-        return InProcess
+        return Isolated if isolate else InProcess
     from robustframe.evaluation.cluster import ray_engine
 
     return ray_engine(address, workers)

@@ -12,6 +12,7 @@ from robustframe.diagnose.check import Check, Diagnosis
 from robustframe.diagnose.question import POINTS, Measurement, Question
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.draws import Draws
+from robustframe.errors import first_line
 from robustframe.pairs import Twin
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels
@@ -134,7 +135,7 @@ def _ask(question: Question, case: Case, asked: set[str]) -> Check:
         if out_of_memory(error):
             # Says nothing about the model: it is asked again with smaller batches.
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         log.warning("the check %s failed: %s", question.name, reason)
         return _unknown(question, f"not run, as the model failed it: {reason}")
     case.fallen |= case.breaks

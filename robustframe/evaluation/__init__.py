@@ -1,15 +1,9 @@
 """Evaluation: from a recipe, or a model in hand, to a run."""
 
-from robustframe.evaluation.api import (
-    evaluate,
-    evaluate_recipe,
-    load_task,
-    make_task,
-    pick_device,
-    run_folder,
-)
+from robustframe.evaluation.api import evaluate, evaluate_recipe
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.limits import Limits
+from robustframe.evaluation.loading import load_task, make_task, pick_device, run_folder
 from robustframe.evaluation.progress import Moment
 from robustframe.evaluation.task import Task
 

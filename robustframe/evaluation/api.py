@@ -15,109 +15,19 @@ from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
+from robustframe.evaluation.isolated import Isolated
 from robustframe.evaluation.limits import NO_LIMITS, Limits
+from robustframe.evaluation.loading import load_task, pick_device, run_folder
 from robustframe.evaluation.progress import Report, silent
-from robustframe.evaluation.task import Origin, Task
-from robustframe.models.classifiers import Classifier, classify, load_models
-from robustframe.recipe import ModelSpec, Recipe, load_battery, parse_threats, read_toml
-from robustframe.recipe.examples import load_examples
+from robustframe.evaluation.task import Task
+from robustframe.lending import kept
+from robustframe.models.classifiers import classify
+from robustframe.recipe import ModelSpec, load_battery, parse_threats
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.run import Run
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first CUDA device, or the CPU where there is none.
-
-    Raises:
-        InputError: for a device this machine or this torch does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not to be had here; use cpu, or auto") from error
-    return device
-
-
-def load_task(
-    path: str | Path,
-    *,
-    device: torch.device,
-    data_root: str | Path | None = None,
-    download: bool = False,
-    keep: bool = True,
-) -> Task:
-    """Load everything a recipe file names.
-
-    Args:
-        path: the recipe's TOML file; paths in it are relative to its folder.
-        device: where the models go.
-        data_root: where data that does not ship lies.
-        download: allow data and models of the hub to be downloaded.
-        keep: hold every model in memory; see `load_models`.
-
-    Raises:
-        InputError: for anything in it that is unknown or does not fit, before anything runs.
-    """
-    path = Path(path)
-    recipe = read_toml(path, Recipe)
-    return make_task(recipe, path, device=device, data_root=data_root, download=download, keep=keep)
-
-
-def make_task(
-    recipe: Recipe,
-    path: str | Path,
-    *,
-    device: torch.device,
-    data_root: str | Path | None = None,
-    download: bool = False,
-    keep: bool = True,
-    classifiers: list[Classifier] | None = None,
-) -> Task:
-    """Load everything a recipe names.
-
-    Args:
-        recipe: what to evaluate.
-        path: where it is said to stand; paths in it are relative to the folder of this.
-        device: where the models go.
-        data_root: where data that does not ship lies.
-        download: allow data and models of the hub to be downloaded.
-        keep: hold every model in memory; see `load_models`.
-        classifiers: what its models are, for a process that is told and loads each when it needs it.
-
-    Raises:
-        InputError: for anything in it that is unknown or does not fit, before anything runs.
-    """
-    path, root = Path(path), None if data_root is None else Path(data_root)
-    folder = path.parent
-    if classifiers is None:
-        classifiers = load_models(recipe.model, folder=folder, device=device, download=download, keep=keep)
-    batteries = [load_battery(name, folder=folder, where=f"{path}: battery") for name in recipe.battery]
-    threats = parse_threats(recipe.threats, where=f"{path}: threats")
-    check_stages(make_stages(batteries, folder), threats)
-    data = load_examples(recipe.data, folder=folder, data_root=root, download=download)
-    return Task(
-        name=recipe.name,
-        recipe=recipe.model_dump(by_alias=True),
-        data=data,
-        classifiers=classifiers,
-        threats=threats,
-        batteries=batteries,
-        seed=recipe.seed,
-        chunk=recipe.chunk,
-        folder=folder,
-        diagnose=recipe.diagnose,
-        origin=Origin(path.resolve(), None if root is None else root.resolve()),
-    )
-
-
-def run_folder(task: Task, runs: str | Path) -> Path:
-    """Return the folder of a task's run: its name and the beginning of its hash."""
-    return Path(runs) / f"{task.name}-{task.hash[:8]}"
-
-
+@kept()
 def evaluate_recipe(
     path: str | Path,
     *,
@@ -130,6 +40,7 @@ def evaluate_recipe(
     report: Report = silent,
     engine: Engine = InProcess,
     limits: Limits = NO_LIMITS,
+    isolate: bool = False,
 ) -> Run:
     """Evaluate a recipe, or continue its run.
 
@@ -144,6 +55,9 @@ def evaluate_recipe(
         report: called after every unit of work.
         engine: who carries the units of work out; it changes no byte.
         limits: what one unit may take.
+        isolate: load and call each model in a child process of its own, so that one that ends its process, hangs
+            (with a time limit) or leaks costs its own rows only; it changes no byte. In place of an engine. A script
+            that asks for it needs ``if __name__ == "__main__":``, as each child imports it.
 
     Returns:
         The run in its folder: its record, verdicts and adversarial images, opened as by `robustframe.open_run`. Rows of
@@ -155,7 +69,9 @@ def evaluate_recipe(
         StoppedEarly: when the run cannot go on, such as on a full disk; the same call continues it.
     """
     where = pick_device(device)
-    task = load_task(path, device=where, data_root=data_root, download=download)
+    if isolate:
+        engine = Isolated
+    task = load_task(path, device=where, data_root=data_root, download=download, isolate=isolate)
     folder = run_folder(task, runs) if out is None else out
     return run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
 
@@ -168,6 +84,7 @@ class HeldFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+@kept()
 def evaluate(
     model: nn.Module,
     x: Any,
@@ -210,6 +127,10 @@ def evaluate(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    if any(each.is_inference() for each in [*model.parameters(), *model.buffers()]):
+        raise InputError(
+            "the model was made inside torch.inference_mode(), so that no gradient goes through it; make it outside"
+        )
     data: Dataset = from_arrays(x, y)
     threats = [threat] if isinstance(threat, str) else list(threat)
     named = [battery] if isinstance(battery, str) else list(battery)

@@ -15,6 +15,8 @@ from robustframe.evaluation.resume import begin, check_answers, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
+from robustframe.lending import kept
+from robustframe.models.identity import Answers
 from robustframe.runs.entries import contradictions
 from robustframe.runs.journal import Journal
 from robustframe.runs.lock import locked
@@ -29,6 +31,7 @@ _TIMES = 3
 """How often a run is gone through whose files are damaged before it ends."""
 
 
+@kept()
 def run(
     task: Task,
     folder: str | Path,
@@ -70,7 +73,7 @@ def run(
         return open_run(folder)
     executor = engine(task, folder, device, batch_size, limits)
     try:
-        trials = _try_models(task, executor)
+        trials = _try_models(task, executor, keep_going=keep_going)
         with locked(folder):
             record = begin(folder, task, executor.environment, [trial.answers for trial in trials])
             remember_code(task.hash, task.code_files)
@@ -101,18 +104,24 @@ def whole_number(value: int, what: str, *, least: int) -> int:
     return value
 
 
-def _try_models(task: Task, executor: Executor) -> list[Trial]:
-    """Try every classifier before anything is written."""
+def _try_models(task: Task, executor: Executor, *, keep_going: bool) -> list[Trial]:
+    """Try every classifier before anything is written; one that breaks down costs its own rows, if others are left."""
     jobs = iter([TryModel(classifier) for classifier in range(len(task.classifiers))])
     trials: dict[int, Trial] = {}
+    broken: list[Failed] = []
     for outcome in carry_out(executor, lambda: next(jobs, None)):
         classifier = outcome.job.classifier
         if isinstance(outcome, Failed):
             if isinstance(outcome.error, InputError):
                 raise outcome.error
-            name = task.classifiers[classifier].entry.name
-            raise InputError(f"{name} cannot be evaluated: {outcome.reason}") from outcome.error
-        trials[classifier] = outcome.found
+            broken.append(outcome)
+            skipped = (None,) * len(task.stages)
+            trials[classifier] = Trial([], skipped, Answers.none(), failed=outcome.reason)
+        else:
+            trials[classifier] = outcome.found
+    if broken and (len(broken) == len(trials) or not keep_going):
+        name = task.classifiers[broken[0].job.classifier].entry.name
+        raise InputError(f"{name} cannot be evaluated: {broken[0].reason}") from broken[0].error
     return [trials[classifier] for classifier in range(len(task.classifiers))]
 
 

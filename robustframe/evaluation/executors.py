@@ -1,8 +1,8 @@
 """Who carries units of work out: an interface of five words, and the process itself as the simplest answer."""
 
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from robustframe.calls import out_of_memory
-from robustframe.errors import InputError, OutOfTime, StoppedEarly
+from robustframe.errors import OutOfTime, StoppedEarly, told
 from robustframe.evaluation.jobs import Done, Failed, Job, R
 from robustframe.evaluation.limits import Limits, memory_limited, resident_memory, time_limited
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
+from robustframe.lending import lent, noting
 from robustframe.runs.record import Environment
 
 
@@ -108,7 +109,7 @@ def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed
     """
     while True:
         try:
-            with time_limited(limits.seconds), memory_limited(limits.memory):
+            with _remarking(workshop, job), time_limited(limits.seconds), memory_limited(limits.memory), lent():
                 done = job.do(workshop)
             return replace(done, resident=resident_memory())
         except StoppedEarly:
@@ -117,7 +118,7 @@ def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed
             return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
         except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
             memory = out_of_memory(error)
-            reason = f"a unit ran out of memory: {_line(error)}" if memory else _line(error)
+            reason = f"a unit ran out of memory: {told(error)}" if memory else told(error)
             failed = Failed(job, reason, error, memory=memory)
         # Outside of the handler, where no traceback holds on to tensors any more.
         if not failed.memory or not workshop.halve():
@@ -127,11 +128,11 @@ def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed
             torch.cuda.empty_cache()
 
 
-def _line(error: BaseException) -> str:
-    """Say what an error is and where it came up, in one line."""
-    text, kind = next(iter(str(error).strip().splitlines()), ""), type(error).__name__
-    if isinstance(error, InputError):
-        return text
-    said = f"{kind}: {text}" if text else kind
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
+@contextmanager
+def _remarking(workshop: Workshop, job: Job[Any]) -> Iterator[None]:
+    """Say afterwards what was done to the process inside."""
+    with noting() as changes:
+        try:
+            yield
+        finally:
+            workshop.remark(job.classifier, changes)

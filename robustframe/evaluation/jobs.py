@@ -17,8 +17,9 @@ from robustframe.evaluation.diagnosis import BreakingImages, diagnose_row
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
-from robustframe.models.classifiers import Classifier, check_model
+from robustframe.models.classifiers import Classifier
 from robustframe.models.identity import answers
+from robustframe.models.trials import check_model
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import Result, write_aside
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written, parse_diagnosis

@@ -29,6 +29,8 @@ class Trial:
     """For each attack of the task why it is left out, ``None`` where it is run."""
     answers: Answers
     """Its logits on the first examples."""
+    failed: str | None = None
+    """Why it cannot be evaluated at all, so that its rows are given up before they are begun."""
 
 
 @dataclass
@@ -77,6 +79,9 @@ class Scores:
         self._radii: dict[int, PerExample | None] = {}
         stages = sum(len(row.stages) for row in self.rows.values()) + len(task.classifiers)
         self._reporter = Reporter(task, stages * len(task.chunks) + task.diagnose * len(self.rows), report)
+        for classifier, threat in self.rows:
+            if (reason := trials[classifier].failed) is not None:
+                self.give_up(classifier, threat, reason)
 
     def going_on(self, classifier: int, threat: int | None = None) -> bool:
         """Say whether a row has not been given up; without a threat, whether any row of the classifier has not."""

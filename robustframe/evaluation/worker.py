@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from robustframe.errors import InputError, StoppedEarly
-from robustframe.evaluation.api import make_task
 from robustframe.evaluation.executors import attempt
 from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import Limits
+from robustframe.evaluation.loading import make_task
 from robustframe.evaluation.task import Origin, Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier, Source
@@ -41,12 +41,12 @@ def make_order(task: Task, folder: Path, device: torch.device, batch_size: int, 
         InputError: for models in hand, which no other process can load.
     """
     if task.origin is None:
-        raise InputError("models in hand are evaluated in this process; state them in a recipe to use Ray")
+        raise InputError("models in hand are evaluated in this process; state them in a recipe for others")
     sources: list[Source] = []
     classifiers = []
     for classifier in task.classifiers:
         if classifier.source is None:
-            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe to use Ray")
+            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe for other processes")
         if classifier.source not in sources:
             sources.append(classifier.source)
         classifiers.append((sources.index(classifier.source), classifier.place, classifier.entry))

@@ -1,6 +1,8 @@
 """What a process needs to carry units of work out: the task, its models, a device, the folder of the run."""
 
+import logging
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,6 +12,8 @@ from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.record import read_record
+
+log = logging.getLogger("robustframe")
 
 
 class Workshop:
@@ -31,6 +35,7 @@ class Workshop:
         self.files = task.files(folder)
         self._current: Classifier | None = None
         self._seen = False
+        self._remarked: set[tuple[str, str]] = set()
 
     def classifier(self, number: int) -> Classifier:
         """Return a classifier by its place in the task; the one before may be let go."""
@@ -56,6 +61,14 @@ class Workshop:
         if found.hash != self.task.hash:
             raise StoppedEarly(f"{self.folder} has become the folder of another evaluation")
         self._seen = True
+
+    def remark(self, number: int, changes: Iterable[str]) -> None:
+        """Say what a classifier, by its place in the task, or an attack on it did to the process; each change once."""
+        name = self.task.classifiers[number].entry.name
+        for change in changes:
+            if (name, change) not in self._remarked:
+                self._remarked.add((name, change))
+                log.warning("%s %s", name, change)
 
     def halve(self) -> bool:
         """Halve the batch for the rest of the evaluation; say whether there was anything to halve."""

@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from robustframe.calls import borrowed, call_in_batches, out_of_memory
-from robustframe.data import Dataset
+from robustframe.children import Child, ChildEnded
 from robustframe.errors import InputError
 from robustframe.frames import mutual_coherence
 from robustframe.models.identity import CodeIdentity, answers, code_of
@@ -46,6 +46,10 @@ class Source:
         if self._loaded is None:
             self._loaded = _load(self.spec, self.folder, self.device, self.download)
         return self._loaded
+
+    def entries(self) -> list[ClassifierEntry]:
+        """Return what a record says about each of its classifiers; raises as `classifiers`."""
+        return [each.entry for each in self.classifiers()]
 
     def release(self) -> None:
         """Let the model go; the next one who needs it loads it again."""
@@ -94,6 +98,7 @@ def load_models(
     device: torch.device,
     download: bool = False,
     keep: bool = True,
+    isolate: bool = False,
 ) -> list[Classifier]:
     """Load every model of a recipe onto a device.
 
@@ -103,6 +108,7 @@ def load_models(
         device: where the models go.
         download: whether weights that are not here may be fetched.
         keep: hold every model in memory; otherwise each is let go, and loaded again when it is needed.
+        isolate: load each in a process of its own, which tells what it is, and none in this one until it is needed.
 
     Returns:
         One classifier for a model, two for a pair.
@@ -113,8 +119,8 @@ def load_models(
     classifiers: list[Classifier] = []
     for spec in specs:
         source = Source(spec, folder, device, download=download)
-        found = source.classifiers()
-        classifiers += [Classifier(each.entry, None, source, place) for place, each in enumerate(found)]
+        entries = _entries_elsewhere(source) if isolate else source.entries()
+        classifiers += [Classifier(entry, None, source, place) for place, entry in enumerate(entries)]
         if not keep:
             source.release()
     names = [classifier.entry.name for classifier in classifiers]
@@ -122,6 +128,21 @@ def load_models(
         if names.count(name) > 1:
             raise InputError(f"two models are called {name}; give one of them another name = '...'")
     return classifiers
+
+
+def _entries_elsewhere(source: Source) -> list[ClassifierEntry]:
+    """Load a model in a process of its own, and return what a record says about its classifiers.
+
+    Raises:
+        InputError: as when it is loaded here, and when that brings the process to an end.
+    """
+    make = partial(Source, source.spec, source.folder.resolve(), source.device, download=source.download)
+    with Child(make) as child:
+        try:
+            entries: list[ClassifierEntry] = child.call("entries")
+        except ChildEnded as error:
+            raise InputError(f"model {source.spec.use} cannot be loaded: its process {error}") from error
+    return entries
 
 
 def _load(spec: ModelSpec, folder: Path, device: torch.device, download: bool) -> list[Classifier]:
@@ -204,77 +225,6 @@ def _check_readable(module: nn.Module, name: str) -> None:
             f"{name} holds {odd[0]}, which is no plain tensor, as quantised models do; evaluate the model that it was "
             "made from, or one whose weights are rounded but kept as floats"
         )
-
-
-def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> list[str]:
-    """Try a classifier on a few examples before anything is evaluated.
-
-    Args:
-        classifier: what to try.
-        data: the examples it is going to see.
-        device: where it lives.
-
-    Returns:
-        Flags for the record.
-
-    Raises:
-        InputError: when it does not take the images, returns no logits, NaN or probabilities, or has too few classes
-            for the labels.
-    """
-    name = classifier.entry.name
-    few = data.images[:32].to(device)
-    with borrowed(classifier.module) as module, torch.no_grad():
-        try:
-            logits = call_in_batches(module, few, len(few))
-            again = call_in_batches(module, few, len(few))
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
-        except (RuntimeError, TypeError, ValueError) as error:
-            if out_of_memory(error):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
-    if not logits.isfinite().all():
-        raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
-    rows = logits.sum(1)
-    if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
-        raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
-    if logits.shape[1] < 2:
-        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
-    highest = int(data.labels.max())
-    if highest >= logits.shape[1]:
-        raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
-    flags = [] if slope_of(classifier.module, few) else [
-        f"{name} gives no gradient: its output does not depend on its input differentiably, so that attacks with "
-        "gradients search blindly; name what stands in the way in a battery's bpda, and trust attacks without gradients"
-    ]  # fmt: skip
-    if not torch.equal(logits, again):
-        flags.append(
-            f"{name} answers the same images differently each time; its accuracies are single draws unless a battery "
-            "has votes, such as rand"
-        )
-    if classifier.entry.use.startswith(("torchvision:", "timm:")) and classifier.entry.weights_sha256 is None:
-        flags.append(f"{name} has random weights; name a file of weights in the recipe")
-    return flags
-
-
-def slope_of(module: nn.Module, images: Tensor) -> bool:
-    """Say whether the logits of some images can be differentiated, whatever the gradient is.
-
-    Raises:
-        InputError: when the model's own backward pass fails.
-    """
-    with borrowed(module) as model, torch.enable_grad():
-        leaf = images.clone().requires_grad_()
-        total = call_in_batches(model, leaf, len(leaf)).sum()
-        if not total.requires_grad:
-            return False
-        try:
-            (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the model's backward pass fails: {reason}; detach or replace the step") from error
-    return slope is not None
 
 
 def _identity(module: nn.Module, files: Mapping[str, str], images: Images | None) -> CodeIdentity:

@@ -171,6 +171,11 @@ class Answers:
     random: bool = False
     """It says something else about the same image in the same call; nothing can be compared then."""
 
+    @classmethod
+    def none(cls) -> "Answers":
+        """Return those of a model that gave none; nothing can be compared with them."""
+        return cls(torch.zeros(0, 0), random=True)
+
     def stated(self) -> list[list[float]] | None:
         """Return them as a record holds them; ``None`` where they are random."""
         return None if self.random else [[float(each) for each in row] for row in self.logits.tolist()]
@@ -178,7 +183,7 @@ class Answers:
     @classmethod
     def of_record(cls, stated: Sequence[Sequence[float]] | None) -> "Answers":
         """Return what a record holds."""
-        return cls(torch.zeros(0, 0), random=True) if stated is None else cls(torch.tensor(stated))
+        return cls.none() if stated is None else cls(torch.tensor(stated))
 
 
 def answers(module: nn.Module, images: Images) -> Answers:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.calls import forked_random
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
+from robustframe.lending import contained, lent
 from robustframe.models.weights import load_weights
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
@@ -104,15 +105,21 @@ def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> Loa
 def _file(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
     """Call a function of the user's file."""
     _refuse(spec, "the function that builds it decides", "classes")
+    # One loan for both: what a file sets while it is loaded, its function may rely on.
+    with lent():
+        return _called(place, folder)
+
+
+def _called(place: str, folder: Path) -> LoadedModel:
     code, path, name = load_user_file(place, folder, kind="model")
     build = getattr(code, name, None)
     if not callable(build):
         raise unknown(f"function in {path}", name, [key for key, value in vars(code).items() if callable(value)])
     try:
-        built = build()
+        with contained():
+            built = build()
     except Exception as error:
-        reason = plain_name(f"{type(error).__name__}: {error}")
-        raise InputError(f"{path}:{name}() failed: {reason}") from error
+        raise InputError(f"{path}:{name}() failed: {plain_name(told(error))}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
     return LoadedModel(built, path.stem, files=files_of(path, code))

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, told, unknown
+from robustframe.lending import contained, lent
 from robustframe.userfile.consent import check_consent
 from robustframe.userfile.project import Project, plain_name
 
@@ -37,10 +38,10 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
         raise InputError(f"{kind} file {path} is no Python file; its name must end in .py")
     check_consent(path)
     try:
-        module = Project(path).run()
+        with contained():
+            module = Project(path).run()
     except Exception as error:
-        reason = plain_name(f"{type(error).__name__}: {error}")
-        raise InputError(f"{kind} file {path} does not load: {reason}") from error
+        raise InputError(f"{kind} file {path} does not load: {plain_name(told(error))}") from error
     return module, path, name
 
 
@@ -68,7 +69,8 @@ def load_user_function(place: str, folder: Path, *, kind: str) -> UserFunction:
     Raises:
         InputError: as `load_user_file`, and when the file has no function of that name.
     """
-    module, path, name = load_user_file(place, folder, kind=kind)
+    with lent():
+        module, path, name = load_user_file(place, folder, kind=kind)
     functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
     if name not in functions:
         raise unknown(f"function in {path}", name, functions)

@@ -11,7 +11,7 @@ import polars as pl
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
-from robustframe.evaluation.api import pick_device
+from robustframe.evaluation.loading import pick_device
 from robustframe.runs import Run, open_run
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-from robustframe.models.classifiers import check_model
+from robustframe.models.trials import check_model
 from robustframe.runs import Run
 from robustframe.runs.entries import contradictions, distrust, doubts, guessing
 from robustframe.runs.record import RECORD
@@ -12,11 +12,13 @@ from robustframe.verification.findings import Finding, VerifiedPart, check, left
 from robustframe.verification.sources import Sources
 
 
-def model_flags(sources: Sources | None) -> Mapping[str, list[str]] | None:
-    """Return what is said of each model when it is tried; ``None`` where there are no models to try."""
+def model_flags(run: Run, sources: Sources | None) -> Mapping[str, list[str]] | None:
+    """Return what is said of each model that has a number when it is tried; ``None`` where there are none to try."""
     if sources is None:
         return None
-    return {each.entry.name: check_model(each, sources.data, sources.device) for each in sources.classifiers}
+    finished = {result.classifier for result in run.results}
+    tried = [each for each in sources.classifiers if each.entry.name in finished]
+    return {each.entry.name: check_model(each, sources.data, sources.device) for each in tried}
 
 
 def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str, Sequence[str]] | None) -> VerifiedPart:
@@ -32,10 +34,10 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
     derived = [*_derived(run, verdicts), *(flag for flags in (of_models or {}).values() for flag in flags)]
     stated = run.record.flags
     findings = [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in derived if flag not in stated]
-    names = tuple(f"{entry.name} " for entry in run.record.classifiers)
+    untried = tuple(f"{entry.name} " for entry in run.record.classifiers if entry.name not in (of_models or {}))
     for flag in stated:
         # What a model says when it is tried begins with its name, and cannot be known without it.
-        if flag not in derived and (of_models is not None or not flag.startswith(names)):
+        if flag not in derived and not flag.startswith(untried):
             findings.append(Finding(RECORD, None, f"nothing in the run explains the flag: {flag}"))
     if len(set(stated)) < len(stated):
         findings.append(Finding(RECORD, None, "a flag stands there twice"))

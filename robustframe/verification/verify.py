@@ -9,7 +9,7 @@ import polars as pl
 from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.evaluation.api import pick_device
+from robustframe.evaluation.loading import pick_device
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.opening import read_run
 from robustframe.runs.record import VERDICTS
@@ -117,7 +117,7 @@ def _verified(read: Run, sources: Sources | None, *, seal: str | None, batch_siz
         checks += [check_verdicts(read, stored), check_counts(read, stored)]
     else:
         checks += _replay_copy(read, stages, replayer)
-    checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(sources))]
+    checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(read, sources))]
     checks.append(check_tables(read))
     return Verification(
         run=str(read.folder),
@@ -146,7 +146,11 @@ def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report)
     images: list[Finding] = []
     fickle: list[str] = []
     parts = len(stored.clean) + len(stored.attacked)
+    # Nothing is claimed of a model without a number, and one that broke down in the run would do so here.
+    finished = {result.classifier for result in run.results}
     for position, classifier in enumerate(replayer.sources.classifiers[: len(stored.clean)]):
+        if classifier.entry.name not in finished:
+            continue
         if not replayer.repeats_itself(classifier):
             fickle.append(classifier.entry.name)
             continue
@@ -158,7 +162,7 @@ def _replay(run: Run, stored: Stored, replayer: Replayer | None, report: Report)
     for done, attacked in enumerate(stored.attacked, start=len(stored.clean) + 1):
         if attacked.position < len(replayer.sources.classifiers):
             classifier = replayer.sources.classifiers[attacked.position]
-            if classifier.entry.name not in fickle:
+            if classifier.entry.name in finished and classifier.entry.name not in fickle:
                 for unit, table in zip(attacked.units, attacked.tables):
                     images += [] if table is None else replayer.stored(classifier, attacked, unit, table)
             what = f"{classifier.entry.name} {attacked.threat.label} {attacked.stage.label}"

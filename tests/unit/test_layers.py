@@ -14,6 +14,8 @@ import robustframe
 
 ROOMS = [
     ["types", "errors"],
+    ["lending"],
+    ["children"],
     ["files"],
     ["draws"],
     ["userfile"],

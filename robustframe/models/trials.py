@@ -1,0 +1,120 @@
+"""A classifier tried on a few examples before anything is evaluated."""
+
+import torch
+from torch import Tensor, nn
+
+from robustframe.calls import borrowed, call_in_batches, out_of_memory, pad
+from robustframe.data import Dataset
+from robustframe.errors import InputError, first_line
+from robustframe.lending import noting
+from robustframe.models.classifiers import Classifier
+from robustframe.types import Images
+
+_ROUNDING = 1e-5
+"""Of the largest pixel: what two roundings in float32 and a fit through them differ by at most."""
+
+
+def check_model(classifier: Classifier, data: Dataset, device: torch.device) -> list[str]:
+    """Try a classifier on a few examples before anything is evaluated.
+
+    Args:
+        classifier: what to try.
+        data: the examples it is going to see.
+        device: where it lives.
+
+    Returns:
+        Flags for the record.
+
+    Raises:
+        InputError: when it does not take the images, returns no logits, NaN or probabilities, has too few classes for
+            the labels, or prepares its images in place where gradients do not follow.
+    """
+    with noting() as changes:
+        flags = _tried(classifier, data, device)
+    return [*flags, *(f"{classifier.entry.name} {change}" for change in changes)]
+
+
+def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[str]:
+    name = classifier.entry.name
+    few = data.images[:32].to(device)
+    with borrowed(classifier.module) as module, torch.no_grad():
+        try:
+            logits = call_in_batches(module, few, len(few))
+            again = call_in_batches(module, few, len(few))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            reason = first_line(error)
+            raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
+    if not logits.isfinite().all():
+        raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
+    rows = logits.sum(1)
+    if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
+        raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
+    if logits.shape[1] < 2:
+        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
+    highest = int(data.labels.max())
+    if highest >= logits.shape[1]:
+        raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
+    flags = [] if slope_of(classifier.module, few) else [
+        f"{name} gives no gradient: its output does not depend on its input differentiably, so that attacks with "
+        "gradients search blindly; name what stands in the way in a battery's bpda, and trust attacks without gradients"
+    ]  # fmt: skip
+    if _prepares_unseen(classifier, few):
+        flags.append(
+            f"{name} prepares its images in place where gradients do not follow; they are right but for a factor that "
+            "is the same everywhere; write x = (x - mean) / std or the like"
+        )
+    if not torch.equal(logits, again):
+        flags.append(
+            f"{name} answers the same images differently each time; its accuracies are single draws unless a battery "
+            "has votes, such as rand"
+        )
+    if classifier.entry.use.startswith(("torchvision:", "timm:")) and classifier.entry.weights_sha256 is None:
+        flags.append(f"{name} has random weights; name a file of weights in the recipe")
+    return flags
+
+
+def slope_of(module: nn.Module, images: Tensor) -> bool:
+    """Say whether the logits of some images can be differentiated, whatever the gradient is.
+
+    Raises:
+        InputError: when the model's own backward pass fails.
+    """
+    with borrowed(module) as model, torch.enable_grad():
+        leaf = images.clone().requires_grad_()
+        total = call_in_batches(model, leaf, len(leaf)).sum()
+        if not total.requires_grad:
+            return False
+        try:
+            (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        except RuntimeError as error:
+            reason = first_line(error)
+            raise InputError(f"the model's backward pass fails: {reason}; detach or replace the step") from error
+    return slope is not None
+
+
+def _prepares_unseen(classifier: Classifier, images: Images) -> bool:
+    """Say whether a model changes its images in place, unseen by gradients: by a factor and an offset at most.
+
+    Raises:
+        InputError: when gradients leave out more than that.
+    """
+    with borrowed(classifier.module) as model, torch.enable_grad():
+        lent_images = pad(images.clone().requires_grad_())
+        before, step = lent_images.detach().clone(), lent_images.grad_fn
+        model(lent_images)
+    after = lent_images.detach()
+    if lent_images.grad_fn is not step or torch.equal(before, after):
+        return False
+    x, prepared = before.double().flatten(), after.double().flatten()
+    x, middle = x - x.mean(), prepared - prepared.mean()
+    factor = float(x @ middle / (x @ x).clamp_min(1e-12))
+    if factor <= 0 or float((middle - factor * x).abs().max()) > _ROUNDING * float(prepared.abs().max()):
+        raise InputError(
+            f"{classifier.entry.name} prepares its images in place where gradients do not follow (through .data, "
+            "detach() or no_grad()), so attacks would search past it; write x = (x - mean) / std or the like"
+        )
+    return True
