@@ -10,7 +10,9 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-_STOPS = {signal.SIGINT, signal.SIGTERM}
+from robustframe.errors import Interrupted
+
+_STOPS = {getattr(signal, name) for name in Interrupted.signals if hasattr(signal, name)}
 """A terminal and a batch system send these to every process; the parent alone decides what comes of them."""
 
 
