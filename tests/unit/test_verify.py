@@ -278,7 +278,7 @@ COPIED: list[tuple[str, Callable[[Path], None], str]] = [
     ("forwards", cell(V, BROKEN, "forwards", 900), "its verdicts account for"),
     ("count", record(put(f"{FIRST}.robust_correct", 89)), "robust_correct is 89"),
     ("missing", table(V, lambda rows: rows.slice(1)), "its verdict is missing"),
-    ("wrong", cut(V), "truncated"),
+    ("wrong", cut(V), "damaged or not a Parquet file"),
 ]
 
 
