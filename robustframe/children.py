@@ -5,7 +5,8 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -34,12 +35,8 @@ class Child:
         # Not by the pickler of this library: it would share the memory of tensors with a process that may die.
         order = pickle.dumps((make, given))
         self._process = context.Process(target=_serve, args=(theirs, os.getcwd(), order))
-        # Blocked signals stay blocked in what is started meanwhile, and none is lost here.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        try:
+        with _stops_blocked():
             self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
 
     def call(self, method: str, *given: Any, seconds: float | int | None = None) -> Any:
@@ -84,6 +81,19 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _stops_blocked() -> Iterator[None]:
+    """Block the signals that stop work, as they then stay blocked in what is started meanwhile; none is lost here."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 _PATIENCE = 10.0

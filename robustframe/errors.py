@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class InputError(ValueError):
@@ -90,12 +91,23 @@ def told(error: BaseException) -> str:
 
 def first_mistake(error: "ValidationError") -> str:
     """Say what the first mistake in a file or a call is, and at which key: ``data.count = -1: Input should be ...``."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
-    given = first["input"]
-    plain = first["type"] != "missing" and isinstance(given, str | int | float | bool | None)
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{key} = {shown(given)}: {said}" if plain and first["loc"] else f"{key}: {said}"
+    return mistake(error.errors(include_url=False)[0])
+
+
+def mistake(problem: "ErrorDetails") -> str:
+    """Say what one mistake in a file or a call is, and at which key; entries of lists are counted from 1."""
+    key, given = key_of(problem), problem["input"]
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    said = problem["msg"].removeprefix("Value error, ")
+    plain = isinstance(given, str | int | float | bool | None) and problem["loc"]
+    return f"{key} = {shown(given)}: {said}" if plain else f"{key}: {said}"
+
+
+def key_of(problem: "ErrorDetails") -> str:
+    """Write the place of a mistake as it is found in the file: ``model[2].use``."""
+    parts = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]]
+    return "".join(parts).lstrip(".") or "the file"
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:

@@ -72,17 +72,20 @@ def carry_out(executor: Executor, take: Callable[[], Job[R] | None]) -> Iterator
             yield outcome
 
 
-class InProcess(Executor):
-    """Carries units out one at a time, in this process."""
+class OneAtATime(Executor):
+    """Carries units out one at a time, on this machine.
 
-    def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:
-        self.workshop = Workshop(task, folder, device, batch_size)
-        self.limits = limits
+    Args:
+        device: where the models are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._job: Job[Any] | None = None
 
     @property
     def environment(self) -> Environment:
-        return Environment.here(self.workshop.device)
+        return Environment.here(self.device)
 
     @property
     def free(self) -> bool:
@@ -93,10 +96,26 @@ class InProcess(Executor):
 
     def wait(self) -> list[Done[Any] | Failed]:
         job, self._job = self._job, None
-        return [] if job is None else [attempt(self.workshop, job, self.limits)]
+        return [] if job is None else [self.carry_out(job)]
+
+    @abstractmethod
+    def carry_out(self, job: Job[Any]) -> Done[Any] | Failed:
+        """Carry out one unit."""
 
     def close(self) -> None:
         self._job = None
+
+
+class InProcess(OneAtATime):
+    """Carries units out one at a time, in this process."""
+
+    def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:
+        super().__init__(device)
+        self.workshop = Workshop(task, folder, device, batch_size)
+        self.limits = limits
+
+    def carry_out(self, job: Job[Any]) -> Done[Any] | Failed:
+        return attempt(self.workshop, job, self.limits)
 
 
 def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed:

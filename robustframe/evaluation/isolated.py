@@ -8,15 +8,14 @@ import torch
 
 from robustframe.children import Child, ChildEnded
 from robustframe.errors import InputError, StoppedEarly
-from robustframe.evaluation.executors import Executor
+from robustframe.evaluation.executors import OneAtATime
 from robustframe.evaluation.jobs import Done, Failed, Job
 from robustframe.evaluation.limits import Limits
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.worker import Worker, make_order
-from robustframe.runs.record import Environment
 
 
-class Isolated(Executor):
+class Isolated(OneAtATime):
     """Carries units out one at a time, those of each model in a child process, which is started anew when it dies.
 
     The time limit is kept from outside: a child that takes longer is ended, whatever it is doing.
@@ -26,36 +25,21 @@ class Isolated(Executor):
     """
 
     def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:
-        self.device, self.limits = device, limits
+        super().__init__(device)
+        self.limits = limits
         order = make_order(task, folder, device, batch_size, Limits(memory=limits.memory))
         # A worker of a cluster has one device only; here there may be several.
         self.order = replace(order, device=str(device))
         self._child: Child | None = None
         self._model: int | None = None
         """Whose child it is: the twins of a pair are one model."""
-        self._job: Job[Any] | None = None
-
-    @property
-    def environment(self) -> Environment:
-        return Environment.here(self.device)
-
-    @property
-    def free(self) -> bool:
-        return self._job is None
-
-    def submit(self, job: Job[Any]) -> None:
-        self._job = job
-
-    def wait(self) -> list[Done[Any] | Failed]:
-        job, self._job = self._job, None
-        return [] if job is None else [self._attempt(job)]
 
     def close(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.close()
 
-    def _attempt(self, job: Job[Any]) -> Done[Any] | Failed:
+    def carry_out(self, job: Job[Any]) -> Done[Any] | Failed:
         try:
             outcome = self._child_for(job).call("do", job, seconds=self.limits.seconds)
         except ChildEnded as error:

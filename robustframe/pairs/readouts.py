@@ -41,8 +41,8 @@ def read_out(
         return ReadOuts(tuple(logits for logits, wanted in zip(both, (first, later)) if wanted))
     sweeps = (sweeps or pair.sweeps) if later else 1
     solver, frame = DeepPursuit(sweeps=sweeps), pair.frame
+    # Sweeps, from the beginning, that the later read-out's gradient does not go through.
     free = max(0, sweeps - last) if last else 0
-    """Sweeps, from the beginning, that the later read-out's gradient does not go through."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and (first or not free)):
         codes = solver.codes(solver.step(frame, images, solver.init(frame, images)))
     logits = [pair.classify(codes[-1])] if first else []

@@ -71,8 +71,12 @@ def train_pair(
         raise InputError(f"of {len(images):,} images {plan.validation:,} are held out, which leaves less than a batch")
     if plan.validation and plan.validation < _FEW:
         raise InputError(f"{plan.validation} images are too few to choose an epoch by; hold out at least {_FEW}, or 0")
-    if isinstance(pair, Untied) and (plan.sweeps or plan.active or plan.settle or plan.arm == "feedforward"):
-        raise InputError("an untied net has one number of sweeps and no solution; leave sweeps, active and settle out")
+    if (isinstance(pair, Untied) or pair.pursuit != "deep") and (
+        plan.sweeps or plan.last or plan.active or plan.settle or plan.overlap < 1
+    ):
+        raise InputError("sweeps, last, active, settle and overlap are for pairs of deep pursuit; leave them out")
+    if isinstance(pair, Untied) and plan.arm == "feedforward":
+        raise InputError("an untied net has no feed-forward twin; train it with arm 'recurrent' or 'joint'")
     kept = len(images) - plan.validation
     trainer = _Trainer(pair, plan, adversary, seed=seed, examples=kept)
     start = trainer.resume(checkpoint)
@@ -121,7 +125,7 @@ class _Trainer:
         self.floors = None if plan.active is None else Floors(pair.frames[0], plan.active)
         self.nonzeros = [structural_nonzeros(frame) for frame in pair.frames] if plan.potential else []
         self.used: list[Tensor] = []
-        self.average = {name: tensor.detach().clone() for name, tensor in pair.state_dict().items()}
+        self.average: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.epochs: list[Epoch] = []
 
@@ -158,7 +162,8 @@ class _Trainer:
                 self.group_of[layer.threshold]["scale"] = float(_size(code) / layer.step_size)
         if self.floors is not None:
             self.floors.start([self.group_of[layer.threshold]["scale"] for layer in self.floors.frame.blocks])
-        self.average = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
+        if self.plan.average:
+            self.average = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
 
     def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[TrainingProgress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
 from robustframe.data.own import CLASSES
-from robustframe.errors import InputError, shown, unknown
+from robustframe.errors import InputError, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
@@ -264,19 +263,17 @@ def digest(content: object) -> str:
 
 
 def _sentence(path: Path, problem: Any, model: type[BaseModel]) -> str:
-    place = [str(part) for part in problem["loc"]]
-    key = re.sub(r"\.(\d+)", lambda match: f"[{int(match[1]) + 1}]", ".".join(place))
     if problem["type"] == "extra_forbidden":
-        return str(unknown("key", place[-1], _known_keys(model, problem["loc"][:-1]), where=f"{path}: {key}"))
-    if problem["type"] == "missing":
-        return f"{path}: {key} is missing"
-    return f"{path}: {key} = {shown(problem['input'])}: {problem['msg']}"
+        *place, last = problem["loc"]
+        return str(unknown("key", str(last), _known_keys(model, place), where=f"{path}: {key_of(problem)}"))
+    return f"{path}: {mistake(problem)}"
 
 
-def _known_keys(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     """The keys that would have been right where an unknown one stood."""
     for part in place:
-        if isinstance(part, int):
+        # An entry of a list, or of a table whose keys are names of the user's.
+        if isinstance(part, int) or part not in model.model_fields:
             continue
         field = model.model_fields[part]
         inner = [field.annotation, *getattr(field.annotation, "__args__", ())]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from time import monotonic
 
 from safetensors import SafetensorError, safe_open
@@ -72,9 +73,9 @@ def train_many(
     folder.mkdir(parents=True, exist_ok=True)
     ends = None if seconds is None else monotonic() + seconds
     waiting = [recipe.name for recipe in recipes if not left(recipe, folder).card]
-    failed = []
+    failed, stop = [], Event()
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_train, name, folder, ends): name for name in waiting}
+        running = {pool.submit(_train, name, folder, ends, stop): name for name in waiting}
         try:
             for future in as_completed(running):
                 status, name = future.result(), running[future]
@@ -83,15 +84,19 @@ def train_many(
                 if status:
                     failed.append(name)
                 report(name, status)
-        except BaseException:
-            pool.shutdown(cancel_futures=True, wait=False)
-            raise
+        finally:
+            # Whatever comes: no process is left behind.
+            stop.set()
     return failed
 
 
-def _train(name: str, folder: Path, ends: float | None) -> int | None:
-    """Train one in a process of its own; return its status, ``None`` when it was out of time."""
-    if ends is not None and monotonic() > ends:
+def _train(name: str, folder: Path, ends: float | None, stop: Event) -> int | None:
+    """Train one in a process of its own; return its status, ``None`` when it was to stop."""
+
+    def over() -> bool:
+        return stop.is_set() or (ends is not None and monotonic() > ends)
+
+    if over():
         return None
     command = [sys.executable, "-m", "robustframe", "train", name, "--out", str(folder), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -105,7 +110,7 @@ def _train(name: str, folder: Path, ends: float | None) -> int | None:
                     status = process.wait(_OFTEN)
                     break
                 except subprocess.TimeoutExpired:
-                    if ends is not None and monotonic() > ends:
+                    if over():
                         return None
         finally:
             if process.poll() is None:

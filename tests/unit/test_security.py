@@ -165,6 +165,10 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
+OWN_PROCESSES = {"children.py: pickle"}
+"""Between a process and its own child, where a model runs that the user has let run: no file, and nobody's data."""
+
+
 def test_the_package_has_no_call_that_runs_data() -> None:
     found = {
         f"{path.relative_to(PACKAGE)}: {call}"
@@ -172,7 +176,7 @@ def test_the_package_has_no_call_that_runs_data() -> None:
         for call in calls(ast.parse(path.read_text(encoding="utf-8")))
         if call in FORBIDDEN
     }
-    assert not found
+    assert found == OWN_PROCESSES
 
 
 @pytest.mark.parametrize(

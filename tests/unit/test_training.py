@@ -505,3 +505,91 @@ def test_a_card_states_how_a_pair_settles_and_how_robust_it_is(tmp_path: Path) -
     (robust,) = card.robust_accuracy or []
     assert (robust.threat, robust.battery, list(robust.by_sweeps)) == ("linf:0.05", "swift@1", ["1", "3"])
     assert robust.by_sweeps["1"] <= card.settling.accuracy["1"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("sweeps = 3\n", "sweeps = 3\nswep = 1\n", r"pairs\.fc1-20\.swep: unknown key 'swep'; did you mean 'sweeps'\?"),
+        ("validation = 200", "validaton = 200", r"arms\.joint\.schedule\.validaton: unknown key .*'validation'"),
+        ("sweeps = [2, 4]", "sweeps = [1, 4]", r"arms\.joint\.schedule: sweeps \[1, 4\] must each be at least 2"),
+        ("seeds = [0, 1]", 'seeds = [0, "1"]', r"grid\[1\]\.seeds\[2\] = '1': Input should be a valid integer"),
+        ('about = "both twins"\n', "", r"arms\.joint\.about is missing"),
+    ],
+)
+def test_a_mistake_in_a_grid_is_a_sentence_with_its_place(
+    before: str, after: str, sentence: str, tmp_path: Path
+) -> None:
+    assert before in GRID
+    (tmp_path / "grid.toml").write_text(GRID.replace(before, after))
+    with pytest.raises(InputError, match=sentence):
+        read_training_recipes(tmp_path / "grid.toml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"coherence": 0.5}, {"overlap": 0.3}, {"settle": 0.5}, {"potential": 0.5}],
+    ids=lambda each: next(iter(each)),
+)
+def test_every_penalty_is_part_of_what_a_step_minimises(change: dict[str, float]) -> None:
+    (x, y), pair = data(), fresh()
+    plan = SCHEDULE.model_copy(update={"coherence": 0.0, **change})
+    trainer = _Trainer(pair, plan, None, seed=1, examples=len(x))
+    _, found = trainer.loss(x[:20], y[:20], 0)
+    (penalty,) = trainer.penalties(found)
+    assert penalty > 0
+    (slope,) = torch.autograd.grad(penalty, pair.frame.blocks[0].operator.weight)
+    assert slope.abs().max() > 0
+
+
+def test_what_only_deep_pursuit_can_do_is_refused_of_others() -> None:
+    x, y = data()
+    layers = [{"filters": 6, "kernel": 3, "stride": 2, "padding": 1}, {"atoms": 20}]
+    layered = Pair(build_frame((1, 8, 8), layers), classes=10, sweeps=3, pursuit="layered")
+    with pytest.raises(InputError, match="are for pairs of deep pursuit"):
+        train_pair(layered, x, y, LONGER.model_copy(update={"sweeps": (2, 4)}))
+    untied = Untied([build_frame((1, 8, 8), layers) for _ in range(2)], classes=10)
+    with pytest.raises(InputError, match="has no feed-forward twin"):
+        train_pair(untied, x, y, LONGER.model_copy(update={"arm": "feedforward"}))
+
+
+def zoo_train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "robustframe", "zoo", "train", *words, "--out", "zoo"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_zoo_train_says_what_is_left_and_refuses_unknown_names(tmp_path: Path) -> None:
+    found = zoo_train(tmp_path, "digits-fc2-8", "digits-fc2-1*", "--status")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "0 of 4 pairs are trained."
+    assert "digits-fc2-128                   0 of 60 epochs, 0 minutes so far" in found.stdout
+    assert not (tmp_path / "zoo").exists()
+    found = zoo_train(tmp_path, "digits-fc2-9", "--status")
+    assert found.returncode == 2
+    assert "unknown zoo pair 'digits-fc2-9'" in found.stderr
+
+
+@pytest.mark.slow
+def test_zoo_train_stops_and_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "robustframe", "zoo", "train", "digits-fc2-8", "--out", "zoo"]
+    checkpoint = tmp_path / "zoo" / "digits-fc2-8.checkpoint"
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert "Traceback" not in said
+    done = checkpoint.read_bytes()
+    time.sleep(2)
+    assert checkpoint.read_bytes() == done
+    again = zoo_train(tmp_path, "digits-fc2-8")
+    assert again.returncode == 0, again.stderr
+    assert "digits-fc2-8: trained" in again.stderr
+    assert sorted(path.name for path in (tmp_path / "zoo").iterdir()) == [
+        "digits-fc2-8.json",
+        "digits-fc2-8.safetensors",
+    ]
+    card = read_card(tmp_path / "zoo" / "digits-fc2-8.json")
+    assert card.learning_curve is not None
+    assert len(card.learning_curve.loss) == 60
