@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from robustframe.calls import call
+from robustframe.calls import DEFAULT_BATCH, call
+from robustframe.differences import Estimate
 from robustframe.errors import InputError, unknown
 from robustframe.pairs import Twin
 from robustframe.solvers import Implicit, Truncated, iterate
@@ -21,7 +22,7 @@ Substitute = Callable[[Tensor], Tensor]
 Surrogate = Callable[[nn.Module], Callable[[Tensor], Tensor]]
 """Makes of a model the classifier whose gradient is taken in its place."""
 
-THROUGH = ("all", "cheap", "last:K", "implicit", "iterates", "times:K", "feedforward", "transfer")
+THROUGH = ("all", "cheap", "estimate:K", "last:K", "implicit", "iterates", "times:K", "feedforward", "transfer")
 """What `Gradients.through` can name."""
 _OF_SOLVERS = frozenset({"last", "implicit", "iterates", "times", "feedforward", "transfer"})
 
@@ -38,6 +39,8 @@ class View:
     """The model's own logits, where this look has them; else the model is evaluated for itself."""
     passes: int = 1
     """Forwards that it took."""
+    backwards: int = 1
+    """Backwards of the model that its gradient takes."""
 
 
 Look = Callable[[Images], View]
@@ -52,6 +55,8 @@ class Gradients:
 
     through: str | Surrogate = "all"
     """``all``: the model as it is. ``cheap``: the last sweep of an iterative solver, all of any other model.
+    ``estimate:K``: forwards alone, in K directions and their opposites, for models whose gradient is none or another
+    one's; it costs 2 K + 1 forwards.
 
     Of an iterative solver only: ``last:K`` (its last K sweeps), ``implicit`` (the fixed point, by a short Neumann
     series), ``iterates`` (the mean loss after every sweep), ``times:K`` (the loss after K times its sweeps),
@@ -82,14 +87,33 @@ class Gradients:
         if not isinstance(self.through, str) or _parse(self.through)[0] not in _OF_SOLVERS:
             return None
         if not isinstance(model, Twin):
-            return f"through = {self.through!r} is for iterative solvers, and this model is none"
-        if model.solver.sweeps == 1:
+            return f"through = {self.through!r} is for iterative solvers, which this model is not"
+        if not _solves(model):
             return f"through = {self.through!r} is for iterative solvers, and this twin makes one sweep only"
         return None
 
+    def derivative_of(self, model: nn.Module) -> bool:
+        """Say whether these gradients are meant to be the derivative of the model itself."""
+        if self.smooth or self.bpda or not isinstance(self.through, str):
+            return False
+        return self.through == "all" or (self.through == "cheap" and not _solves(model))
+
+    @property
+    def passes(self) -> int:
+        """Passes of the model that one gradient costs at least, all draws together."""
+        kind, number = _parse(self.through) if isinstance(self.through, str) else ("", 0)
+        return self.eot * (2 * number + 1 if kind == "estimate" else 2)
+
     @contextmanager
-    def looking(self, model: nn.Module) -> Iterator[Look]:
+    def looking(
+        self, model: nn.Module, *, low: float = 0.0, high: float = 1.0, batch_size: int = DEFAULT_BATCH
+    ) -> Iterator[Look]:
         """Give a look at a model, for as long as the context lasts; afterwards the model has no hooks of ours.
+
+        Args:
+            model: maps images to logits.
+            low, high: the box, which no point that is evaluated leaves.
+            batch_size: rows of one model call at most.
 
         Raises:
             InputError: for a submodule that the model does not have, or a look that it does not allow.
@@ -97,7 +121,7 @@ class Gradients:
         reason = self.why_not(model)
         if reason is not None:
             raise InputError(reason)
-        look = self._look(model)
+        look = self._look(model, low, high, batch_size)
         modules = dict(model.named_modules())
         handles = []
         try:
@@ -111,10 +135,12 @@ class Gradients:
             for handle in handles:
                 handle.remove()
 
-    def _look(self, model: nn.Module) -> Look:
+    def _look(self, model: nn.Module, low: float, high: float, batch_size: int) -> Look:
         if not isinstance(self.through, str):
             return _behind(model, self.through(model))
         kind, number = _parse(self.through)
+        if kind == "estimate":
+            return _estimating(model, number, (low, high), batch_size)
         if kind == "all" or not isinstance(model, Twin):
             return plain(model)
         if kind in ("last", "cheap"):
@@ -141,10 +167,24 @@ class Gradients:
         return modified if self.smooth or self.precision != "float32" else look
 
 
+def _solves(model: nn.Module) -> bool:
+    return isinstance(model, Twin) and model.solver.sweeps > 1
+
+
+def _estimating(model: nn.Module, number: int, box: tuple[float, float], batch_size: int) -> Look:
+    """Values of the model, gradient estimated from its values nearby."""
+
+    def look(x: Images) -> View:
+        logits = Estimate.apply(x, model, number, box, batch_size)
+        return View((logits,), logits, passes=2 * number + 1, backwards=0)
+
+    return look
+
+
 def _parse(through: str) -> tuple[str, int]:
     """Split ``"last:2"`` into its kind and number; 0 where there is none."""
     kind, colon, number = through.partition(":")
-    counted = kind in ("last", "times")
+    counted = kind in ("last", "times", "estimate")
     if kind not in {name.partition(":")[0] for name in THROUGH} or bool(colon) != counted:
         raise unknown("through", through, THROUGH)
     if counted and not (number.isdigit() and int(number) >= 1):

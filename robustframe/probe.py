@@ -103,7 +103,8 @@ class Probe:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Prepare the model for gradients taken as `Gradients` says; afterwards it is as it was."""
-        with self.gradients.looking(self.model) as look:
+        box = {"low": self.threat.low, "high": self.threat.high}
+        with self.gradients.looking(self.model, **box, batch_size=self.batch_size) as look:
             self._look = look
             yield
 
@@ -140,7 +141,7 @@ class Probe:
             searched. A gradient that is not finite is counted and given as zero.
         """
         draws = self.gradients.eot
-        live, owners = self._live(rows, 2 * draws)
+        live, owners = self._live(rows, self.gradients.passes)
         asked, labels = _pick(points, live).detach(), self.y[owners]
         aims = () if targets is None else (_pick(targets, live),)
         found = [self._differentiate(asked, loss, labels, aims, owners) for _ in range(draws)]
@@ -259,7 +260,7 @@ class Probe:
             outputs.append(own.to(values[-1].dtype))
             passes = view.passes + (view.logits is None)
             self._count(self.forwards, owners[part], passes)
-        self._count(self.backwards, owners)
+            self._count(self.backwards, owners[part], view.backwards)
         return torch.cat(values), torch.cat(slopes), torch.cat(outputs)
 
     def _tidy(self, slope: Images, owners: Labels) -> Images:

@@ -185,7 +185,7 @@ class Runs:
 
     def __init__(self, probe: Probe, rows: Labels, loss: ProbeLoss, targets: Labels | None = None) -> None:
         self.probe, self.rows, self.loss, self.targets = probe, rows, loss, targets
-        self._passes = 2 * probe.gradients.eot
+        self._passes = probe.gradients.passes
 
     @property
     def clean(self) -> Images:

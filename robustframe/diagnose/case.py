@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -14,6 +14,7 @@ from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.draws import Draws
 from robustframe.gradients import Gradients
 from robustframe.losses import cross_entropy, find_loss, margin
+from robustframe.pairs import Twin
 from robustframe.probe import Probe, ProbeLoss, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, Verdicts
@@ -22,7 +23,7 @@ _ASCENTS = 2
 """Ways of taking gradients that are tried, those that broke most first; more would cost more than they tell."""
 
 
-_ON_THE_WAY = frozenset({"all", "cheap", "last", "implicit"})
+_ON_THE_WAY = frozenset({"all", "cheap", "estimate", "last", "implicit"})
 """Gradients that need no further pass for the model's own logits."""
 SAME = 1e-3
 """Relative difference of logits up to which they are the same: kernels of other batch sizes round by 1e-6 or so."""
@@ -102,7 +103,21 @@ class Ascent:
         """Passes that one gradient costs at most."""
         through = self.gradients.through
         surrogate = not isinstance(through, str) or through.split(":")[0] not in _ON_THE_WAY
-        return (3 if surrogate else 2) * self.gradients.eot
+        return self.gradients.passes + surrogate * self.gradients.eot
+
+
+@dataclass(eq=False)
+class Tally:
+    """What the checks of one row have cost and broken so far."""
+
+    forwards: int = 0
+    backwards: int = 0
+    breaks: set[int] = field(default_factory=set)
+    """Survivors that the check at hand broke inside the ball, by their index in the data."""
+    fallen: set[int] = field(default_factory=set)
+    """The same of all checks so far."""
+    random: bool | None = None
+    """What `Case.random` found, once somebody asked."""
 
 
 @dataclass(eq=False)
@@ -129,12 +144,21 @@ class Case:
     key: tuple[object, ...]
     """What random numbers are derived from."""
     batch_size: int
-    forwards: int = 0
-    backwards: int = 0
-    breaks: set[int] = field(default_factory=set)
-    """Survivors that the check at hand broke inside the ball, by their index in the data."""
-    fallen: set[int] = field(default_factory=set)
-    """The same of all checks so far."""
+    tally: Tally = field(default_factory=Tally)
+
+    def first(self, count: int) -> "Case":
+        """The same row with the first examples of the sample only; what is spent and broken counts for both."""
+        return replace(
+            self, x=self.x[:count], y=self.y[:count], index=self.index[:count], survivors=min(self.survivors, count),
+            anyone=self.anyone[:count], anyone_y=self.anyone_y[:count],
+            found=replace(self.found, own=first_of(self.found.own, count)),
+        )  # fmt: skip
+
+    def chosen(self, rows: Labels) -> "Case":
+        """The same row with some of the survivors of the sample only, in the order given."""
+        return replace(
+            self.first(len(rows)), x=self.x[rows], y=self.y[rows], index=self.index[rows], survivors=len(rows)
+        )
 
     @property
     def ascents(self) -> list[Ascent]:
@@ -146,15 +170,40 @@ class Case:
                 ascents.append(ascent)
         return ascents[:_ASCENTS] or [Ascent(Gradients(), margin, "the plain gradient")]
 
+    @property
+    def climbs_derivative(self) -> bool:
+        """Whether the battery took gradients that are meant to be the derivative of the model itself."""
+        ways = [outcome.attack.gradients() for outcome in self.found.attacks if outcome.with_gradients]
+        return any(way.derivative_of(self.model) for way in ways)
+
+    @property
+    def solves(self) -> bool:
+        """Whether the model is an iterative solver, which gradients can be taken past."""
+        return isinstance(self.model, Twin) and self.model.solver.sweeps > 1
+
+    @property
+    def goes_past(self) -> bool:
+        """Whether the battery took gradients otherwise than through the model's own pass: of fewer or other sweeps of a
+        solver, of a function that stands in for the model, or from forwards alone."""
+        ways = [ascent.gradients.through for ascent in self.ascents]
+        return any(
+            not isinstance(way, str) or way.startswith("estimate") or (self.solves and way != "all") for way in ways
+        )
+
     @cached_property
     def classes(self) -> int:
         """Number of classes."""
         with borrowed(self.model) as model:
             return self.evaluate(model, self.x[:1]).shape[1]
 
-    @cached_property
+    @property
     def random(self) -> bool:
         """Whether the model answers an image differently when it comes again."""
+        if self.tally.random is None:
+            self.tally.random = self._draws_numbers()
+        return self.tally.random
+
+    def _draws_numbers(self) -> bool:
         with borrowed(self.model, seed=self.draws("random").seed) as model:
             first, second = (self.evaluate(model, self.x[:2]) for _ in range(2))
         return bool(differ(first, second).any())
@@ -199,9 +248,9 @@ class Case:
         """Count what was spent, and which survivors fell; a ball other than the row's own breaks none of its rows."""
         if threat is self.threat:
             broken = result.success[: self.survivors].nonzero().squeeze(1).tolist()
-            self.breaks.update(int(self.index[row]) for row in broken)
-        self.forwards += int(result.forwards.sum())
-        self.backwards += int(result.backwards.sum())
+            self.tally.breaks.update(int(self.index[row]) for row in broken)
+        self.tally.forwards += int(result.forwards.sum())
+        self.tally.backwards += int(result.backwards.sum())
 
     def decide(self, model: nn.Module, images: Images) -> Labels:
         """Return the class that most of the battery's number of votes give each image."""
@@ -211,8 +260,15 @@ class Case:
         """Evaluate images that are no points of an attack, such as clean ones, and count it."""
         with torch.no_grad():
             logits = call_in_batches(model, images, self.batch_size)
-        self.forwards += passes * len(images)
+        self.tally.forwards += passes * len(images)
         return logits
+
+
+def first_of(replays: Replays | None, count: int) -> Replays | None:
+    """Return the first so many images, or ``None`` where that is none."""
+    if replays is None or not min(count, len(replays.images)):
+        return None
+    return Replays(*(part[:count] for part in (replays.images, replays.clean, replays.labels, replays.index)))
 
 
 def differ(first: Logits, second: Logits) -> Verdicts:

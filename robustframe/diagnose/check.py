@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Trust = Literal["sound", "suspicious", "incomplete"]
+Trust = Literal["sound", "suspicious", "unfinished"]
 
 
 class Check(BaseModel):
@@ -23,6 +23,8 @@ class Check(BaseModel):
     """How many examples the figure is of."""
     sentence: str
     """What was seen, and what to do about it."""
+    decides: bool = True
+    """The number is not sound without the answer."""
     broken: list[int] = Field(default_factory=list)
     """Examples, by their index in the data, that it broke inside ball and box although the battery left them robust."""
 
@@ -33,7 +35,7 @@ class Diagnosis(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     verdict: Trust
-    """*suspicious*: a check failed. *incomplete*: none failed, but one could not be run. Else *sound*."""
+    """*suspicious*: a check failed. *unfinished*: none failed, but one that decides could not be run. Else *sound*."""
     examples: int
     """Size of the sample that most checks looked at."""
     forwards: int
@@ -44,14 +46,18 @@ class Diagnosis(BaseModel):
     @classmethod
     def of(cls, checks: Sequence[Check], *, examples: int, forwards: int, backwards: int) -> "Diagnosis":
         """Draw the verdict from the checks."""
-        passed = [check.passed for check in checks]
-        verdict: Trust = "suspicious" if False in passed else "incomplete" if None in passed else "sound"
+        failed = any(check.passed is False for check in checks)
+        verdict: Trust = "suspicious" if failed else "unfinished" if any(map(_open, checks)) else "sound"
         return cls(
             verdict=verdict, examples=examples, forwards=forwards, backwards=backwards, checks=list(checks)
         )  # fmt: skip
 
     @property
     def reasons(self) -> list[Check]:
-        """The checks that the verdict is due to: those that failed, else those that could not be run."""
+        """The checks that the verdict is due to: those that failed, else those that decide and could not be run."""
         failed = [check for check in self.checks if check.passed is False]
-        return failed or [check for check in self.checks if check.passed is None]
+        return failed or [check for check in self.checks if _open(check)]
+
+
+def _open(check: Check) -> bool:
+    return check.passed is None and check.decides

@@ -5,7 +5,10 @@ import torch
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.diagnose.case import Case, differ
 from robustframe.diagnose.question import Measurement
+from robustframe.differences import random_direction
 from robustframe.losses import margin
+from robustframe.probe import Probe
+from robustframe.types import Images
 
 
 def claims(case: Case) -> Measurement:
@@ -61,6 +64,61 @@ def misleading(case: Case) -> Measurement:
     return Measurement(best, len(case.x), seen)
 
 
+DIRECTIONS = 4
+"""Smooth ones and rough ones, of each as many, at both scales."""
+SCALES = (1 / 255, 8 / 255)
+"""Mean distance of a point from the image, over the width of the box: so small that a net with kinks is still nearly
+straight, and then so large that images or codes that are rounded, with an honest gradient straight through, move."""
+DISAGREEMENT = 0.35
+"""One minus the cosine between both kinds of slopes, up to which they are the same."""
+GRAINS = (4, 1)
+"""Pixels that change alike in a smooth and in a rough direction."""
+
+
+def derivative(case: Case) -> Measurement:
+    """Compare slopes by the gradient with slopes by evaluations, at images and at points on an attack's way."""
+    if not case.climbs_derivative:
+        names = ", ".join(sorted({str(ascent.gradients.through) for ascent in case.ascents}))
+        return Measurement(None, 0, f"The battery takes only gradients that are meant to be others ({names})")
+    if case.random:
+        return Measurement(None, 0, "The model draws random numbers, so two evaluations make no slope")
+    half, ball = (len(case.x) + 1) // 2, case.threat
+    with case.probing("derivative") as probe:
+        start = case.x.clone()
+        if ball.norm != "l0" and len(start) > half:
+            ahead = ball.steepest_ascent(probe.gradient(case.x, margin).gradient)
+            start[half:] = ball.project(case.x, case.x + ball.eps * ahead)[half:]
+        gradient = probe.gradient(start, margin).gradient
+        agreement = -1.0
+        for scale in SCALES:
+            agreement = max(agreement, _agreement(case, probe, start, gradient, scale))
+            if 1 - agreement <= DISAGREEMENT:
+                break
+    seen = (
+        f"On {len(case.x)} examples the slopes by the gradient agree with those of the model to a cosine of "
+        f"{agreement:.2f} in the median"
+    )
+    return Measurement(1 - agreement, len(case.x), seen)
+
+
+def _agreement(case: Case, probe: Probe, start: Images, gradient: Images, scale: float) -> float:
+    """Return the median over examples of the cosine between both kinds of slopes, in the worse kind of direction."""
+    low, high = case.threat.low, case.threat.high
+    cosines = []
+    for grain in GRAINS:
+        draws = case.draws(f"slopes {scale:.4f} {grain}")
+        pairs = []
+        for _ in range(DIRECTIONS):
+            way = scale * (high - low) * random_direction(start.shape[1:], draws, grain=grain).to(start)
+            above, below = (start + way).clamp(low, high), (start - way).clamp(low, high)
+            rise = margin(probe.logits(above), case.y) - margin(probe.logits(below), case.y)
+            pairs.append((rise, (gradient * (above - below)).flatten(1).sum(1)))
+        rises, slopes = (torch.stack(part, 1).double().nan_to_num(0.0, 0.0, 0.0) for part in zip(*pairs))
+        flat = (rises == 0).all(1) & (slopes == 0).all(1)
+        cosines.append(torch.where(flat, 1.0, torch.cosine_similarity(rises, slopes, dim=1, eps=1e-300)))
+    return float(torch.stack(cosines).amin(0).quantile(0.5))
+
+
 def differs_under_gradients(case: Case) -> Measurement:
     """Compare the logits that an attack with gradients sees with those of a plain evaluation."""
     if case.random:
@@ -69,11 +127,10 @@ def differs_under_gradients(case: Case) -> Measurement:
         plain = case.evaluate(model, case.anyone)
         with torch.enable_grad():
             asked = call_in_batches(model, case.anyone.clone().requires_grad_(), case.batch_size).detach()
-        case.forwards += len(case.anyone)
+        case.tally.forwards += len(case.anyone)
     other = differ(plain, asked)
     seen = f"{int(other.sum())} of {len(case.anyone)} images got other logits while gradients were asked for"
-    blind = all(ascent.gradients.through == "all" for ascent in case.ascents)
     return Measurement(
         float(other.float().mean()), len(case.anyone), seen,
-        excused="" if blind else "the battery takes gradients past the model's own pass",
+        excused="the battery takes gradients past the model's own pass" if case.goes_past else "",
     )  # fmt: skip

@@ -83,12 +83,11 @@ def input_dependent(case: Case) -> Measurement:
                 model(image.unsqueeze(0))
             counts.append(counted.operations)
             optimises |= graded.seen
-    case.forwards += len(images)
+    case.tally.forwards += len(images)
     seen = f"Between {min(counts)} and {max(counts)} operations were executed for {len(images)} single images"
     if optimises:
         seen += ", and gradients were taken inside"
-    fixed = [ascent for ascent in case.ascents if ascent.gradients.through not in ("all", "transfer", "feedforward")]
-    excused = "the battery also attacks a fixed number of sweeps, or a surrogate" if fixed else ""
+    excused = "the battery also attacks a fixed number of sweeps, or a surrogate" if case.goes_past else ""
     return Measurement(1 - min(counts) / max(counts) if not optimises else 1.0, len(images), seen, excused=excused)
 
 

@@ -22,6 +22,8 @@ class Measurement:
     """A sentence without its end, such as ``"3 of 16 survivors fall to ..."``."""
     threshold: float | None = None
     """In place of the question's own, where it depends on the size of the sample."""
+    undecided: bool = False
+    """There is too little to tell."""
     excused: str = ""
     """Why a figure above the threshold is no cause for doubt, such as a battery that is made for it."""
 
@@ -44,8 +46,16 @@ class Question:
     """``record``: what the battery left. ``answers``: examples that are right without an attack. ``gradients``: those
     too, but survivors first, as the number comes from them. ``survivors``: nothing else. ``solver``: as ``answers``, of
     models that solve."""
-    cost: Callable[[Case], int] = lambda case: 0
-    """Passes that one example costs at most."""
+    cost: Callable[[Case, int], int] = lambda case, count: 0
+    """Passes that so many examples cost at most."""
+    least: int = 12
+    """Examples below which the answer would say nothing, where there are so many."""
+    most: int = 64
+    """Examples above which it would say no more."""
+    share: float = 1.0
+    """Of the budget of all checks, as far as that pays for the least number of examples."""
+    decides: bool = True
+    """No number is sound without its answer; others say more where the budget allows them."""
     norms: tuple[Norm, ...] = get_args(Norm)
     """Of the threats that it can be asked about."""
     in_points: bool = False

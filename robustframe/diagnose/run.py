@@ -1,19 +1,19 @@
 """All checks on one classifier under one threat, within a tenth of what the battery cost."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from robustframe.calls import out_of_memory
-from robustframe.diagnose.case import BatteryFindings, Case, Replays
+from robustframe.diagnose.case import BatteryFindings, Case, first_of
 from robustframe.diagnose.check import Check, Diagnosis
-from robustframe.diagnose.question import POINTS, Measurement, Question
+from robustframe.diagnose.question import Measurement, Question
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.draws import Draws
 from robustframe.errors import first_line
-from robustframe.pairs import Twin
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels
 
@@ -21,10 +21,12 @@ log = logging.getLogger("robustframe")
 
 SHARE = 0.1
 """Passes that all checks together may cost, over those of the battery."""
-LEAST, MOST = 12, 64
-"""Examples in the sample: with fewer, one more or less would be a verdict; more tell little more."""
+MOST = 64
+"""Examples in the sample: more tell little more."""
+AT_STAKE = 0.05
+"""Robust accuracy below which none can be much too high."""
 REPLAYED = 0.15
-"""Share of that budget for stored images of other classifiers."""
+"""Share of the budget for stored images of other classifiers."""
 
 
 def diagnose(
@@ -55,24 +57,24 @@ def diagnose(
     """
     budget = int(SHARE * found.passes)
     replayed = int(REPLAYED * budget) // found.votes
-    found = replace(found, others=_first(found.others, replayed))
+    found = replace(found, others=first_of(found.others, replayed))
     budget -= 0 if found.others is None else len(found.others.images) * found.votes
     order, anyone = rank(found, key), rank(replace(found, robust=found.correct), key)
 
-    def case(count: int) -> Case:
-        chosen, others = order[:count], anyone[:count]
-        return Case(
-            model, threat, replace(found, own=_first(found.own, count)),
-            images[chosen].to(device), labels[chosen].to(device), chosen,
-            int(found.robust[chosen].sum()), images[others].to(device), labels[others].to(device), key, batch_size,
-        )  # fmt: skip
-
     if not len(order):
         return Diagnosis.of([], examples=0, forwards=0, backwards=0)
-    count, asked = plan(case(min(MOST, len(order))), budget)
-    row = case(count)
-    checks = [_ask(question, row, asked) for question in QUESTIONS if _concerns(question, row)]
-    return Diagnosis.of(checks, examples=count, forwards=row.forwards, backwards=row.backwards)
+    chosen, others = order[:MOST], anyone[:MOST]
+    case = Case(
+        model, threat, replace(found, own=first_of(found.own, MOST)),
+        images[chosen].to(device), labels[chosen].to(device), chosen,
+        int(found.robust[chosen].sum()), images[others].to(device), labels[others].to(device), key, batch_size,
+    )  # fmt: skip
+    counts = plan(case, budget)
+    checks = [_ask(question, case, counts, budget) for question in QUESTIONS if _concerns(question, case)]
+    return Diagnosis.of(
+        checks, examples=max(counts.values(), default=0) or len(chosen),
+        forwards=case.tally.forwards, backwards=case.tally.backwards,
+    )  # fmt: skip
 
 
 def rank(found: BatteryFindings, key: tuple[object, ...]) -> Tensor:
@@ -82,64 +84,103 @@ def rank(found: BatteryFindings, key: tuple[object, ...]) -> Tensor:
     return numbers.argsort(stable=True)[: int(found.correct.sum())]
 
 
-def plan(case: Case, budget: int) -> tuple[int, set[str]]:
-    """Choose the size of the sample, and the questions that a budget pays for.
+def plan(case: Case, budget: int) -> dict[str, int]:
+    """Choose how many examples each question is asked about.
+
+    First all that decide get the least that says something, in the order of the table, then the others; what is left
+    makes all samples larger.
 
     Args:
         case: the row, with as many examples as there may be.
         budget: passes.
 
     Returns:
-        How many examples, and the names of the questions: all that matter where possible, else without the dearest.
+        Examples by the name of the question; those that are not paid for are missing.
     """
-    costs = {
-        question: question.cost(case) for question in QUESTIONS if _concerns(question, case) and _open(question, case)
-    }
-    most = len(case.x)
-    while True:
-        whole = sum(cost for question, cost in costs.items() if question.looks_at != "survivors")
-        partial = sum(cost for question, cost in costs.items() if question.looks_at == "survivors")
-        count = most
-        while count > 1 and count * whole + min(count, case.survivors) * partial > budget:
-            count -= 1
-        # Whole sixteens, so that no row of a padded model call is paid for that is no example.
-        count -= count % 16 if count > 16 and count < most else 0
-        if count >= min(LEAST, most) or not any(costs.values()):
-            return count, {question.name for question in costs}
-        del costs[max(costs, key=costs.__getitem__)]
+    asked = [question for question in QUESTIONS if _concerns(question, case) and _open(question, case)]
+    chosen: dict[str, int] = {}
+    spent = 0
+    for question in sorted(asked, key=lambda question: not question.decides):
+        count = _at_most(question, case, question.least)
+        cost = question.cost(case, count)
+        if spent + cost <= budget:
+            chosen[question.name] = count
+            spent += cost
+    paid = [question for question in asked if question.name in chosen]
+
+    def larger(count: int) -> dict[str, int]:
+        return {
+            question.name: max(chosen[question.name], _share(question, case, _at_most(question, case, count), budget))
+            for question in paid
+        }
+
+    for count in (MOST, *range(48, 16, -16), *range(16, 0, -1)):
+        counts = larger(count)
+        if sum(question.cost(case, counts[question.name]) for question in paid) <= budget:
+            return counts
+    return chosen
+
+
+def _at_most(question: Question, case: Case, count: int) -> int:
+    there = case.survivors if question.looks_at == "survivors" else len(case.x)
+    return min(count, question.most, there)
+
+
+def _share(question: Question, case: Case, count: int, budget: int) -> int:
+    """Return so many examples, or fewer where these would take more than the question's share of the budget."""
+    while count > 0 and question.cost(case, count) > question.share * budget:
+        count -= 1
+    return count
 
 
 def _concerns(question: Question, case: Case) -> bool:
-    solves = isinstance(case.model, Twin) and case.model.solver.sweeps > 1
-    return case.threat.norm in question.norms and (question.looks_at != "solver" or solves)
+    return case.threat.norm in question.norms and (question.looks_at != "solver" or case.solves)
 
 
 def _open(question: Question, case: Case) -> bool:
     """Say whether a question can come out badly at all: what is next to nothing cannot be much too high."""
     accuracy = case.found.robust_accuracy
-    if question.looks_at in ("survivors", "gradients") and accuracy <= POINTS:
+    if question.looks_at in ("survivors", "gradients") and accuracy <= AT_STAKE:
         return False
     return not question.in_points or accuracy > question.threshold
 
 
-def _ask(question: Question, case: Case, asked: set[str]) -> Check:
-    case.breaks = set()
+def _ask(question: Question, case: Case, counts: Mapping[str, int], budget: int) -> Check:
+    case.tally.breaks = set()
     if not _open(question, case):
         accuracy = f"robust accuracy is {100 * case.found.robust_accuracy:.1f} %"
         return _answer(question, Measurement(None, 0, f"{accuracy}, so there is nothing at stake"), case)
-    if question.name not in asked:
-        return _unknown(question, "not run, as a tenth of the battery does not pay for it: evaluate more examples")
+    if question.name not in counts:
+        return _unknown(question, _unpaid(question, case, budget), decides=question.decides)
+    part = case.first(counts[question.name])
     try:
-        finding = question.measure(case)
+        finding = question.measure(part)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if out_of_memory(error):
             # Says nothing about the model: it is asked again with smaller batches.
             raise
         reason = first_line(error)
         log.warning("the check %s failed: %s", question.name, reason)
-        return _unknown(question, f"not run, as the model failed it: {reason}")
-    case.fallen |= case.breaks
+        return _unknown(question, f"not run, as the model failed it: {reason}", decides=True)
+    if finding.undecided:
+        return _unknown(question, f"not run, as {finding.seen}", decides=True)
+    case.tally.fallen |= case.tally.breaks
     return _answer(question, finding, case)
+
+
+def _unpaid(question: Question, case: Case, budget: int) -> str:
+    """Say what a check would take that the budget does not pay for."""
+    if not question.decides:
+        return "not run, as the passes went to the checks that decide"
+    needed = sum(
+        each.cost(case, _at_most(each, case, each.least))
+        for each in QUESTIONS
+        if each.decides and _concerns(each, case) and _open(each, case)
+    )
+    examples = len(case.found.robust)
+    enough = -(-examples * needed // max(budget, 1)) if budget else 0
+    more = f"evaluate about {enough:,} examples" if examples < enough <= 100 * examples else "evaluate more examples"
+    return f"not run, as a tenth of the battery's passes ({budget:,}) is too few: {more}, or with standard@1"
 
 
 def _answer(question: Question, finding: Measurement, case: Case) -> Check:
@@ -156,18 +197,13 @@ def _answer(question: Question, finding: Measurement, case: Case) -> Check:
         passed=not above or bool(finding.excused),
         examples=finding.examples,
         sentence=f"{sentence}.",
-        broken=sorted(case.breaks),
+        broken=sorted(case.tally.breaks),
+        decides=question.decides,
     )
 
 
-def _unknown(question: Question, sentence: str) -> Check:
+def _unknown(question: Question, sentence: str, *, decides: bool) -> Check:
     return Check(
-        name=question.name, figure=None, threshold=question.threshold, passed=None, examples=0, sentence=f"{sentence}."
+        name=question.name, figure=None, threshold=question.threshold, passed=None, examples=0,
+        sentence=f"{sentence}.", decides=decides,
     )  # fmt: skip
-
-
-def _first(replays: Replays | None, count: int) -> Replays | None:
-    """Return the first so many images, or ``None`` where that is none."""
-    if replays is None or not min(count, len(replays.images)):
-        return None
-    return Replays(*(part[:count] for part in (replays.images, replays.clean, replays.labels, replays.index)))

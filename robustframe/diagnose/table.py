@@ -1,6 +1,8 @@
-"""Every check, one entry each; the order is that of a diagnosis, the last being the first to be given up."""
+"""Every check, one entry each; the order is that of a diagnosis, and of those that decide the order of who is paid."""
 
-from robustframe.attacks import APGD
+from collections.abc import Callable
+
+from robustframe.attacks import APGD, Square
 from robustframe.diagnose import directions, outputs, solving, strength
 from robustframe.diagnose.case import Case
 from robustframe.diagnose.question import POINTS, Question
@@ -19,20 +21,53 @@ def _first(case: Case) -> int:
     return case.ascents[0].passes + _votes(case)
 
 
-def _black_box(case: Case) -> int:
-    return 0 if strength.blind_attacks(case) else (strength.QUERIES + 2) * (1 + _votes(case))
+def _each(passes: int) -> Callable[[Case, int], int]:
+    """The same number of passes for every example."""
+    return lambda case, count: passes * count
 
 
-def _wide(case: Case) -> int:
-    return _first(case) * (strength.WIDE_STEPS + 1) + case.found.votes
+def _unavailable(case: Case, count: int) -> int:
+    return count * (2 * _ascents(case) + case.found.votes * len(case.ascents))
 
 
-def _climb(case: Case) -> int:
-    return _passes(case, 1)
+def _misleading(case: Case, count: int) -> int:
+    return count * (_ascents(case) + (2 * (1 + _votes(case)) + case.found.votes) * len(case.ascents))
 
 
-def _twice(case: Case) -> int:
-    return _passes(case, 2)
+def _derivative(case: Case, count: int) -> int:
+    if not case.climbs_derivative:
+        return 0
+    points = 2 * directions.DIRECTIONS * len(directions.GRAINS) * len(directions.SCALES)
+    return count * (4 + (points + 2) * (1 + _votes(case)) + case.found.votes)
+
+
+def _nearest(case: Case, count: int) -> int:
+    near = strength.near_count(case.first(count))
+    return count + near * ((strength.QUERIES + 2) * (1 + _votes(case)) + case.found.votes)
+
+
+def _unstable(case: Case, count: int) -> int:
+    return count * ((outputs.NOISES + 1) * (1 + _votes(case)) + case.found.votes)
+
+
+def _single(case: Case, count: int) -> int:
+    return count * (_first(case) + 2 * case.found.votes)
+
+
+def _random_search(case: Case, count: int) -> int:
+    return count * (strength.SAMPLES * (1 + _votes(case)) + case.found.votes)
+
+
+def _wide(case: Case, count: int) -> int:
+    return count * (_first(case) * (strength.WIDE_STEPS + 1) + case.found.votes)
+
+
+def _climb(case: Case, count: int) -> int:
+    return count * _passes(case, 1)
+
+
+def _twice(case: Case, count: int) -> int:
+    return count * _passes(case, 2)
 
 
 def _passes(case: Case, times: int) -> int:
@@ -49,6 +84,16 @@ _CHECKS = "AutoAttack's checks (Croce and Hein, 2020, arXiv:2003.01690)"
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
+        name="enough-examples",
+        asks=f"Nothing: with fewer than {strength.FEW} examples no robust accuracy is called sound.",
+        threshold=0.0,
+        why="the 95 % interval of so few holds almost everything",
+        source="ours",
+        remedy=f"evaluate at least {strength.FEW} examples",
+        measure=strength.enough,
+        looks_at="record",
+    ),
+    Question(
         name="claimed-unverified",
         asks="Successes that a search claimed and the exact model did not confirm, over all claimed. (Silent success "
         "cannot happen: every evaluated point counts.)",
@@ -61,16 +106,14 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         name="black-box-beats-gradients",
-        asks="Robust accuracy lost to attacks without gradients after all those with; where the battery has none, to "
-        f"Square with {strength.QUERIES} queries.",
+        asks="Robust accuracy lost to attacks without gradients after all those with.",
         threshold=POINTS,
         why=_POINTS,
         source=f"{_CHECKS}; {_CARLINI}, test 7",
-        remedy="gradients are masked: name the step that hides them in bpda, or use standard@1 and more queries",
+        remedy="gradients are masked: attack without them (masked@1), or name the step that hides them in bpda",
         measure=strength.black_box,
-        looks_at="survivors",
-        cost=_black_box,
         in_points=True,
+        looks_at="record",
     ),
     Question(
         name="not-monotone",
@@ -104,7 +147,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="evaluate with rand@1, which averages gradients (eot) and decides by votes",
         measure=outputs.randomised,
         looks_at="answers",
-        cost=lambda case: 3,
+        cost=_each(3),
+        least=8,
     ),
     Question(
         name="batch-dependent",
@@ -115,7 +159,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="use stored statistics (evaluation mode) or evaluate image by image",
         measure=outputs.batch_dependent,
         looks_at="answers",
-        cost=lambda case: 2,
+        cost=_each(2),
+        least=8,
     ),
     Question(
         name="input-dependent-computation",
@@ -127,7 +172,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="use recurrent@1, whose gradients also go through a fixed number of sweeps, or fix the computation",
         measure=outputs.input_dependent,
         looks_at="answers",
-        cost=lambda case: 1,
+        cost=_each(1),
+        least=2 * outputs.SINGLES,
     ),
     Question(
         name="differs-under-gradients",
@@ -135,10 +181,11 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.0,
         why="an attack would climb a model that nobody uses",
         source="`for_attack` switches of published test-time defences",
-        remedy="remove the switch, or take gradients past it: through = 'last:1' or a function of your own",
+        remedy="remove the switch, or attack without gradients (masked@1)",
         measure=directions.differs_under_gradients,
         looks_at="gradients",
-        cost=lambda case: 2,
+        cost=_each(2),
+        least=8,
     ),
     Question(
         name="not-logits",
@@ -149,7 +196,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="climb a loss without scale: swift@1 or standard@1; return logits before temperature and rounding",
         measure=outputs.not_logits,
         looks_at="gradients",
-        cost=lambda case: 1,
+        cost=_each(1),
+        least=8,
     ),
     Question(
         name="unavailable-gradients",
@@ -158,10 +206,12 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.1,
         why="the reference counts any; a dead unit or two is not a defence",
         source=f"{_IOAF}, indicator 1; AutoAttack's checks",
-        remedy="name the step without gradient in a battery's bpda, or climb a loss without scale (swift@1)",
+        remedy="attack without gradients (masked@1), name the step without one in a battery's bpda, or climb a loss "
+        "without scale (swift@1)",
         measure=directions.unavailable,
         looks_at="gradients",
-        cost=lambda case: 2 * _ascents(case) + case.found.votes * len(case.ascents),
+        cost=_unavailable,
+        least=6,
     ),
     Question(
         name="misleading-gradients",
@@ -170,11 +220,44 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.1,
         why="with a real gradient this hardly ever happens",
         source="after Athalye et al., 2018, arXiv:1802.00420",
-        remedy="the gradient points nowhere: replace the step that breaks it (bpda), or average it over draws (eot)",
+        remedy="the gradient points nowhere: attack without it (masked@1), or average it over draws (eot)",
         measure=directions.misleading,
         norms=_CLIMBED,
         looks_at="gradients",
-        cost=lambda case: _ascents(case) + (2 * (1 + _votes(case)) + case.found.votes) * len(case.ascents),
+        cost=_misleading,
+        least=6,
+    ),
+    Question(
+        name="gradient-no-derivative",
+        asks="One minus the cosine between slopes by the gradient and slopes of the model by evaluations alone, along "
+        f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and on an attack's way: the median over "
+        "examples, in the worse kind of direction, at the better of two scales.",
+        threshold=directions.DISAGREEMENT,
+        why="nets with kinks stay below 0.1, honestly rounded ones below 0.3; gradients that are blurred, partly "
+        "dropped or another model's are above 0.4",
+        source="ours; the idea is that of every gradient check by finite differences",
+        remedy="the gradient is not that of this model: attack without it (masked@1), or name what is wrong in bpda",
+        measure=directions.derivative,
+        looks_at="gradients",
+        cost=_derivative,
+        least=4,
+        most=16,
+        share=0.3,
+    ),
+    Question(
+        name="nearest-survivors-fall",
+        asks="Share of the survivors nearest to the boundary that fall to an attack without gradients, Square with "
+        f"{strength.QUERIES} queries.",
+        threshold=strength.NEAR_SHARE,
+        why="gradients that work have been there first; one may be chance",
+        source=f"ours, after {_CARLINI}, test 7",
+        remedy="gradients are masked: attack without them (masked@1), or name the step that hides them in bpda",
+        measure=strength.nearest,
+        norms=Square.norms,
+        looks_at="survivors",
+        cost=_nearest,
+        least=6,
+        most=3 * strength.NEAREST,
     ),
     Question(
         name="unstable-predictions",
@@ -182,10 +265,11 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.1,
         why="ten times what honest models show",
         source=f"{_IOAF}, indicator 2 (of the margin, with {outputs.NOISES} draws)",
-        remedy="the loss is rugged: replace the rugged step (bpda), or use standard@1 with many queries",
+        remedy="the loss is rugged: attack without gradients (masked@1), or replace the rugged step (bpda)",
         measure=outputs.unstable,
         looks_at="gradients",
-        cost=lambda case: (outputs.NOISES + 1) * (1 + _votes(case)) + case.found.votes,
+        cost=_unstable,
+        decides=False,
     ),
     Question(
         name="solver-not-converged",
@@ -196,7 +280,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="state the number of sweeps as part of the model, and attack more of them too: recurrent@1",
         measure=solving.solver_settles,
         looks_at="solver",
-        cost=lambda case: 3,
+        cost=_each(3),
+        least=8,
     ),
     Question(
         name="breaks-by-stopping",
@@ -207,7 +292,8 @@ QUESTIONS: tuple[Question, ...] = (
         remedy="breaks come from early stopping: report robust accuracy at twice the sweeps too",
         measure=solving.breaks_by_stopping,
         looks_at="solver",
-        cost=lambda case: 4,
+        cost=_each(4),
+        least=8,
     ),
     Question(
         name="single-step-beats-battery",
@@ -219,8 +305,9 @@ QUESTIONS: tuple[Question, ...] = (
         measure=strength.single_step,
         norms=_CLIMBED,
         looks_at="survivors",
-        cost=lambda case: _first(case) + 2 * case.found.votes,
         in_points=True,
+        cost=_single,
+        least=6,
     ),
     Question(
         name="random-search-wins",
@@ -228,11 +315,12 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.0,
         why="random search never beats gradients that work",
         source=f"{_CARLINI}, test 8",
-        remedy="gradients are masked: use bpda or eot, and standard@1 with more queries",
+        remedy="gradients are masked: attack without them (masked@1), or use bpda or eot",
         measure=strength.random_search,
         looks_at="survivors",
-        cost=lambda case: strength.SAMPLES * (1 + _votes(case)) + case.found.votes,
         in_points=True,
+        cost=_random_search,
+        decides=False,
     ),
     Question(
         name="more-steps-gain",
@@ -244,8 +332,9 @@ QUESTIONS: tuple[Question, ...] = (
         measure=strength.more_steps,
         norms=_CLIMBED,
         looks_at="survivors",
-        cost=_twice,
         in_points=True,
+        cost=_twice,
+        decides=False,
     ),
     Question(
         name="large-eps-above-chance",
@@ -257,8 +346,9 @@ QUESTIONS: tuple[Question, ...] = (
         measure=strength.wide,
         norms=_CLIMBED,
         looks_at="survivors",
-        cost=_wide,
         in_points=True,
+        cost=_wide,
+        decides=False,
     ),
     Question(
         name="unbounded-attack-fails",
@@ -271,6 +361,7 @@ QUESTIONS: tuple[Question, ...] = (
         norms=_CLIMBED,
         looks_at="survivors",
         cost=_wide,
+        decides=False,
     ),
     Question(
         name="incomplete-optimisation",
@@ -284,6 +375,7 @@ QUESTIONS: tuple[Question, ...] = (
         norms=_CLIMBED,
         looks_at="survivors",
         cost=_climb,
+        decides=False,
     ),
     Question(
         name="broken-by-checks",
