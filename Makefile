@@ -77,7 +77,7 @@ pictures: $(READY) ## draw the pictures of docs/ anew
 bench: $(READY) ## measure the speed figures of benchmarks/, one thread each
 	for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$benchmark || exit $$?; done
 
-museum: $(READY) ## evaluate the museum of broken defences; writes docs/museum.md and the table of docs/diagnostics.md
+museum: $(READY) ## evaluate the museum of broken defences, going on where it stopped; writes docs/museum.md and the table of docs/diagnostics.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/museum/tour.py
 
 zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priority; continues where it stopped
