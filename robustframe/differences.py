@@ -34,10 +34,11 @@ def random_direction(shape: Sequence[int], draws: Draws, *, grain: int) -> Tenso
     if grain > 1 and len(shape) >= 3:
         *channels, height, width = shape
         small = draws.normal(*channels, max(height // grain, 1), max(width // grain, 1)).flatten(1, -3)
-        drawn = F.interpolate(small, (height, width), mode="bicubic", align_corners=False).unflatten(1, channels)
+        drawn = F.interpolate(small, (height, width), mode="bicubic", align_corners=False).view(-1, *shape)
     else:
         drawn = draws.normal(*shape)
-    return drawn / drawn.flatten(1).abs().mean(1).clamp_min(1e-12).view(-1, *[1] * len(shape))
+    size: Tensor = drawn.flatten(1).abs().mean(1).clamp_min(1e-12)
+    return drawn / size.view(-1, *[1] * len(shape))
 
 
 class Estimate(torch.autograd.Function):
