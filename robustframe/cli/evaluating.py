@@ -165,11 +165,11 @@ def _finish(found: "Run", *, as_json: bool) -> None:
     tables = ", ".join(str(file) for file in files) or f"none are written, {folder} is read-only"
     for flag in record.flags:
         say(f"flag: {flag}")
-    for row in record.incomplete:
-        say(f"incomplete: {row.classifier} under {row.threat}: {row.reason}")
+    for row in record.failed:
+        say(f"row failed: {row.classifier} under {row.threat}: {row.reason}")
     say(f"record: {folder / 'record.json'}\ntables: {tables}")
-    if record.incomplete:
-        say("rows are incomplete; the same command tries them again and keeps the others")
+    if record.failed:
+        say("the same command tries failed rows again and keeps the others")
         raise typer.Exit(1)
 
 

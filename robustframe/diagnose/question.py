@@ -54,6 +54,8 @@ class Question:
     """Examples above which it would say no more."""
     share: float = 1.0
     """Of the budget of all checks, as far as that pays for the least number of examples."""
+    since: str = "0.1.0"
+    """The version of robustframe that asked it first."""
     decides: bool = True
     """No number is sound without its answer; others say more where the budget allows them."""
     norms: tuple[Norm, ...] = get_args(Norm)

@@ -38,7 +38,7 @@ def _derivative(case: Case, count: int) -> int:
     if not case.climbs_derivative:
         return 0
     points = 2 * directions.DIRECTIONS * len(directions.GRAINS) * len(directions.SCALES)
-    return count * (4 + (points + 2) * (1 + _votes(case)) + case.found.votes)
+    return count * (6 + (points + 3) * (1 + _votes(case)) + case.found.votes)
 
 
 def _nearest(case: Case, count: int) -> int:
@@ -63,16 +63,15 @@ def _wide(case: Case, count: int) -> int:
 
 
 def _climb(case: Case, count: int) -> int:
-    return count * _passes(case, 1)
+    return count * _passes(case, getattr(strength.climbing(case), "steps", strength.STEPS))
 
 
-def _twice(case: Case, count: int) -> int:
-    return count * _passes(case, 2)
+def _more_steps(case: Case, count: int) -> int:
+    return count + strength.near_count(case.first(count)) * _passes(case, strength.MORE_STEPS)
 
 
-def _passes(case: Case, times: int) -> int:
-    steps = times * getattr(strength.climbing(case), "steps", strength.STEPS)
-    return int(_first(case) * (steps + 1) + 1 + 2 * case.found.votes)
+def _passes(case: Case, steps: int) -> int:
+    return _first(case) * (steps + 1) + 1 + 2 * case.found.votes
 
 
 _CLIMBED = APGD.norms
@@ -92,6 +91,7 @@ QUESTIONS: tuple[Question, ...] = (
         remedy=f"evaluate at least {strength.FEW} examples",
         measure=strength.enough,
         looks_at="record",
+        since="0.2.0",
     ),
     Question(
         name="claimed-unverified",
@@ -231,10 +231,10 @@ QUESTIONS: tuple[Question, ...] = (
         name="gradient-no-derivative",
         asks="One minus the cosine between slopes by the gradient and slopes of the model by evaluations alone, along "
         f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and on an attack's way: the median over "
-        "examples, in the worse kind of direction, at the better of two scales.",
+        "examples, in the worse kind of direction.",
         threshold=directions.DISAGREEMENT,
-        why="nets with kinks stay below 0.1, honestly rounded ones below 0.3; gradients that are blurred, partly "
-        "dropped or another model's are above 0.4",
+        why=f"at the most, where the model is rounded; {directions.CURVED} where it is straight between the points, as "
+        "nets with kinks are, which stay below 0.07",
         source="ours; the idea is that of every gradient check by finite differences",
         remedy="the gradient is not that of this model: attack without it (masked@1), or name what is wrong in bpda",
         measure=directions.derivative,
@@ -243,6 +243,7 @@ QUESTIONS: tuple[Question, ...] = (
         least=4,
         most=16,
         share=0.3,
+        since="0.2.0",
     ),
     Question(
         name="nearest-survivors-fall",
@@ -252,12 +253,13 @@ QUESTIONS: tuple[Question, ...] = (
         why="gradients that work have been there first; one may be chance",
         source=f"ours, after {_CARLINI}, test 7",
         remedy="gradients are masked: attack without them (masked@1), or name the step that hides them in bpda",
-        measure=strength.nearest,
+        measure=strength.queries,
         norms=Square.norms,
         looks_at="survivors",
         cost=_nearest,
         least=6,
-        most=3 * strength.NEAREST,
+        most=2 * strength.NEAREST,
+        since="0.2.0",
     ),
     Question(
         name="unstable-predictions",
@@ -324,16 +326,18 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         name="more-steps-gain",
-        asks="Robust accuracy lost to a fresh start on the margin with twice the battery's steps.",
-        threshold=POINTS,
-        why=_POINTS,
+        asks="Share of the survivors nearest to the boundary that fall to a fresh start with "
+        f"{strength.MORE_STEPS} steps on the margin.",
+        threshold=strength.MORE_SHARE,
+        why="the nearest of all are a point or two of robust accuracy; one may be chance",
         source=f"{_CARLINI}, tests 2 and 3",
-        remedy="the attack has not converged: use standard@1, or double steps and restarts until nothing changes",
+        remedy="the attack has not converged: use standard@1, or more steps and restarts until nothing changes",
         measure=strength.more_steps,
         norms=_CLIMBED,
         looks_at="survivors",
-        in_points=True,
-        cost=_twice,
+        cost=_more_steps,
+        least=6,
+        most=2 * strength.NEAREST,
         decides=False,
     ),
     Question(

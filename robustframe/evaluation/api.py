@@ -61,7 +61,7 @@ def evaluate_recipe(
 
     Returns:
         The run in its folder: its record, verdicts and adversarial images, opened as by `robustframe.open_run`. Rows of
-        models that failed are named in ``run.record.incomplete``; the same call tries them again and keeps the others.
+        models that failed are named in ``run.record.failed``; the same call tries them again and keeps the others.
 
     Raises:
         InputError: for anything in the recipe that is unknown or does not fit, a folder of another evaluation, or a

@@ -53,7 +53,7 @@ def run(
         report: called after every unit.
         engine: who carries the units out; it changes no byte.
         limits: what one unit may take.
-        keep_going: when a model fails, mark its rows as incomplete and finish the others; otherwise raise what it
+        keep_going: when a model fails, mark its rows as failed and finish the others; otherwise raise what it
             raised.
 
     Returns:
@@ -145,7 +145,7 @@ def _finish(folder: Path, record: Record, scores: Scores, hashes: Mapping[str, s
             "verdicts_sha256": verdicts,
             "evidence_sha256": evidence,
             "flags": [*scores.flags(results), *contradictions(complete, table)],
-            "incomplete": scores.incomplete(),
+            "failed": scores.failed(),
         }
     )
     write_record(folder, complete)

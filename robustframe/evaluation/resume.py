@@ -39,7 +39,7 @@ def is_whole(folder: Path, task: Task) -> bool:
     if not os.path.lexists(folder / RECORD):
         return False
     found, content = _same(folder, task)
-    if found.status != "complete" or found.incomplete:
+    if found.status != "complete" or found.failed:
         return False
     if problem := broken_seal(folder, content):
         log.warning("%s; it is written anew", problem)

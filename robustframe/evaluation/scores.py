@@ -13,7 +13,7 @@ from robustframe.evaluation.progress import Report, Reporter
 from robustframe.evaluation.task import Task
 from robustframe.models.identity import Answers
 from robustframe.runs.entries import counted, distrust, doubts, entry_of, guessing
-from robustframe.runs.record import Incomplete, Result
+from robustframe.runs.record import FailedRow, Result
 from robustframe.runs.verdicts import VERDICT_SCHEMA, fresh_verdicts, judge
 from robustframe.types import PerExample
 
@@ -196,14 +196,14 @@ class Scores:
         verdicts = [self.verdicts(*row) for row in self.finished()]
         return pl.concat(verdicts) if verdicts else pl.DataFrame(schema=VERDICT_SCHEMA)
 
-    def incomplete(self) -> list[Incomplete]:
+    def failed(self) -> list[FailedRow]:
         """Return the rows that were given up or could not be checked, and why."""
         reasons = [(*place, row.given_up) for place, row in self.rows.items() if row.given_up is not None]
         for place, row in self.rows.items():
             if row.unchecked is not None:
                 reasons.append((*place, f"its checks failed: {row.unchecked}"))
         named = [(*self.names(classifier, threat), reason) for classifier, threat, reason in reasons]
-        return [Incomplete(classifier=name, threat=label, reason=reason) for name, label, reason in named]
+        return [FailedRow(classifier=name, threat=label, reason=reason) for name, label, reason in named]
 
     def flags(self, results: Sequence[Result]) -> list[str]:
         """Return the sentences on what makes a number doubtful."""

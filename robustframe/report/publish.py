@@ -23,12 +23,12 @@ def publish_run(run: Run) -> Path:
     """Copy a complete run of a shipped recipe to the recipe's ``results`` folder, with its tables.
 
     Raises:
-        InputError: when the run is incomplete or altered, or the recipe has changed since.
+        InputError: when rows of the run failed, or it is altered, or the recipe has changed since.
     """
     folder, record = run.folder, run.record
-    if record.incomplete:
-        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in record.incomplete)
-        raise InputError(f"{folder} is incomplete ({rows}); run the same evaluate command again")
+    if record.failed:
+        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in record.failed)
+        raise InputError(f"{folder} has failed rows ({rows}); run the same evaluate command again")
     table = robustness_table(run)
     results = _stated(record, folder).parent / "results"
     results.mkdir(exist_ok=True)

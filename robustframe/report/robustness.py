@@ -11,6 +11,8 @@ from robustframe.statistics import PairedDifference, Proportion, holm, resolutio
 
 _ENOUGH_PAIRS = 5
 """Of fewer, no order of ranks is significant at 5 %."""
+_WORDS = {"unfinished": "checks not finished"}
+"""What a table calls a verdict that would be taken for one on the run."""
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
 _NOTHING = Cell()
 
@@ -34,7 +36,7 @@ def robustness_tables(runs: Sequence[Run]) -> list[Table]:
 
     Args:
         runs: some runs, each of them once. One that is not complete has its classifiers in the table, without numbers
-            and with the verdict "unfinished".
+            and with the verdict "run not finished".
 
     Returns:
         Tables as of `robustness_table`, in the order of the runs; a model that several runs have is named with its run.
@@ -77,7 +79,7 @@ def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
         note = f"{run.folder} is not complete; the same evaluate command continues it"
         for threat in run.threats:
             for entry in record.classifiers:
-                yield _row(entry, called, threat.label, verdict="unfinished", note=note)
+                yield _row(entry, called, threat.label, verdict="run not finished", note=note)
         return
     done = {(result.classifier, result.threat) for result in run.results}
     for result in run.results:
@@ -88,10 +90,10 @@ def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
         if entry.twin == "recurrent" and (partner, result.threat) in done:
             yield _difference(_row(entry, called, result.threat), run, partner, entry.name)
     # Where only the checks of a row failed, its numbers are there.
-    for each in record.incomplete:
+    for each in record.failed:
         if (each.classifier, each.threat) in record.missing:
             note = f"Not finished: {each.reason}."
-            yield _row(entries[each.classifier], called, each.threat, verdict="incomplete", note=note)
+            yield _row(entries[each.classifier], called, each.threat, verdict="row failed", note=note)
 
 
 def _row(
@@ -117,7 +119,10 @@ def _trust(result: Result) -> dict[str, str]:
     verdict, reasons = result.diagnosis.verdict, result.diagnosis.reasons
     if not reasons:
         return {"verdict": verdict}
-    return {"verdict": verdict, "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}"}
+    return {
+        "verdict": _WORDS.get(verdict, verdict),
+        "note": f"{', '.join(check.name for check in reasons)}: {reasons[0].sentence}",
+    }
 
 
 def _difference(row: TableRow, run: Run, partner: str, name: str) -> TableRow:

@@ -116,7 +116,7 @@ def _leftovers(folder: Path) -> list[Path]:
 
 
 def take_up(folder: Path, evidence_sha256: str | None) -> None:
-    """Begin the journal of a complete run that is taken up again, as files are damaged or rows were incomplete.
+    """Begin the journal of a complete run that is taken up again, as files are damaged or rows failed.
 
     Args:
         folder: the run's folder.

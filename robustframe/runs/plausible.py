@@ -18,9 +18,9 @@ def implausible(record: Record) -> str:
             return f"{result.classifier}, {result.threat}: its counts are impossible"
         if not 0 <= (result.certified_correct or 0) <= result.examples:
             return f"{result.classifier}, {result.threat}: its certified count is impossible"
-    for row in record.incomplete:
+    for row in record.failed:
         if row.classifier not in names:
-            return f"it calls {row.classifier!r} incomplete, which is none of its classifiers"
+            return f"it calls a row of {row.classifier!r} failed, which is none of its classifiers"
     return ""
 
 

@@ -119,7 +119,7 @@ class Result(Section):
     """Whether the number is to be believed; null where nobody asked, and where the checks failed."""
 
 
-class Incomplete(Section):
+class FailedRow(Section):
     """One classifier under one threat that could not be finished; the same command tries again."""
 
     classifier: str
@@ -190,14 +190,14 @@ class Record(Section):
     """Of ``evidence.sha256``, which holds the hash of every file of the run."""
     flags: list[str] = Field(default_factory=list)
     """Sentences about what makes a number here doubtful."""
-    incomplete: list[Incomplete] = Field(default_factory=list)
+    failed: list[FailedRow] = Field(default_factory=list)
     """Rows that could not be finished; without results, unless it was their checks that failed."""
 
     @property
     def missing(self) -> frozenset[tuple[str, str]]:
         """The rows without a result, by classifier and threat."""
         there = {(result.classifier, result.threat) for result in self.results or []}
-        return frozenset((row.classifier, row.threat) for row in self.incomplete) - there
+        return frozenset((row.classifier, row.threat) for row in self.failed) - there
 
     @property
     def cited(self) -> str:

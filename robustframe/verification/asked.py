@@ -20,9 +20,9 @@ from robustframe.verification.sources import Sources
 def check_record(run: Run) -> VerifiedPart:
     """Hash what the record asks, and see whether its parts name the same evaluation."""
     says = "its hash follows from recipe, batteries, examples, weights and version"
-    if run.record.incomplete:
-        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in run.record.incomplete)
-        says += f"; it calls incomplete: {rows}"
+    if run.record.failed:
+        rows = ", ".join(f"{row.classifier} under {row.threat}" for row in run.record.failed)
+        says += f"; it calls failed: {rows}"
     return check("record", says, _record(run))
 
 
@@ -56,7 +56,7 @@ def _record(run: Run) -> Iterator[Finding]:
         yield Finding(RECORD, None, "it has two results for one classifier and threat")
     for name, label in sorted(record.missing & set(expected_results)):
         if run.stored and _finished(run, names.index(name), label):
-            yield Finding(RECORD, None, f"it calls {name} under {label} incomplete, though all its units are there")
+            yield Finding(RECORD, None, f"it calls {name} under {label} failed, though all its units are there")
 
 
 def _finished(run: Run, position: int, threat: str) -> bool:

@@ -144,7 +144,7 @@ def _opened(given: str | Path | Run, folder: str | Path | None) -> Run:
     run = given if isinstance(given, Run) else open_run(given, recipe_folder=folder)
     if run.record.missing:
         rows = ", ".join(f"{name} under {threat}" for name, threat in sorted(run.record.missing))
-        raise InputError(f"{run.folder} is incomplete ({rows}); run the same evaluate command again")
+        raise InputError(f"{run.folder} has failed rows ({rows}); run the same evaluate command again")
     return run
 
 

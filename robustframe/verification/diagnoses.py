@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from robustframe.diagnose import Check, Diagnosis
 from robustframe.diagnose.question import POINTS, Question
 from robustframe.diagnose.run import MOST, SHARE
@@ -53,7 +55,7 @@ def _row(run: Run, result: Result, solvers: Collection[str] | None) -> Iterator[
     stated, where = result.diagnosis, f"{result.classifier}, {result.threat}"
     if stated is not None:
         yield from (Finding(RECORD, None, f"{where}: {text}") for text in _contradictions(run, result, stated, solvers))
-    elif any((row.classifier, row.threat) == (result.classifier, result.threat) for row in run.record.incomplete):
+    elif any((row.classifier, row.threat) == (result.classifier, result.threat) for row in run.record.failed):
         # The record says itself that the checks of this row failed.
         return
     elif run.record.recipe.get("diagnose", True):
@@ -85,7 +87,11 @@ def _contradictions(run: Run, result: Result, stated: Diagnosis, solvers: Collec
         )
     known = {question.name: question for question in QUESTIONS}
     names = [each.name for each in stated.checks]
-    expected = [name for name in known if name in names or _concerns(known[name], run, result, solvers)]
+    expected = [
+        name
+        for name, question in known.items()
+        if name in names or (_was_asked(question, run) and _concerns(question, run, result, solvers))
+    ]
     if stated.examples and names != expected:
         missing = [name for name in expected if name not in names]
         yield f"its checks lack {', '.join(missing)}" if missing else "its checks are not those of the table, in order"
@@ -99,7 +105,16 @@ def _contradictions(run: Run, result: Result, stated: Diagnosis, solvers: Collec
         yield f"{dear[0].name}: it measured something, but the checks made no passes"
 
 
+_OF_THE_NEAREST = ("nearest-survivors-fall", "more-steps-gain")
 _SEARCHING = tuple(question for question in QUESTIONS if question.looks_at in ("answers", "gradients"))
+
+
+def _was_asked(question: Question, run: Run) -> bool:
+    """Say whether the version that made a record asked a question at all."""
+    try:
+        return Version(question.since) <= Version(run.record.environment.robustframe)
+    except InvalidVersion:
+        return True
 
 
 def _concerns(question: Question, run: Run, result: Result, solvers: Collection[str] | None) -> bool:
@@ -116,6 +131,9 @@ def _answer(stated: Check, question: Question, result: Result) -> Iterator[str]:
     if question.name == "large-eps-above-chance":
         # Chance is at most a half, with two classes.
         limits.add(0.5)
+    if question.name in _OF_THE_NEAREST and stated.examples:
+        # One that falls may be chance, however few are tried.
+        limits.add(1 / stated.examples)
     if stated.threshold > float(f"{max(limits):.4g}"):
         yield f"its threshold is {stated.threshold:g}, the table's {float(f'{max(limits):.4g}'):g}"
     unrun = stated.sentence.startswith(_UNRUN)

@@ -131,7 +131,7 @@ def _skipped(run: Run, sources: Sources | None, position: int, threat: ThreatMod
 
 
 def _read(run: Run, unit: Unit, schema: Mapping[str, Any], stored: Stored, *, may_lack: bool) -> pl.DataFrame | None:
-    """Read a table; one that is missing is a finding, unless the record calls its row incomplete."""
+    """Read a table; one that is missing is a finding, unless the record calls its row failed."""
     where = run.files.name(unit.table)
     if not unit.table.is_file():
         if may_lack:

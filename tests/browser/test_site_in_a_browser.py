@@ -101,7 +101,7 @@ def test_rows_are_filtered_and_the_view_can_be_passed_on(reader: Reader) -> None
     reader.page.locator("#f-threat").select_option("L2 ≤ 0.8")
     assert count.inner_text() == "3 of 12 rows"
     assert reader.shown("section.group h2 .threat") == ["L2 ≤ 0.8"]
-    reader.page.locator("#f-verdict").select_option("unfinished")
+    reader.page.locator("#f-verdict").select_option("begun")
     assert count.inner_text() == "1 of 12 rows"
     reader.page.get_by_label("Search").fill("tiny")
     assert reader.shown("#nothing") == ["No row fits these filters."]

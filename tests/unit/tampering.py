@@ -343,11 +343,11 @@ def twice_the_key(run: Path) -> None:
 
 
 def without_a_row(run: Path) -> None:
-    """Call a row incomplete that is not, and take its number away."""
+    """Call a row failed that did not, and take its number away."""
     content = json.loads((run / "record.json").read_text())
     gone = content["results"].pop(0)
     row = {"classifier": gone["classifier"], "threat": gone["threat"], "reason": "it did not look good"}
-    content["incomplete"] = [row]
+    content["failed"] = [row]
     (run / "record.json").write_text(json.dumps(content, indent=2) + "\n")
     keep = (pl.col("classifier") != gone["classifier"]) | (pl.col("threat") != gone["threat"])
     table(V, lambda rows: rows.filter(keep))(run)
@@ -388,7 +388,7 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("record: a key twice", twice_the_key, "a key stands there twice", R),
     ("record: in one line", lambda run: write(R, json.dumps(json.loads((run / R).read_text())))(run),
      "not written as an evaluation writes it", R),
-    ("record: a row called incomplete", without_a_row, "incomplete, though all its units are there", R),
+    ("record: a row called failed", without_a_row, "failed, though all its units are there", R),
     ("record: a certified count removed", record(put(f"{FIRST}.certified_correct", None)), "the certificates prove", R),
     ("record: other answers", record(put("answers.tiny/feedforward.0.0", 9.0)), "the model answers otherwise", R),
     ("record: answers called random", record(lambda content: content["answers"].pop("tiny/feedforward")),

@@ -122,7 +122,7 @@ def test_an_unfinished_run_has_no_number_in_a_table(here: Path) -> None:
     assert run.returncode == 1
     assert "is not complete" in run.stderr
     rows = list(csv.DictReader(io.StringIO(run.stdout)))
-    assert {row["verdict"] for row in rows} == {"unfinished"}
+    assert {row["verdict"] for row in rows} == {"run not finished"}
     assert {row[name] for row in rows for name in ("clean", "robust")} == {""}
 
 

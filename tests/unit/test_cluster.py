@@ -79,8 +79,8 @@ def test_a_model_that_kills_every_worker_costs_its_own_rows(recipe: Path, undist
     done = run(*RAY, "2", cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
     record = read_record(recipe.parent / "run")[0]
-    assert {row.classifier for row in record.incomplete} == {"troubled"}
-    assert "its worker died 4 times" in record.incomplete[0].reason
+    assert {row.classifier for row in record.failed} == {"troubled"}
+    assert "its worker died 4 times" in record.failed[0].reason
     trouble(recipe, None)
     evaluate(recipe)
     assert contents(recipe.parent / "run") == undisturbed
@@ -91,8 +91,8 @@ def test_a_hanging_worker_is_stopped_by_the_time_limit(recipe: Path, undisturbed
     done = run(*RAY, "2", "--time-limit", "20", cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
     record = read_record(recipe.parent / "run")[0]
-    assert {row.classifier for row in record.incomplete} == {"troubled"}
-    assert "longer than the time limit of 20 s" in record.incomplete[0].reason
+    assert {row.classifier for row in record.failed} == {"troubled"}
+    assert "longer than the time limit of 20 s" in record.failed[0].reason
     trouble(recipe, None)
     evaluate(recipe)
     assert contents(recipe.parent / "run") == undisturbed

@@ -68,13 +68,13 @@ def test_a_failing_model_costs_its_own_rows_and_the_same_call_mends_them(
     found = evaluate(recipe, limits=limits)
     record, folder = found.record, found.folder
     assert record.status == "complete"
-    assert {row.classifier for row in record.incomplete} == {"troubled"}
-    assert all(re.search(reason, row.reason) for row in record.incomplete)
+    assert {row.classifier for row in record.failed} == {"troubled"}
+    assert all(re.search(reason, row.reason) for row in record.failed)
     good = {name: sha for name, sha in undisturbed.items() if name.startswith("units/01-good")}
     assert good.items() <= contents(folder).items()
     assert found.verdicts["classifier"].to_list() == ["good"] * 120
     trouble(recipe, None)
-    assert not evaluate(recipe).record.incomplete
+    assert not evaluate(recipe).record.failed
     assert contents(folder) == undisturbed
 
 
@@ -83,7 +83,7 @@ def test_an_incomplete_row_is_shown_with_its_reason_and_status_1(recipe: Path, u
     done = run("--out", "run", cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert "incomplete: troubled under linf:0.1: ZeroDivisionError" in done.stderr
+    assert "row failed: troubled under linf:0.1: ZeroDivisionError" in done.stderr
     assert "Not finished: ZeroDivisionError" in done.stdout
     table = recipe.parent / "run" / "table.csv"
     lines = {tuple(line.split(",")[i] for i in (0, 3)): line for line in table.read_text().splitlines()}
@@ -93,7 +93,7 @@ def test_an_incomplete_row_is_shown_with_its_reason_and_status_1(recipe: Path, u
         recipe.parent / "run", folder=recipe.parent, device="cpu", code=[recipe.parent / "models.py"]
     )
     assert verified.ok, str(verified)
-    assert "it calls incomplete: troubled under linf:0.1" in str(verified)
+    assert "it calls failed: troubled under linf:0.1" in str(verified)
 
 
 def test_checks_made_while_a_row_was_missing_are_made_again(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_model_in_hand_raises_what_it_raises() -> None:
 def test_nan_now_and_then_ends_with_a_flag(recipe: Path) -> None:
     trouble(recipe, "nan")
     found = evaluate(recipe)
-    assert not found.record.incomplete
+    assert not found.record.failed
     assert any(flag.startswith("troubled, linf:0.1") for flag in found.record.flags)
     rows = found.verdicts.filter(pl.col("classifier") == "good")
     assert rows["adversarial_prediction"].min() != -1
@@ -134,7 +134,7 @@ def test_nan_now_and_then_ends_with_a_flag(recipe: Path) -> None:
 def test_out_of_memory_halves_the_batch_and_changes_no_byte(recipe: Path, undisturbed: dict[str, str]) -> None:
     trouble(recipe, "memory")
     found = evaluate(recipe)
-    assert not found.record.incomplete
+    assert not found.record.failed
     assert contents(found.folder) == undisturbed
 
 
@@ -147,8 +147,8 @@ def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Pat
     done = run("--out", "run", "--memory-limit", str(int(data) / 2**20 + 1.5), cwd=recipe.parent)
     assert done.returncode == 1, done.stderr
     record = read_record(recipe.parent / "run")[0]
-    assert {row.classifier for row in record.incomplete} == {"troubled"}
-    assert "ran out of memory: MemoryError (models.py, line" in record.incomplete[0].reason
+    assert {row.classifier for row in record.failed} == {"troubled"}
+    assert "ran out of memory: MemoryError (models.py, line" in record.failed[0].reason
     trouble(recipe, None)
     assert contents(evaluate(recipe).folder) == undisturbed
 

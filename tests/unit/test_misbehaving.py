@@ -244,7 +244,7 @@ def test_there_are_enough_kinds() -> None:
 @pytest.mark.parametrize("body", INCOMPLETE)
 def test_what_a_model_raises_costs_its_own_row(body: str, inside: Path, good: Run) -> None:
     run = misbehave(inside, body)
-    (row,) = run.record.incomplete
+    (row,) = run.record.failed
     assert row.classifier == "bad"
     assert re.search(INCOMPLETE[body], row.reason), row.reason
     assert len(row.reason) < 1300
@@ -262,7 +262,7 @@ def test_what_a_model_does_to_the_process_is_taken_back_and_said(
     assert (sys.stdin, sys.stdout, sys.stderr) == streams
     assert Path.cwd() == inside
     assert (inside / "run" / "record.json").is_file()
-    assert not run.record.incomplete, run.record.incomplete
+    assert not run.record.failed, run.record.failed
     said = RIGHT[body]
     heard = [each for each in [*run.record.flags, *caplog.messages] if each.startswith("bad ")]
     assert said is None or any(said in each for each in heard), heard
@@ -279,7 +279,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_model_that_ends_its_process_costs_its_own_row(survived: Run, good: Run) -> None:
-    (row,) = survived.record.incomplete
+    (row,) = survived.record.failed
     assert (row.classifier, row.reason) == ("bad", "its process ended with status 0")
     assert units(survived, "honest") == units(good, "honest")
 
@@ -289,7 +289,7 @@ def test_a_model_that_ends_its_process_costs_its_own_row(survived: Run, good: Ru
 def test_nothing_reaches_another_process(body: str, tmp_path: Path, good: Run) -> None:
     recipe = lay_out(tmp_path / "here", body)
     run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu", limits=Limits(seconds=20), isolate=True)
-    (row,) = run.record.incomplete
+    (row,) = run.record.failed
     assert row.classifier == "bad"
     assert DEADLY[body] in row.reason
     assert units(run, "honest") == units(good, "honest")
@@ -313,7 +313,7 @@ def test_isolated_by_the_command_line(tmp_path: Path) -> None:
     recipe = lay_out(tmp_path, "if soon: os._exit(0)")
     found = command(str(recipe), "--isolate", "--out", "run", cwd=tmp_path)
     assert found.returncode == 1, found.stderr
-    assert "incomplete: bad under linf:0.2: its process ended with status 0" in found.stderr
+    assert "row failed: bad under linf:0.2: its process ended with status 0" in found.stderr
     (tmp_path / "models.py").write_text(MODELS.replace("BODY", "pass").replace("return Bad()", "os._exit(4)"))
     found = command(str(recipe), "--isolate", "--out", "run2", cwd=tmp_path)
     assert found.returncode == 2
@@ -535,8 +535,8 @@ def test_first_line_takes_any_error() -> None:
 def test_a_run_with_a_model_that_broke_down_verifies(body: str, tmp_path: Path) -> None:
     recipe = lay_out(tmp_path / "here", body)
     run = evaluate_recipe(recipe, out=tmp_path / "run", device="cpu")
-    assert [row.classifier for row in run.record.incomplete] == ["bad"]
+    assert [row.classifier for row in run.record.failed] == ["bad"]
     code = [tmp_path / "here" / name for name in ("models.py", "honest.py")]
     verified = robustframe.verify(run.folder, folder=recipe.parent, device="cpu", code=code)
     assert verified.ok, str(verified)
-    assert evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").record.incomplete == run.record.incomplete
+    assert evaluate_recipe(recipe, out=tmp_path / "run", device="cpu").record.failed == run.record.failed

@@ -119,7 +119,7 @@ UNFINISHED: dict[str, object] = {
 def test_an_unfinished_run_is_shown_as_such_and_has_no_number(tmp_path: Path) -> None:
     runs = [made(tmp_path / "x", 1), made(tmp_path / "y", 2, **UNFINISHED)]
     (table,) = robustness_tables(runs)
-    unfinished = [row for row in table.rows if row.verdict == "unfinished"]
+    unfinished = [row for row in table.rows if row.verdict == "run not finished"]
     assert [row.twin for row in unfinished] == ["feed-forward", "recurrent"]
     assert all(row.clean.value is None and row.robust.value is None for row in unfinished)
     assert all("y is not complete; the same evaluate command continues it" in row.note for row in unfinished)

@@ -266,5 +266,5 @@ def test_a_published_copy_has_no_images() -> None:
 def test_a_record_is_json_that_anybody_reads(made: Path) -> None:
     content = json.loads((made / "record.json").read_text())
     assert content["schema"] == 2
-    assert content["incomplete"] == []
+    assert content["failed"] == []
     assert content["classifiers"][0]["weights_sha256"] is None

@@ -165,7 +165,7 @@ def test_a_run_that_is_not_finished_is_shown_as_such(shown_run: Path, tmp_path: 
     begun = [row for row in rows if row["model"] == "begun"]
     assert len(begun) == 4
     assert all(row["rank"] is row["robust"] is row["clean"] is None for row in begun)
-    assert all(row["verdict"] == "unfinished" for row in begun)
+    assert all(row["verdict"] == "begun" for row in begun)
     page = (site / "models" / "begun.html").read_text()
     assert "run not finished" in page
     assert "<img" not in page

@@ -66,10 +66,15 @@ class BoardEntry:
         return self.run.rows(self.classifier.name, self.result.threat if self.result is not None else "")
 
     @property
+    def ranked(self) -> bool:
+        """Whether there is a number, and no check doubts it."""
+        return self.result is not None and self.verdict != "suspicious"
+
+    @property
     def verdict(self) -> str:
         """Whether to believe the number: a diagnosis, or why there is none."""
         if self.result is None:
-            return "unfinished"
+            return "begun"
         return self.result.diagnosis.verdict if self.result.diagnosis is not None else "unchecked"
 
 
@@ -139,7 +144,7 @@ class Place:
 
     entry: BoardEntry
     rank: int | None
-    """From 1, shared where the examples do not tell entries apart; `None` for a run that is not finished."""
+    """From 1, shared where the examples do not tell entries apart; `None` for suspicious and unfinished ones."""
     shared: bool
 
 
@@ -150,7 +155,7 @@ class Group:
     key: str
     """Names its place on the page."""
     places: tuple[Place, ...]
-    """By rank, then by robust accuracy; unfinished ones last."""
+    """By rank, then by robust accuracy; suspicious ones after them, and unfinished ones last."""
 
     @property
     def first(self) -> BoardEntry:
@@ -187,11 +192,13 @@ def _order(group: Group) -> tuple[str, str, int, str, float, str]:
 
 
 def _ranked(entries: list[BoardEntry]) -> tuple[Place, ...]:
-    finished = {str(at): entry for at, entry in enumerate(entries) if entry.result is not None}
+    # A number that a check doubts is not ranked beside those that nothing speaks against.
+    finished = {str(at): entry for at, entry in enumerate(entries) if entry.ranked}
     ranked = shared_ranks({name: entry.verdicts["robust"].to_numpy() for name, entry in finished.items()})
     ranks = [each.rank for each in ranked]
     places = [Place(finished[each.name], each.rank, ranks.count(each.rank) > 1) for each in ranked]
-    return (*places, *(Place(entry, None, False) for entry in entries if entry.result is None))
+    others = sorted((entry for entry in entries if not entry.ranked), key=lambda entry: entry.result is None)
+    return (*places, *(Place(entry, None, False) for entry in others))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
 VERDICTS = {
     "sound": "sound",
     "suspicious": "suspicious",
-    "incomplete": "checks incomplete",
+    "unfinished": "checks not finished",
     "unchecked": "not checked",
-    "unfinished": "run not finished",
+    "begun": "run not finished",
 }
 _ENOUGH = 5
 """Of fewer models, no order of ranks is significant at 5 %, and a picture says nothing."""

@@ -67,7 +67,7 @@ def _fields(entry: BoardEntry, known: Facts) -> dict[str, Any]:
         ("autoattack_acc" if standard else "external"): robust,
         "footnote": f"{result.examples} examples of {record.data.use} {record.data.split}, attacked by "
         f"{entry.source.batteries}, robustframe {record.environment.robustframe}, run {entry.run.name}.",
-        "unreliable": entry.verdict == "suspicious",
+        "unreliable": entry.verdict in ("suspicious", "unfinished"),
     }
 
 

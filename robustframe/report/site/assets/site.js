@@ -46,7 +46,7 @@
     const sort = document.getElementById("sort");
     const selects = [...form.querySelectorAll("select[data-key]")];
     const words = ["model", "twin"];
-    const trust = ["sound", "incomplete", "suspicious", "unchecked", "unfinished"];
+    const trust = ["sound", "unfinished", "suspicious", "unchecked", "begun"];
     const columns = { model: "th.model", twin: "td.who", verdict: "td.verd" };
     let order = { key: "robust", down: true };
 
