@@ -15,8 +15,10 @@ from robustframe.evaluation.workshop import Workshop
 from robustframe.files import check_sealed
 from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
 from robustframe.runs.journal import altered, take_up, tidy
+from robustframe.runs.lock import LOCK
 from robustframe.runs.record import (
     EVIDENCE,
+    PART,
     RECORD,
     DataEntry,
     Environment,
@@ -33,10 +35,11 @@ def is_whole(folder: Path, task: Task) -> bool:
     """Say whether the run of a task is complete and undamaged.
 
     Raises:
-        InputError: when the folder belongs to another evaluation.
+        InputError: when the folder belongs to another evaluation, or holds other files.
     """
     # Unlike the method of a path, this takes a name of any length.
     if not os.path.lexists(folder / RECORD):
+        _check_empty(folder)
         return False
     found, content = _same(folder, task)
     if found.status != "complete" or found.incomplete:
@@ -51,6 +54,22 @@ def is_whole(folder: Path, task: Task) -> bool:
     if not broken:
         tidy(folder)
     return not broken
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuse a folder with files of others: nobody could tell them from those of the run."""
+    if not os.path.isdir(folder):
+        return
+    try:
+        # What a run leaves that was stopped before its record was written.
+        others = sorted(name for name in os.listdir(folder) if name != LOCK and not name.endswith(PART))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise InputError(
+            f"{folder} holds other files ({others[0]}{more}) and no run; name a folder that is new or empty with --out"
+        )
 
 
 def check_answers(found: Record, folder: Path, task: Task, device: torch.device) -> None:

@@ -206,9 +206,10 @@ class Scores:
         return [Incomplete(classifier=name, threat=label, reason=reason) for name, label, reason in named]
 
     def flags(self, results: Sequence[Result]) -> list[str]:
-        """Return the sentences on what makes a number doubtful."""
-        flags = [flag for trial in self.trials for flag in trial.flags]
-        flags += [sentence for classifier in range(len(self.trials)) for sentence in self._guesses(classifier)]
+        """Return the sentences on what makes a number doubtful, each of a classifier that has one."""
+        numbered = sorted({classifier for classifier, _ in self.finished()})
+        flags = [flag for classifier in numbered for flag in self.trials[classifier].flags]
+        flags += [sentence for classifier in numbered for sentence in self._guesses(classifier)]
         flags += [sentence for result in results for sentence in distrust(result)]
         return flags + [
             sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)

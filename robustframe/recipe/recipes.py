@@ -185,6 +185,19 @@ def batteries() -> Iterator[Battery]:
         yield read_toml(path, Battery)
 
 
+def differs_from_shipped(battery: Battery) -> bool | None:
+    """Say whether a battery is another one than the shipped one that it is cited as; ``None`` where none ships."""
+    cited = (battery.name.casefold(), Version(battery.version))
+    shipped = [each for each in batteries() if (each.name.casefold(), Version(each.version)) == cited]
+    content = spelled(battery.model_dump(by_alias=True))
+    return all(spelled(each.model_dump(by_alias=True)) != content for each in shipped) if shipped else None
+
+
+def spelled(content: object) -> str:
+    """Spell out what JSON can hold, so that 20, 20.0 and true differ, which are equal in Python."""
+    return json.dumps(content, sort_keys=True)
+
+
 def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
     """Load a battery by citation (``quick@1``), by name (its newest version), or from a file (``mine.toml``).
 
@@ -204,7 +217,14 @@ def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
 def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
     """Read a battery as `load_battery` does, without building its attacks: nothing that it names is run."""
     if given.endswith(".toml"):
-        return read_toml((folder or Path()) / given, Battery)
+        path = (folder or Path()) / given
+        battery = read_toml(path, Battery)
+        if differs_from_shipped(battery):
+            raise InputError(
+                f"{path} calls itself {battery.cited}, which ships with other content, and a published battery never "
+                "changes; give it another name"
+            )
+        return battery
     known = list(batteries())
     named = {battery.cited: battery for battery in known}
     for battery in sorted(known, key=lambda each: Version(each.version)):

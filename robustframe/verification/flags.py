@@ -34,7 +34,8 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
     derived = [*_derived(run, verdicts), *(flag for flags in (of_models or {}).values() for flag in flags)]
     stated = run.record.flags
     findings = [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in derived if flag not in stated]
-    untried = tuple(f"{entry.name} " for entry in run.record.classifiers if entry.name not in (of_models or {}))
+    finished = {result.classifier for result in run.results}
+    untried = tuple(f"{name} " for name in sorted(finished - (of_models or {}).keys()))
     for flag in stated:
         # What a model says when it is tried begins with its name, and cannot be known without it.
         if flag not in derived and not flag.startswith(untried):

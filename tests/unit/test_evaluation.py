@@ -190,6 +190,21 @@ def test_a_folder_of_another_recipe_is_refused(recipe: Path, tmp_path: Path) -> 
     assert contents(folder) == before
 
 
+def test_a_folder_with_other_files_is_refused_before_anything_is_done(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"mine holds other files \(notes.txt\) and no run; name a folder that is new"):
+        evaluate_recipe(recipe, out=folder, device="cpu")
+    assert list(contents(folder)) == ["notes.txt"]
+    # What a run left that was stopped before it had a record.
+    (folder / "notes.txt").rename(folder / "record.json.0.part")
+    (folder / ".lock").touch()
+    evaluate_recipe(recipe, out=folder, device="cpu")
+    (folder / "notes.txt").write_text("mine")
+    assert evaluate_recipe(recipe, out=folder, device="cpu").complete
+
+
 class Linear(nn.Module):
     def __init__(self, classes: int = 3) -> None:
         super().__init__()

@@ -14,8 +14,10 @@ from robustframe.recipe import (
     load_battery,
     make_attacks,
     parse_threats,
+    read_battery,
     read_toml,
     recipes,
+    shipped_folder,
 )
 
 GOOD = """
@@ -88,6 +90,22 @@ def test_a_battery_is_found_by_citation_name_or_file(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('schema = 1\nname = "own"\nversion = "0.1"\n[[attack]]\nuse = "fgsm"\nlos = 1\n')
     with pytest.raises(InputError, match=r"own@0.1, attack 1: .*'los'; did you mean 'loss'\?"):
         load_battery("own.toml", folder=tmp_path)
+
+
+def test_no_file_takes_the_name_of_a_shipped_battery_but_its_own(tmp_path: Path) -> None:
+    shipped = (shipped_folder("attacks") / "standard.toml").read_text(encoding="utf-8")
+    (tmp_path / "own.toml").write_text(shipped, encoding="utf-8")
+    assert load_battery("own.toml", folder=tmp_path) == load_battery("standard@1")
+    for old, new in (
+        ("steps = 100", "steps = 99"), ("steps = 100", "steps = 100.0"), ("steps = 100", "steps = 100\neot = 2"),
+        ('version = "1"', 'version = "1.0"\nvotes = 3'), ('name = "standard"', 'name = "Standard"\nvotes = 3'),
+    ):  # fmt: skip
+        assert old in shipped
+        (tmp_path / "own.toml").write_text(shipped.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(InputError, match=r"calls itself [sS]tandard@1.*give it another name"):
+            read_battery("own.toml", folder=tmp_path)
+    (tmp_path / "own.toml").write_text(shipped.replace('version = "1"', 'version = "2"'), encoding="utf-8")
+    assert read_battery("own.toml", folder=tmp_path).cited == "standard@2"
 
 
 PUBLISHED = {
