@@ -1,5 +1,6 @@
 """Code that a run names: none of it runs unless the user has named it too, for a record comes from anybody."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,16 @@ from robustframe.userfile import code_consent, code_named, remembered
 
 
 @contextmanager
-def consent(runs: Sequence[Run], code: Sequence[str | Path], command: str) -> Iterator[None]:
+def consent(
+    runs: Sequence[Run], code: Sequence[str | Path], command: str, folder: str | Path | None = None
+) -> Iterator[None]:
     """Let no code of the user's run meanwhile but what the user has named, and that of runs made here by this user.
 
     Args:
         runs: those that are read.
         code: Python files that the user named.
         command: what reads the runs, for the sentence that says how to allow a file.
+        folder: what the user said that paths are relative to, likewise.
 
     Raises:
         InputError: when a run names another file, before anything of it runs: with all of them.
@@ -29,6 +33,8 @@ def consent(runs: Sequence[Run], code: Sequence[str | Path], command: str) -> It
     named = {run.folder: [run.recipe_folder / each for each in _named(run)] for run in runs}
     own = [file for run in runs if named[run.folder] and _own(run) for file in named[run.folder]]
     everything = [file for files in named.values() for file in files]
+    if folder is not None:
+        command += f" --folder {shlex.quote(str(folder))}"
     first = next((folder for folder, files in named.items() if files), runs[0].folder)
     with code_consent([*code, *own], run=first, named=everything, command=command):
         yield

@@ -1,5 +1,6 @@
 """Do the flags of a record follow from its rows: none is missing, and none is there that nothing explains."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
@@ -46,11 +47,11 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
 
 
 def _derived(run: Run, verdicts: pl.DataFrame) -> Iterator[str]:
-    counts = {result.classifier: result.clean_correct for result in run.results}
-    for name, right in counts.items():
+    for name in dict.fromkeys(result.classifier for result in run.results):
         first = next(result.threat for result in run.results if result.classifier == name)
-        mine = (pl.col("classifier") == name) & (pl.col("threat") == first)
-        yield from guessing(name, verdicts.filter(mine)["label"].to_list(), right)
+        mine = verdicts.filter((pl.col("classifier") == name) & (pl.col("threat") == first))
+        said = Counter(mine.select("label", "clean_prediction").iter_rows())
+        yield from guessing(name, said, run.record.data.classes)
     for result in run.results:
         yield from distrust(result)
         for entry in result.attacks:

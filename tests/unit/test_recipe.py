@@ -68,6 +68,30 @@ def test_a_mistake_in_a_recipe_is_named(old: str, new: str, sentence: str, tmp_p
     assert len(str(caught.value).splitlines()) <= 2
 
 
+def test_a_mark_of_the_encoding_does_no_harm_and_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert read_toml(path, Recipe).name == "mine"
+    path.write_text(GOOD, encoding="utf-16")
+    with pytest.raises(InputError, match=r"recipe\.toml is UTF-16; save it as UTF-8"):
+        read_toml(path, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("autoattack", "here: autoattack is called standard@1 here"),
+        ("Auto_Attack", "called standard@1"),
+        ("aa", "called standard@1"),
+        ("autoattack-rand", "called rand@1"),
+        ("apgd", "apgd is an attack and no battery; write one of it, mine.toml"),
+    ],
+)
+def test_what_others_call_a_battery_is_offered_under_its_name(given: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_battery(given, where="here")
+
+
 def test_recipes_are_found_by_name_folder_and_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     assert find_recipe(str(tmp_path)) == path

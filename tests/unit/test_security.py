@@ -116,7 +116,7 @@ def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     ):
         with pytest.raises(
             InputError,
-            match=r"(?s)code of a run is not run unasked.*evil\.py.*allow it with `robustframe .*--code .*evil\.py",
+            match=r"(?s)not run unasked.*evil\.py.*allow it with `robustframe .*--folder .*--code .*l\.py",
         ):
             read()
     robustness_table(open_run(place / "run"))
