@@ -14,10 +14,11 @@ from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.files import check_sealed
 from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
-from robustframe.runs.journal import altered, take_up, tidy
+from robustframe.runs.journal import PROGRESS, altered, take_up, tidy
 from robustframe.runs.lock import LOCK
 from robustframe.runs.record import (
     EVIDENCE,
+    OWN_FILES,
     PART,
     RECORD,
     DataEntry,
@@ -60,11 +61,10 @@ def _check_empty(folder: Path) -> None:
     """Refuse a folder with files of others: nobody could tell them from those of the run."""
     if not os.path.isdir(folder):
         return
-    try:
-        # What a run leaves that was stopped before its record was written.
-        others = sorted(name for name in os.listdir(folder) if name != LOCK and not name.endswith(PART))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    check_sealed(folder)
+    # What is left of a run whose record is not there is made anew.
+    own = {*OWN_FILES, LOCK, PROGRESS, "units"}
+    others = sorted(name for name in os.listdir(folder) if name not in own and not name.endswith(PART))
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         raise InputError(
@@ -112,7 +112,7 @@ def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answ
         if found.environment != environment:
             log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
     else:
-        check_sealed(folder)
+        _check_empty(folder)
     record = _started(task, environment, now)
     write_record(folder, record)
     (folder / EVIDENCE).unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
     [
         (["evaluate"], "give either a recipe or --model"),
         (["evaluate", "defalt"], "did you mean 'default'"),
-        (["evaluate", "recipe.toml", "--threat", "linf:0.1"], "belong with --model"),
+        (["evaluate", "recipe.toml", "--threat", "linf:0.1"], "--threat belongs with --model"),
         (["evaluate", "recipe.toml", "--seed", "0"], "--seed belongs with --model; a recipe states its own"),
         (["evaluate", "recipe.toml", "--data", "digits", "--split", "test"], "--data, --split belong with --model"),
         (["evaluate", "recipe.toml", "--name", "x", "--class-map", "x.txt"], "--name, --class-map belong with --model"),
