@@ -4,6 +4,7 @@ Nothing heavy is imported before it is asked about, and what is broken is report
 """
 
 import importlib
+import itertools
 import os
 import platform
 import shutil
@@ -22,6 +23,8 @@ _NAME = "robustframe"
 _OLDEST_PYTHON = (3, 11)
 _TORCHATTACKS = "3.5.1"
 """The release that the adapter knows the defects of; others are other software under the same name."""
+_MANY = frozenset({"dependencies", "extras", "data", "zoo"})
+"""Sections of so many things that a screen holds only their names."""
 _LEAST_FREE, _LITTLE_FREE = 100 * 2**20, 2 * 2**30
 
 
@@ -69,6 +72,28 @@ def examine(runs: Path = Path("runs"), data_root: Path | None = None) -> Iterato
         # Whatever is broken here, the other sections are still worth hearing.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             yield Item(section, section, "wrong", f"it could not be examined: {_short(error)}")
+
+
+def short_lines(items: Iterable[Item], width: int) -> Iterator[str]:
+    """Say what was found so that it fits one screen, section by section as they are found.
+
+    What is wrong stands on a line of its own, with what mends it; what many things of a section have in common is one.
+
+    Args:
+        items: as `examine` yields them.
+        width: columns of the screen.
+    """
+    for section, found in itertools.groupby(items, lambda item: item.section):
+        many = list(found)
+        if section not in _MANY:
+            yield from map(str, many)
+            continue
+        yield from (str(item) for item in many if item.state == "wrong")
+        for state in ("ok", "note"):
+            names = [item.name for item in many if item.state == state]
+            if names:
+                line = f"{state:<5}  {section:<12}  {len(names)}: {', '.join(names)}"
+                yield line if len(line) <= width else f"{line[: width - 4].rpartition(',')[0]}, ..."
 
 
 def report(items: Iterable[Item]) -> dict[str, Any]:

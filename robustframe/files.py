@@ -5,6 +5,7 @@ so that whatever a damaged file makes it raise is one sentence; and what a file 
 before any memory is taken for it.
 """
 
+import codecs
 import gzip
 import io
 import itertools
@@ -156,7 +157,10 @@ def read_toml_tables(path: Path) -> dict[str, Any]:
     """
     content = read_plain(path, limit=CARD_BYTES)
     with decoding(path, "a TOML file"):
-        text = content.decode()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(f"{path} is UTF-16; save it as UTF-8")
+        # Some editors put a mark of the encoding in front.
+        text = content.decode("utf-8-sig")
         if _LONG_KEY.search(text):
             raise InputError(f"{path} has a key of more than {KEY_PARTS} parts with dots between; no such file has one")
         tables = tomllib.loads(text)

@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that help is instant.
 """
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, report, table
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say, write_anywhere
+from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Misbehaved, StoppedEarly
@@ -23,9 +24,9 @@ from robustframe.errors import InputError, Misbehaved, StoppedEarly
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 list_app = typer.Typer(help="What can be named in recipes and batteries.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
@@ -51,9 +52,25 @@ def main() -> None:
         sys.exit(0)
 
 
-app.command()(evaluate)
+def _say_version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"robustframe {version('robustframe')}")
+        raise typer.Exit
+    return asked
 
 
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Adversarial robustness evaluation for models that solve."""
+
+
+app.command(cls=Grouped)(evaluate)
 app.command()(table)
 app.command(help=FIGURE_HELP)(figure)
 
@@ -108,7 +125,9 @@ def train(
         card = train_recipe(
             stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.progress
         )
-    say(f"evaluate it with: robustframe evaluate --model card:{card}")
+    next_step = ["robustframe", "evaluate", "--model", f"card:{card}", "--data", stated.data.use]
+    next_step += ["--data-root", str(data_root)] if data_root is not None else []
+    say(f"evaluate it with: {shlex.join(next_step)}")
     typer.echo(str(card))
 
 
@@ -172,6 +191,18 @@ def list_batteries() -> None:
         attacks = ", ".join(dict.fromkeys(spec.name or spec.use for spec in each.attack))
         rows += [(each.cited, each.about), ("", attacks)]
     _list(rows)
+
+
+@list_app.command("models")
+def list_models() -> None:
+    """Models a recipe or --model can name."""
+    from robustframe.models.sources import SOURCES
+    from robustframe.zoo import ZOO, names, read_card
+
+    _list([(form, about) for form, about, _ in SOURCES.values()])
+    typer.echo("\nThe zoo:")
+    cards = [read_card(ZOO / f"{name}.json") for name in names()]
+    _list([(f"zoo:{card.name}", card.about) for card in cards])
 
 
 @list_app.command("data")

@@ -1,6 +1,7 @@
 """The command that evaluates: what, with whom, within which limits."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,39 +21,105 @@ if TYPE_CHECKING:
 ENGINES = ("process", "ray")
 
 
+_MODEL, _DATA, _ASKED = "Without a recipe: the model", "Without a recipe: its images", "Without a recipe: what is asked"
+_WHERE, _WORK, _LIMITS = "Where things lie", "How the work is done", "Limits"
+
+
 def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A name in evaluations/, a folder, or a recipe.toml.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of a recipe: zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see the docs."),
+        typer.Option(
+            help="zoo:NAME, hf:OWNER/REPO, file:PATH.py:FUNCTION ..., see list models.", rich_help_panel=_MODEL
+        ),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="With --model: a file of its weights, or pretrained.")] = None,
-    classes: Annotated[int | None, typer.Option(help="With --model by name: how many it has.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A file of its weights, or pretrained.", rich_help_panel=_MODEL)
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Of a model by name: how many it has.", rich_help_panel=_MODEL)
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEAN/STD",
+            rich_help_panel=_MODEL,
+            help="What is done to each channel of its images first: 0.5,0.5,0.5/0.25,0.25,0.25.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call it.", rich_help_panel=_MODEL)] = None,
     data: Annotated[
-        str, typer.Option(help="With --model: the data set, file:PATH.npz or folder:PATH.")
-    ] = "fashion-mnist",
-    split: Annotated[str, typer.Option(help="With --model: its split.")] = "test",
-    count: Annotated[int | None, typer.Option(help="With --model: examples from its beginning.")] = None,
-    threat: Annotated[list[str] | None, typer.Option(help="With --model: such as linf:8/255.")] = None,
-    battery: Annotated[list[str] | None, typer.Option(help="With --model: such as quick@1.")] = None,
-    seed: Annotated[int, typer.Option(help="With --model: of all random numbers.")] = 0,
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Rows of one model call; changes no verdict.")] = 256,
-    diagnose: Annotated[bool, typer.Option(help="Check whether the numbers are to be believed.")] = True,
-    engine: Annotated[str, typer.Option(help="process, or ray: many workers, here or on a cluster.")] = "process",
-    isolate: Annotated[
-        bool, typer.Option("--isolate", help="Each model in a child process: one that dies costs its own rows only.")
-    ] = False,
-    workers: Annotated[int | None, typer.Option(help="With ray: how many; all there is room for.")] = None,
-    address: Annotated[str | None, typer.Option(help="With ray: of a running cluster, such as auto.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; 1 with ray, else all cores.")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for one unit; beyond, its row is given up.")] = None,
-    memory_limit: Annotated[float | None, typer.Option(help="GiB for one process, on Linux.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
+        str | None,
+        typer.Option(
+            help="A data set, file:PATH.npz or folder:PATH.", show_default="fashion-mnist", rich_help_panel=_DATA
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of a data set: train or test.", show_default="test", rich_help_panel=_DATA)
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Examples from its beginning.", show_default="all", rich_help_panel=_DATA)
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Of a folder: pixels of the shorter side.", rich_help_panel=_DATA)
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Of a folder: side of the square cut from the middle.", rich_help_panel=_DATA)
+    ] = None,
+    class_map: Annotated[
+        str | None,
+        typer.Option(help="Of a folder: a file of its class folders, in the model's order.", rich_help_panel=_DATA),
+    ] = None,
+    threat: Annotated[
+        list[str] | None, typer.Option(help="NORM:EPS.", show_default="linf:8/255", rich_help_panel=_ASKED)
+    ] = None,
+    battery: Annotated[
+        list[str] | None,
+        typer.Option(help="See list batteries, or a TOML file.", show_default="quick", rich_help_panel=_ASKED),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of all random numbers.", show_default="0", rich_help_panel=_ASKED)
+    ] = None,
+    diagnose: Annotated[
+        bool, typer.Option(help="Check whether the numbers are to be believed.", rich_help_panel=_WORK)
+    ] = True,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.", rich_help_panel=_WHERE)] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.", rich_help_panel=_WHERE)] = None,
     data_root: DataRoot = None,
     download: Download = False,
+    device: Device = "auto",
+    batch_size: Annotated[
+        int, typer.Option(help="Rows of one model call; changes no verdict.", rich_help_panel=_WORK)
+    ] = 256,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads of a worker.", show_default="all; with ray 1", rich_help_panel=_WORK),
+    ] = None,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate",
+            rich_help_panel=_WORK,
+            help="Each model in a child process: one that dies costs its own rows only.",
+        ),
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="process, or ray: many workers, here or on a cluster.", rich_help_panel=_WORK)
+    ] = "process",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="With ray: how many.", show_default="all there is room for", rich_help_panel=_WORK),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="With ray: of a running cluster, such as auto.", rich_help_panel=_WORK)
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds for one unit; beyond, its row is given up.", rich_help_panel=_LIMITS)
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="GiB for one process, on Linux.", rich_help_panel=_LIMITS)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
@@ -67,16 +134,23 @@ def evaluate(
     # The driver of a cluster only needs to know its models.
     keep = engine == "process" and not dry_run
     if recipe is not None:
-        _refuse_with_recipe(threat=threat, battery=battery, count=count, weights=weights, classes=classes)
+        _refuse_with_recipe(
+            weights=weights, classes=classes, normalise=normalise, name=name, data=data, split=split, count=count,
+            resize=resize, crop=crop, class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+        )  # fmt: skip
         place = find_recipe(recipe)
         stated = read_toml(place, Recipe)
     else:
-        if weights and len(model or []) > 1:
-            raise InputError("--weights belongs to one model; a recipe gives each its own")
+        for option, given in (("--weights", weights), ("--name", name)):
+            if given and len(model or []) > 1:
+                raise InputError(f"{option} belongs to one model; a recipe gives each its own")
+        shared = {"weights": weights, "classes": classes, "name": name, "normalise": _normalise(normalise)}
+        images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
         content = {
-            "schema": 1, "name": "evaluate", "seed": seed, "threats": threat or ["linf:8/255"],
-            "battery": battery or ["quick"], "data": {"use": data, "split": split, "count": count},
-            "model": [{"use": use, "weights": weights, "classes": classes} for use in model or []],
+            "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
+            "battery": battery or ["quick"],
+            "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
+            "model": [{"use": use, **shared} for use in model or []],
         }  # fmt: skip
         place, stated = Path("command line"), _validated(Recipe, content)
     task = make_task(
@@ -85,6 +159,8 @@ def evaluate(
     )  # fmt: skip
     if not diagnose:
         task = task.undiagnosed()
+    if stated.data.use.startswith("folder:"):
+        say(f"labels: {_labels(task.data.classes)}")
     folder = out or run_folder(task, runs)
     if dry_run:
         _say_cost(task, folder, here, batch_size, workers or 1, as_json=as_json)
@@ -174,9 +250,34 @@ def _finish(found: "Run", *, as_json: bool) -> None:
 
 
 def _refuse_with_recipe(**options: object) -> None:
-    given = [f"--{name}" for name, value in options.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
-        raise InputError(f"{', '.join(given)} belong with --model; a recipe states its own")
+        verb = "belongs" if len(given) == 1 else "belong"
+        raise InputError(f"{', '.join(given)} {verb} with --model; a recipe states its own, so change it there")
+
+
+def _normalise(given: str | None) -> dict[str, list[float]] | None:
+    """Read ``MEAN/STD``, numbers with commas between, one a channel."""
+    if given is None:
+        return None
+    try:
+        mean, std = ([float(each) for each in part.split(",")] for part in given.split("/"))
+    except ValueError:
+        raise InputError(
+            f"--normalise {given} must read MEAN/STD, with a number a channel, such as 0.5,0.5,0.5/0.25,0.25,0.25"
+        ) from None
+    return {"mean": mean, "std": std}
+
+
+_LABELS = 20
+"""Classes of a folder that are printed; the record has all."""
+
+
+def _labels(classes: Sequence[str]) -> str:
+    """Say which folder has which label."""
+    said = ", ".join(f"{label} = {name}" for label, name in enumerate(classes[:_LABELS]))
+    more = f" ... {len(classes) - 1} = {classes[-1]}" if len(classes) > _LABELS else ""
+    return f"{said}{more}; the order of the model's logits must be this one"
 
 
 def _validated(model: type[Any], content: dict[str, Any]) -> Any:

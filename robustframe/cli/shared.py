@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from robustframe.evaluation import Moment
@@ -20,6 +21,24 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of da
 Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Grouped(TyperCommand):
+    """A command whose help has a heading for each group of options, by their ``rich_help_panel``."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, group by group, in the order in which they are declared."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            if line is not None:
+                group = getattr(parameter, "rich_help_panel", None) or f"{parameter.param_type_name}s".capitalize()
+                groups.setdefault(group, []).append(line)
+        # What every command has comes last.
+        groups["Options"] = groups.pop("Options", [])
+        for group, lines in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(lines)
 
 
 def plain(text: str) -> str:

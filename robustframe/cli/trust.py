@@ -1,5 +1,7 @@
 """The commands that say whether a number is believable: verify, compare, doctor."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -89,16 +91,22 @@ def compare(
 def doctor(
     runs: Annotated[Path, typer.Option(help="Where run folders are going to be made.")] = Path("runs"),
     data_root: DataRoot = None,
+    each: Annotated[bool, typer.Option("--all", help="Each thing on a line, with the command that gets it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether everything is here that an evaluation needs, with the command that mends what is not."""
-    from robustframe.doctor import examine, report
+    from robustframe.doctor import Item, examine, report, short_lines
 
-    found = []
-    for item in examine(runs, data_root):
-        found.append(item)
+    found: list[Item] = []
+
+    def noted() -> Iterator[Item]:
+        for item in examine(runs, data_root):
+            found.append(item)
+            yield item
+
+    for line in map(str, noted()) if each or as_json else short_lines(noted(), shutil.get_terminal_size().columns):
         if not as_json:
-            typer.echo(str(item))
+            typer.echo(line)
     wrong = sum(item.state == "wrong" for item in found)
     if as_json:
         typer.echo(json_text(report(found)))
@@ -106,5 +114,7 @@ def doctor(
         typer.echo(f"{wrong} thing{'s' if wrong > 1 else ''} needed {'are' if wrong > 1 else 'is'} wrong.")
     else:
         typer.echo("Everything needed is here.")
+    if not each and not as_json and any(item.state == "note" for item in found):
+        typer.echo("robustframe doctor --all says more of each thing, with the command that gets it.")
     if wrong:
         raise typer.Exit(1)

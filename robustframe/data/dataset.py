@@ -13,6 +13,9 @@ from torch import Tensor
 from robustframe.errors import InputError
 from robustframe.types import Images, Labels
 
+_ROUNDED = 1e-6
+"""How far outside [0, 1] rounding leaves a pixel: some steps of float32."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -73,26 +76,27 @@ def identity(images: Images, labels: Labels) -> str:
     return digest.hexdigest()
 
 
-def from_bytes(
+def from_pixels(
     name: str,
     split: str,
     pixels: NDArray[Any],
     labels: NDArray[Any],
     classes: Sequence[str],
 ) -> Dataset:
-    """Make a dataset of pixels stored as bytes.
+    """Make a dataset of pixels that are right.
 
     Args:
         name: of the dataset.
         split: of the dataset.
-        pixels: uint8 values from 0 to 255, shape (n, c, h, w).
+        pixels: uint8 values from 0 to 255, or floats in [0, 1], shape (n, c, h, w).
         labels: class numbers, shape (n,).
         classes: what each label means.
 
     Returns:
-        The dataset with its pixels divided by 255.
+        The dataset, with bytes divided by 255.
     """
-    images = torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
+    values = pixels.astype(np.float32)
+    images = torch.from_numpy(values / np.float32(255) if pixels.dtype == np.uint8 else np.ascontiguousarray(values))
     targets = torch.from_numpy(labels.astype(np.int64))
     return Dataset(name, split, images, targets, tuple(classes), identity(images, targets))
 
@@ -106,8 +110,9 @@ def from_arrays(
     """Make a dataset of the user's own arrays, refusing what would make its numbers meaningless.
 
     Args:
-        images: floating point in [0, 1], shape (n, ...); copied.
-        labels: whole class numbers from 0, shape (n,); copied.
+        images: floating point in [0, 1], shape (n, ...); copied. What rounding leaves outside, 1e-6 at most, is set to
+            0 or 1.
+        labels: whole class numbers from 0, shape (n,) or (n, 1); copied.
         name: how records call it.
 
     Returns:
@@ -122,9 +127,10 @@ def from_arrays(
     pixels, targets = _tensor(images, "images"), _tensor(labels, "labels")
     if pixels.dim() < 2:
         raise InputError(f"images have shape {tuple(pixels.shape)}; they need one row an example, such as (n, c, h, w)")
+    if targets.dim() == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
     if targets.dim() != 1:
-        hint = "; turn one-hot rows into class numbers with argmax(1)" if targets.dim() == 2 else ""
-        raise InputError(f"labels have shape {tuple(targets.shape)}, they need shape (n,){hint}")
+        raise InputError(f"labels have shape {tuple(targets.shape)}, they need shape (n,){_advice(targets)}")
     if len(pixels) != len(targets):
         raise InputError(f"there are {len(pixels)} images but {len(targets)} labels; give one label an image")
     if pixels.numel() == 0:
@@ -135,30 +141,64 @@ def from_arrays(
 
 def _tensor(values: Any, what: str) -> Tensor:
     try:
-        return torch.as_tensor(values).detach().cpu()
+        if isinstance(values, list | tuple) and values and all(isinstance(each, Tensor) for each in values):
+            return torch.stack(list(values)).detach().cpu()
+        if isinstance(values, Tensor):
+            return values.detach().cpu()
+        array = np.asarray(values)
+        # torch takes neither the other order of bytes nor strides that go backwards.
+        return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape))
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
-        raise InputError(f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array") from error
+        raise InputError(
+            f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array of numbers"
+        ) from error
+
+
+def _advice(labels: Tensor) -> str:
+    """Say what to do about labels with a row each; a wrong hint would give wrong labels."""
+    if labels.dim() != 2 or labels.numel() == 0 or labels.is_complex():
+        return ""
+    rows = labels.double()
+    marks = ((rows == 0) | (rows == 1)).all()
+    if marks and bool((rows.sum(1) == 1).all()):
+        return "; turn one-hot rows into class numbers with argmax(1)"
+    if marks:
+        return "; rows that mark several classes, or none, are not supported: an image has one class here"
+    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+        return "; rows of probabilities are not supported: say which class is right, such as with argmax(1)"
+    return "; an image has one class here"
 
 
 def _checked_pixels(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.")
-        way = "divide by 255 (images.float() / 255)" if images.dtype == torch.uint8 else "scale them to floats"
+        ways = {
+            torch.uint8: "divide by 255 (images / 255)",
+            torch.uint16: "divide by what white is (images / 65535)",
+        }
+        way = ways.get(images.dtype, "scale them to floats")
         raise InputError(f"images are {kind}, not floating point in [0, 1]; {way}")
     if not images.isfinite().all():
         bad = int((~images.isfinite()).flatten(1).any(1).sum())
         raise InputError(f"{bad} of {len(images)} images hold NaN or infinity; remove or mend them")
     low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 1:
+    if low < -_ROUNDED or high > 1 + _ROUNDED:
         if low < 0:
             guess = "they look normalised; undo it and put the normalisation into the model"
         elif high > 2:
             guess = "they look like values of [0, 255]; divide by 255"
         else:
             guess = "clip them, after finding out why they leave the box"
-        raise InputError(f"images lie in [{low:.4g}, {high:.4g}], not in [0, 1]: {guess}")
-    return images.to(torch.float32, copy=True).contiguous()
+        raise InputError(f"images lie in [{_bound(low)}, {_bound(high)}], not in [0, 1]: {guess}")
+    pixels = images.to(torch.float32, copy=True).contiguous()
+    return pixels.clamp_(0, 1) if low < 0 or high > 1 else pixels
+
+
+def _bound(value: float) -> str:
+    """Write a bound in few digits, but in so many that what is outside [0, 1] looks it."""
+    text = f"{value:.4g}"
+    return text if (0 <= float(text) <= 1) == (0 <= value <= 1) else f"{value:.8g}"
 
 
 def _checked_labels(labels: Tensor) -> Tensor:

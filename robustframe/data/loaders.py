@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robustframe.data import shipped
-from robustframe.data.dataset import Dataset, from_bytes
+from robustframe.data.dataset import Dataset, from_pixels
 from robustframe.data.idx import parse_idx
 from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.files import IDX_BYTES, gunzip, read_plain
@@ -122,7 +122,7 @@ def _from_idx(name: str, split: str, images: _File, labels: _File, classes: tupl
             f"{images[0]} and {labels[0]} are not the {split} split of {name}: images {pixels.shape}, "
             f"expected {shape}; labels {targets.shape}, up to {targets.max(initial=0)}"
         )
-    return from_bytes(name, split, pixels[:, None], targets, classes)
+    return from_pixels(name, split, pixels[:, None], targets, classes)
 
 
 def _listed(folders: tuple[Path, ...]) -> str:
@@ -158,14 +158,14 @@ def _held(name: str, kind: str, place: _Place, **split: bool | str) -> Any:
 def _cifar(name: str, kind: str) -> Callable[[str, _Place], Dataset]:
     def load_cifar(split: str, place: _Place) -> Dataset:
         held = _held(name, kind, place, train=split == "train")
-        return from_bytes(name, split, held.data.transpose(0, 3, 1, 2), np.asarray(held.targets), held.classes)
+        return from_pixels(name, split, held.data.transpose(0, 3, 1, 2), np.asarray(held.targets), held.classes)
 
     return load_cifar
 
 
 def _svhn(split: str, place: _Place) -> Dataset:
     held = _held("svhn", "SVHN", place, split=split)
-    return from_bytes("svhn", split, held.data, held.labels, shipped.DIGITS)
+    return from_pixels("svhn", split, held.data, held.labels, shipped.DIGITS)
 
 
 def _digits(split: str, place: _Place) -> Dataset:

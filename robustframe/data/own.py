@@ -1,45 +1,23 @@
 """Data of the user's own: arrays in a file, or a folder of images with one sub-folder a class."""
 
-import math
-import os
-import warnings
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustframe.data.dataset import Dataset, from_arrays, from_bytes
-from robustframe.draws import derive_seed
+from robustframe.data.dataset import Dataset, from_arrays, from_pixels
+from robustframe.data.image import read_image
+from robustframe.data.listing import list_images
 from robustframe.errors import InputError
-from robustframe.files import (
-    DATA_BYTES,
-    IMAGE_BYTES,
-    check_held,
-    decoding,
-    opened,
-    parse_safetensors,
-    read_npz,
-    read_plain,
-)
+from robustframe.files import DATA_BYTES, check_held, parse_safetensors, read_npz, read_plain
 
-if TYPE_CHECKING:
-    from PIL import Image
+log = logging.getLogger("robustframe")
 
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of those endings: what else the library knows, it would know by content, and hand to other programs."""
-CLASSES = 2**16
-"""Most classes of data, and of a model by name."""
-PIXELS = 2**26
-"""Most pixels of an image."""
-EXAMPLES = 10**7
-"""Most images of a folder."""
-_OTHERS = 100_000
-"""Files beside as many images that a folder of images may hold."""
 _ARRAYS = ("images", "labels")
 _SPLIT = "given"
 
@@ -92,12 +70,20 @@ def _array(path: Path, name: str, tensor: Tensor) -> NDArray[Any]:
 
 
 def from_folder(
-    path: Path, *, name: str, count: int | None = None, resize: int | None = None, crop: int | None = None
+    path: Path,
+    *,
+    name: str,
+    count: int | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    class_map: Sequence[str] | Path | None = None,
 ) -> Dataset:
     """Read a folder of images as torchvision's ImageFolder lays it out, ``CLASS/IMAGE``.
 
-    Classes are numbered in the order of their names. Images come in the order of a hash of their path, so that the
-    first hundred are of all classes. They are grey where all of them are, else RGB.
+    Classes are numbered in the order of their names, or by them where all are numbers from 0. Images come in the order
+    of a hash of their path, so that the first hundred are of all classes. They are what a viewer shows: turned as EXIF
+    says, with the colours of their palette, with 16 bits where they have them; grey where all of them are, else RGB.
+    Whatever is left out, such as hidden files, is said.
 
     Args:
         path: the folder.
@@ -105,79 +91,45 @@ def from_folder(
         count: how many to read; all when ``None``.
         resize: length to which the shorter side is scaled first (bilinear, antialiased).
         crop: side of the square that is then cut from the middle.
+        class_map: which folder is which class: the names of the folders in the order of the model's logits, or a file
+            of them; see `robustframe.data.listing.read_class_map`.
 
     Returns:
         A dataset with split ``"given"``, images of shape (n, c, h, w).
 
     Raises:
-        InputError: for no such folder, no images, an image that cannot be read, or images of several sizes.
+        InputError: for no such folder, no images, an image that cannot be read or whose meaning is not certain, images
+            of several sizes, or folders of which nobody knows which class they are.
     """
-    files, classes = _listed(path)
-    if count is not None and count > len(files):
-        raise InputError(f"{path} has {len(files)} images; {count} cannot be taken from it")
-    files = files[:count]
-    images = [_read(path / folder / file, resize, crop) for folder, file in files]
-    sizes = {image.size: path / folder / file for image, (folder, file) in zip(images, files)}
+    found = list_images(path, class_map)
+    if count is not None and count > len(found.files):
+        raise InputError(f"{path} has {len(found.files)} images; {count} cannot be taken from it")
+    files = found.files[:count]
+    turned = 0
+    images: list[NDArray[Any]] = []
+    for file, _ in files:
+        pixels, was_turned = read_image(path / file, resize, crop)
+        turned += was_turned
+        images.append(pixels)
+    sizes = {image.shape[1::-1]: path / file for image, (file, _) in zip(images, files)}
     if len(sizes) > 1:
         (one, first), (two, second) = list(sizes.items())[:2]
         raise InputError(
             f"images of {path} differ in size ({first} {one[0]} x {one[1]}, {second} {two[0]} x {two[1]}); "
             "say resize = 256 and crop = 224, or the like, in [data] of a recipe"
         )
-    grey = all(image.mode in ("1", "L") for image in images)
-    pixels = np.stack([np.asarray(image.convert("L" if grey else "RGB")) for image in images])
-    pixels = pixels[:, None] if grey else pixels.transpose(0, 3, 1, 2)
-    labels = np.array([classes.index(folder) for folder, _ in files])
-    return from_bytes(name, _SPLIT, pixels, labels, classes)
+    if turned:
+        log.warning("%s: %s of %s images are turned as their EXIF says", path, turned, len(images))
+    labels = np.array([label for _, label in files])
+    return from_pixels(name, _SPLIT, _stacked(images), labels, found.classes)
 
 
-def _listed(path: Path) -> tuple[list[tuple[str, str]], Sequence[str]]:
-    if not os.path.isdir(path):
-        raise InputError(f"the data folder {path} does not exist")
-    try:
-        classes = sorted(each.name for each in path.iterdir() if each.is_dir())
-    except OSError as error:
-        raise InputError(f"the data folder {path} cannot be read: {error.strerror or error}") from error
-    if len(classes) > CLASSES:
-        raise InputError(
-            f"{path} has {len(classes):,} folders; a folder of images has at most {CLASSES:,}, one a class"
-        )
-    files, others = [], 0
-    for folder in classes:
-        for place, _, names in os.walk(path / folder):
-            found = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS]
-            files += [(folder, (Path(place) / name).relative_to(path / folder).as_posix()) for name in found]
-            others += len(names) - len(found)
-            # A whole disk would be searched for hours.
-            if others > _OTHERS + len(files) or len(files) > EXAMPLES:
-                raise InputError(
-                    f"{path} is no folder of images: it holds at least {len(files):,} of them and {others:,} other "
-                    f"files; name a folder that holds a folder of images for each class"
-                )
-    if not files:
-        raise InputError(f"{path} has no images; it needs a folder for each class with images ({IMAGE_ENDINGS[3]} ...)")
-    return sorted(files, key=lambda each: derive_seed("folder", *each)), classes
-
-
-def _read(path: Path, resize: int | None, crop: int | None) -> "Image.Image":
-    # Here and not above: shipped data needs neither.
-    from PIL import Image
-    from torchvision.transforms import functional
-
-    with opened(path, limit=IMAGE_BYTES, what="the image") as content, decoding(path, "an image"):
-        with warnings.catch_warnings():
-            # The limit below is the stricter one.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            file = Image.open(content, formats=_FORMATS)
-        if math.prod(file.size) > PIXELS:
-            size = f"{file.size[0]:,} x {file.size[1]:,}"
-            raise InputError(f"{path} is {size}; an image of at most {PIXELS:,} pixels is taken")
-        image = file.convert("L" if file.mode in ("1", "L") else "RGB")
-    if resize is not None:
-        image = functional.resize(image, [resize])
-    if crop is not None:
-        if crop > min(image.size):
-            size = f"{image.size[0]} x {image.size[1]}"
-            raise InputError(f"{path} is {size} where crop = {crop} is cut from it; resize it to at least {crop}")
-        image = functional.center_crop(image, [crop, crop])
-    return image
+def _stacked(images: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Put images of one size into an array of shape (n, c, h, w): bytes where all are, else floats in [0, 1]."""
+    grey = all(image.ndim == 2 for image in images)
+    if any(image.dtype != np.uint8 for image in images):
+        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
+    if grey:
+        return np.stack(images)[:, None]
+    colour = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+    return np.stack(colour).transpose(0, 3, 1, 2)

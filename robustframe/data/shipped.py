@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robustframe.data.dataset import Dataset, from_bytes, identity
+from robustframe.data.dataset import Dataset, from_pixels, identity
 from robustframe.data.idx import parse_idx
 from robustframe.draws import derive_seed
 from robustframe.errors import IntegrityError
@@ -73,7 +73,7 @@ def fashion_mnist_test() -> Dataset:
     arrays: list[NDArray[Any]] = []
     for name, dims in (("t10k-images-idx3-ubyte.gz", 3), ("t10k-labels-idx1-ubyte.gz", 1)):
         arrays.append(parse_idx(gunzip(read_shipped(f"fashion-mnist/{name}"), name, limit=IDX_BYTES), dims, where=name))
-    return from_bytes("fashion-mnist", "test", arrays[0][:, None], arrays[1], FASHION_CLASSES)
+    return from_pixels("fashion-mnist", "test", arrays[0][:, None], arrays[1], FASHION_CLASSES)
 
 
 def digits(split: str) -> Dataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import Dataset, from_arrays
@@ -127,7 +128,8 @@ def evaluate(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
-    if any(each.is_inference() for each in [*model.parameters(), *model.buffers()]):
+    # One that has not seen an image yet is refused below, by name.
+    if any(not is_lazy(each) and each.is_inference() for each in [*model.parameters(), *model.buffers()]):
         raise InputError(
             "the model was made inside torch.inference_mode(), so that no gradient goes through it; make it outside"
         )

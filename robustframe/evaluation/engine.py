@@ -76,7 +76,7 @@ def run(
         trials = _try_models(task, executor, keep_going=keep_going)
         with locked(folder):
             record = begin(folder, task, executor.environment, [trial.answers for trial in trials])
-            remember_code(task.hash, task.code_files)
+            remember_code(task.hash, task.code_files, task.folder)
             journal = Journal(folder)
             for _ in range(_TIMES):
                 scores = Scores(task, trials, report)

@@ -14,9 +14,12 @@ from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.files import check_sealed
 from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
-from robustframe.runs.journal import altered, take_up, tidy
+from robustframe.runs.journal import PROGRESS, altered, take_up, tidy
+from robustframe.runs.lock import LOCK
 from robustframe.runs.record import (
     EVIDENCE,
+    OWN_FILES,
+    PART,
     RECORD,
     DataEntry,
     Environment,
@@ -33,10 +36,11 @@ def is_whole(folder: Path, task: Task) -> bool:
     """Say whether the run of a task is complete and undamaged.
 
     Raises:
-        InputError: when the folder belongs to another evaluation.
+        InputError: when the folder belongs to another evaluation, or holds other files.
     """
     # Unlike the method of a path, this takes a name of any length.
     if not os.path.lexists(folder / RECORD):
+        _check_empty(folder)
         return False
     found, content = _same(folder, task)
     if found.status != "complete" or found.failed:
@@ -51,6 +55,21 @@ def is_whole(folder: Path, task: Task) -> bool:
     if not broken:
         tidy(folder)
     return not broken
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuse a folder with files of others: nobody could tell them from those of the run."""
+    if not os.path.isdir(folder):
+        return
+    check_sealed(folder)
+    # What is left of a run whose record is not there is made anew.
+    own = {*OWN_FILES, LOCK, PROGRESS, "units"}
+    others = sorted(name for name in os.listdir(folder) if name not in own and not name.endswith(PART))
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise InputError(
+            f"{folder} holds other files ({others[0]}{more}) and no run; name a folder that is new or empty with --out"
+        )
 
 
 def check_answers(found: Record, folder: Path, task: Task, device: torch.device) -> None:
@@ -93,7 +112,7 @@ def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answ
         if found.environment != environment:
             log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
     else:
-        check_sealed(folder)
+        _check_empty(folder)
     record = _started(task, environment, now)
     write_record(folder, record)
     (folder / EVIDENCE).unlink(missing_ok=True)

@@ -76,6 +76,8 @@ class Scores:
         """By classifier, the examples that are classified correctly without an attack."""
         self._clean = Counter[int]()
         """By classifier, the finished clean passes."""
+        self._said: list[Counter[tuple[int, int]]] = [Counter() for _ in trials]
+        """By classifier, how often it gave which answer to clean images of which class, by label and prediction."""
         self._radii: dict[int, PerExample | None] = {}
         stages = sum(len(row.stages) for row in self.rows.values()) + len(task.classifiers)
         self._reporter = Reporter(task, stages * len(task.chunks) + task.diagnose * len(self.rows), report)
@@ -113,6 +115,7 @@ class Scores:
         right = int(fresh["robust"].sum())
         self._right[classifier] += right
         self._clean[classifier] += 1
+        self._said[classifier].update(rows.select("label", "prediction").iter_rows())
         for threat in range(len(self.task.threats)):
             row = self.rows[classifier, threat]
             if row.given_up is None:
@@ -206,20 +209,21 @@ class Scores:
         return [FailedRow(classifier=name, threat=label, reason=reason) for name, label, reason in named]
 
     def flags(self, results: Sequence[Result]) -> list[str]:
-        """Return the sentences on what makes a number doubtful."""
-        flags = [flag for trial in self.trials for flag in trial.flags]
-        flags += [sentence for classifier in range(len(self.trials)) for sentence in self._guesses(classifier)]
+        """Return the sentences on what makes a number doubtful, each of a classifier that has one."""
+        numbered = sorted({classifier for classifier, _ in self.finished()})
+        flags = [flag for classifier in numbered for flag in self.trials[classifier].flags]
+        flags += [sentence for classifier in numbered for sentence in self._guesses(classifier)]
         flags += [sentence for result in results for sentence in distrust(result)]
         return flags + [
             sentence for result in results for entry in result.attacks for sentence in doubts(result, entry)
         ]
 
     def _guesses(self, classifier: int) -> list[str]:
-        """A sentence where a classifier whose clean passes are finished is right about as often as by chance."""
+        """A sentence where a classifier whose clean passes are finished is right as by chance, or as if permuted."""
         if self._clean[classifier] < len(self.task.chunks):
             return []
         name = self.task.classifiers[classifier].entry.name
-        return list(guessing(name, self.task.data.labels.tolist(), self._right[classifier]))
+        return list(guessing(name, self._said[classifier], self.task.data.classes))
 
     def _asked(self, threat: int) -> list[int]:
         return [at for at, stage in enumerate(self.task.stages) if stage.runs_for(self.task.threats[threat])]

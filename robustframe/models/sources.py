@@ -81,11 +81,11 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
     """
     kind, colon, place = spec.use.partition(":")
     if not colon or kind not in SOURCES:
-        forms = [form for form, _ in SOURCES.values()]
+        forms = [form for form, _, _ in SOURCES.values()]
         raise InputError(
             f"model {spec.use!r} must read {', '.join(forms[:-1])} or {forms[-1]}; `robustframe zoo list` shows the zoo"
         )
-    found = SOURCES[kind][1](spec, place, folder, download)
+    found = SOURCES[kind][2](spec, place, folder, download)
     if spec.weights is not None and found.weights_sha256 is None:
         found = replace(found, weights_sha256=load_weights(found.module, folder / spec.weights))
     normalise = spec.normalise or found.normalise
@@ -200,12 +200,12 @@ def _no_such(library: str, given: str, known: Sequence[str], where: str) -> Inpu
 
 
 Source = Callable[[ModelSpec, str, Path, bool], LoadedModel]
-SOURCES: dict[str, tuple[str, Source]] = {
-    "zoo": ("zoo:NAME", _with_card),
-    "card": ("card:PATH.json", _with_card),
-    "hf": ("hf:OWNER/REPO", _with_card),
-    "torchvision": ("torchvision:NAME", _torchvision),
-    "timm": ("timm:NAME", _timm),
-    "file": ("file:PATH.py:FUNCTION", _file),
+SOURCES: dict[str, tuple[str, str, Source]] = {
+    "zoo": ("zoo:NAME", "a pair that ships", _with_card),
+    "card": ("card:PATH.json", "a pair by its card, such as one you trained", _with_card),
+    "hf": ("hf:OWNER/REPO", "a pair of the hub (the extra hub)", _with_card),
+    "torchvision": ("torchvision:NAME", "a network by name, with your weights or weights = pretrained", _torchvision),
+    "timm": ("timm:NAME", "likewise, where timm is installed", _timm),
+    "file": ("file:PATH.py:FUNCTION", "what a function of yours returns, a torch.nn.Module", _file),
 }
-"""By what stands before the colon: how it is written, and what loads it."""
+"""By what stands before the colon: how it is written, what it is, and what loads it."""

@@ -1,15 +1,21 @@
 """A classifier tried on a few examples before anything is evaluated."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call_in_batches, out_of_memory, pad
+from robustframe.calls import borrowed, call, call_in_batches, out_of_memory, pad
 from robustframe.data import Dataset
 from robustframe.errors import InputError, first_line
 from robustframe.lending import noting
 from robustframe.models.classifiers import Classifier
 from robustframe.types import Images
 
+_OTHER_ROWS = (24, 16)
+"""Rows of a call of another size than the first: for few examples and for many."""
+_MOST_ROWS = 512
+"""Largest number in a model's error that may be the size of a batch."""
 _ROUNDING = 1e-5
 """Of the largest pixel: what two roundings in float32 and a fit through them differ by at most."""
 
@@ -41,13 +47,16 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
         try:
             logits = call_in_batches(module, few, len(few))
             again = call_in_batches(module, few, len(few))
+            # Another number of rows than before, as the last batch of a run is.
+            call(module, _rows(few, _OTHER_ROWS[len(few) > _OTHER_ROWS[0]]))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             if out_of_memory(error):
                 raise
             reason = first_line(error)
-            raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}") from error
+            hint = _batch_hint(module, few, reason)
+            raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}{hint}") from error
     if not logits.isfinite().all():
         raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
     rows = logits.sum(1)
@@ -75,6 +84,28 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
     if classifier.entry.use.startswith(("torchvision:", "timm:")) and classifier.entry.weights_sha256 is None:
         flags.append(f"{name} has random weights; name a file of weights in the recipe")
     return flags
+
+
+def _rows(images: Tensor, count: int) -> Tensor:
+    """Repeat images until there are so many."""
+    return images[torch.arange(count, device=images.device) % len(images)]
+
+
+def _batch_hint(module: nn.Module, few: Images, reason: str) -> str:
+    """Say that a model takes one number of images only, where it does: tried are the numbers in its error."""
+    for count in sorted({1, *map(int, re.findall(r"\d{1,3}", reason))}):
+        if not 1 <= count <= _MOST_ROWS:
+            continue
+        try:
+            call(module, _rows(few, count))
+        # The model raises what it likes; what it said first is reported.
+        except Exception:  # noqa: BLE001
+            continue
+        return (
+            f"; it takes {count} image{'s' if count > 1 else ''} at a time and no other number, so write "
+            "x.view(len(x), -1) or the like where the size of a batch stands"
+        )
+    return ""
 
 
 def slope_of(module: nn.Module, images: Tensor) -> bool:

@@ -11,6 +11,7 @@ from robustframe.recipe.recipes import (
     Strict,
     batteries,
     code_files,
+    differs_from_shipped,
     digest,
     find_recipe,
     load_battery,
@@ -20,6 +21,7 @@ from robustframe.recipe.recipes import (
     read_toml,
     recipes,
     shipped_folder,
+    spelled,
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Strict",
     "batteries",
     "code_files",
+    "differs_from_shipped",
     "digest",
     "find_recipe",
     "load_battery",
@@ -42,4 +45,5 @@ __all__ = [
     "read_toml",
     "recipes",
     "shipped_folder",
+    "spelled",
 ]

@@ -20,10 +20,15 @@ def load_examples(spec: DataSpec, *, folder: Path, data_root: Path | None = None
         InputError: for an unknown data set, data that cannot be read, or fewer examples than asked for.
     """
     kind, colon, place = spec.use.partition(":")
+    if colon and kind in ("file", "folder") and spec.split not in ("test", "given"):
+        raise InputError(f"{spec.use} has no splits; leave split = {spec.split!r} out")
     if colon and kind == "folder":
-        return from_folder(folder / place, name=spec.use, count=spec.count, resize=spec.resize, crop=spec.crop)
-    if spec.resize is not None or spec.crop is not None:
-        raise InputError(f"resize and crop are for data = 'folder:PATH'; {spec.use} is taken as it is")
+        return from_folder(
+            folder / place, name=spec.use, count=spec.count, resize=spec.resize, crop=spec.crop,
+            class_map=folder / spec.class_map if isinstance(spec.class_map, str) else spec.class_map,
+        )  # fmt: skip
+    if spec.resize is not None or spec.crop is not None or spec.class_map is not None:
+        raise InputError(f"resize, crop and class_map are for data = 'folder:PATH'; {spec.use} is taken as it is")
     if colon and kind == "file":
         data = from_file(folder / place, name=spec.use)
     else:

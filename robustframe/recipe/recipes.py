@@ -3,16 +3,22 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+)
 
 from robustframe.attacks.base import Attack
-from robustframe.attacks.registry import make_attack
-from robustframe.data.own import CLASSES
+from robustframe.attacks.registry import ATTACKS, make_attack
+from robustframe.data.listing import CLASSES
 from robustframe.errors import InputError, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
 from robustframe.threat import ThreatModel
@@ -21,6 +27,11 @@ from robustframe.userfile import code_named, files_of
 from robustframe.zoo.card import SWEEPS
 
 Twin = Literal["feedforward", "recurrent"]
+_CALLED = {
+    **dict.fromkeys(("autoattack", "auto-attack", "aa", "autoattack-standard", "aa-standard"), "standard@1"),
+    **dict.fromkeys(("autoattack-rand", "aa-rand", "random"), "rand@1"),
+}
+"""Batteries by what others call them."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _PLACE = 1000
 """Most letters of what names a file, a folder or a model."""
@@ -48,6 +59,14 @@ class DataSpec(Strict):
     """Of a folder's images: length of the shorter side, in pixels."""
     crop: int | None = Field(default=None, ge=1, le=_PIXELS)
     """Of a folder's images, after ``resize``: side of the square cut from the middle."""
+    class_map: list[Annotated[str, Field(max_length=_PLACE)]] | str | None = Field(default=None, max_length=CLASSES)
+    """Which folder is which class: their names in the order of the model's logits, or a file of them."""
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["DataSpec"], dict[str, Any]]) -> dict[str, Any]:
+        # What a run asks is hashed, and those without a map ask what they always did.
+        stated = write(self)
+        return {key: value for key, value in stated.items() if key != "class_map" or value is not None}
 
 
 class Normalise(Strict):
@@ -185,6 +204,19 @@ def batteries() -> Iterator[Battery]:
         yield read_toml(path, Battery)
 
 
+def differs_from_shipped(battery: Battery) -> bool | None:
+    """Say whether a battery is another one than the shipped one that it is cited as; ``None`` where none ships."""
+    cited = (battery.name.casefold(), Version(battery.version))
+    shipped = [each for each in batteries() if (each.name.casefold(), Version(each.version)) == cited]
+    content = spelled(battery.model_dump(by_alias=True))
+    return all(spelled(each.model_dump(by_alias=True)) != content for each in shipped) if shipped else None
+
+
+def spelled(content: object) -> str:
+    """Spell out what JSON can hold, so that 20, 20.0 and true differ, which are equal in Python."""
+    return json.dumps(content, sort_keys=True)
+
+
 def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
     """Load a battery by citation (``quick@1``), by name (its newest version), or from a file (``mine.toml``).
 
@@ -204,12 +236,26 @@ def load_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
 def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> Battery:
     """Read a battery as `load_battery` does, without building its attacks: nothing that it names is run."""
     if given.endswith(".toml"):
-        return read_toml((folder or Path()) / given, Battery)
+        path = (folder or Path()) / given
+        battery = read_toml(path, Battery)
+        if differs_from_shipped(battery):
+            raise InputError(
+                f"{path} calls itself {battery.cited}, which ships with other content, and a published battery never "
+                "changes; give it another name"
+            )
+        return battery
     known = list(batteries())
     named = {battery.cited: battery for battery in known}
     for battery in sorted(known, key=lambda each: Version(each.version)):
         named[battery.name] = battery
     if given not in named:
+        if meant := _CALLED.get(given.casefold().replace("_", "-")):
+            raise InputError(f"{f'{where}: ' if where else ''}{given} is called {meant} here")
+        if given in ATTACKS:
+            raise InputError(
+                f"{f'{where}: ' if where else ''}{given} is an attack and no battery; write one of it, mine.toml with "
+                f'schema = 1, name, version and [[attack]] use = "{given}"'
+            )
         raise unknown("battery", given, {battery.cited for battery in known}, where=where)
     return named[given]
 

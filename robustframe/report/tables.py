@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import re
+import shutil
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,8 @@ __all__ = ["FORMATS", "PROSE", "document", "markdown_escaped", "render", "text_w
 
 PROSE = ("terminal", "md")
 """The formats in which paragraphs stand between tables."""
-_WIDTH = 100
+_WIDTH, _NARROW = 100, 40
+"""Columns of running text: at most, and at least."""
 # With the longest numbers and threats this still leaves a robustness table within that width.
 _LONGEST_NAME = 22
 _FORMULA = re.compile(r"[\s]*[=+\-@]|[\t\r]")
@@ -65,6 +67,11 @@ def document(parts: Iterable[Table | Grid | str], format: str) -> str:
     )
 
 
+def _width() -> int:
+    """Columns of running text: the terminal's, or what COLUMNS says, as far as that reads well."""
+    return max(_NARROW, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+
+
 def listing(rows: Iterable[Sequence[str]]) -> str:
     """Write texts below each other for a terminal, aligned, without a head."""
     lines = [tuple(row) for row in rows]
@@ -73,7 +80,7 @@ def listing(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _paragraph(text: str, format: str) -> list[str]:
-    return [markdown_escaped(text)] if format == "md" else textwrap.wrap(one_line(text), _WIDTH)
+    return [markdown_escaped(text)] if format == "md" else textwrap.wrap(one_line(text), _width())
 
 
 def _headed(grid: Grid) -> tuple[list[Column], list[tuple[str, list[list[TextCell | Measured]]]]]:
@@ -220,7 +227,8 @@ def _terminal(grid: Grid) -> str:
         rule = "─" * max(map(text_width, [head, *drawn]))
         drawn = [rule, head, rule, *drawn, rule]
     title = [one_line(grid.title)] if one_line(grid.title) else []
-    return "\n".join([*title, *drawn, *(line for text in _below(grid) for line in textwrap.wrap(text, _WIDTH))]) + "\n"
+    below = (line for text in _below(grid) for line in textwrap.wrap(text, _width()))
+    return "\n".join([*title, *drawn, *below]) + "\n"
 
 
 Parts = tuple[str, ...]

@@ -1,6 +1,6 @@
 """Does the record follow from what it names: its hash, batteries, examples and models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from robustframe.attacks.registry import settings_of
@@ -8,12 +8,12 @@ from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
 from robustframe.evaluation.task import run_hash
 from robustframe.models.identity import Answers, CodeIdentity, answers, compare_answers
-from robustframe.recipe import Battery, code_files, read_battery
+from robustframe.recipe import code_files, differs_from_shipped, read_battery, spelled
 from robustframe.recipe.stages import Stage
 from robustframe.runs.record import RECORD, Environment, Section
 from robustframe.runs.run import Run
 from robustframe.threat import ThreatModel
-from robustframe.verification.findings import Finding, VerifiedPart, check
+from robustframe.verification.findings import Finding, VerifiedPart, check, left_out
 from robustframe.verification.sources import Sources
 
 
@@ -57,6 +57,22 @@ def _record(run: Run) -> Iterator[Finding]:
     for name, label in sorted(record.missing & set(expected_results)):
         if run.stored and _finished(run, names.index(name), label):
             yield Finding(RECORD, None, f"it calls {name} under {label} failed, though all its units are there")
+    yield from _failed(run, expected_results)
+    for name in sorted(record.answers.keys() - set(names)):
+        yield Finding(RECORD, None, f"it has answers of {name}, which is none of its classifiers")
+
+
+def _failed(run: Run, asked: Collection[tuple[str, str]]) -> Iterator[Finding]:
+    """Find rows that are called failed although nothing of them is missing."""
+    checked = run.record.recipe.get("diagnose") is not False
+    results = {(result.classifier, result.threat): result for result in run.results}
+    for row in run.record.failed:
+        key = (row.classifier, row.threat)
+        where = f"it calls {row.classifier} under {row.threat} failed"
+        if key not in asked:
+            yield Finding(RECORD, None, f"{where}, which it does not ask")
+        elif key in results and (results[key].diagnosis is not None or not checked):
+            yield Finding(RECORD, None, f"{where}, though its result is there{' with its checks' if checked else ''}")
 
 
 def _finished(run: Run, position: int, threat: str) -> bool:
@@ -78,10 +94,9 @@ def check_batteries(run: Run, stages: Sequence[Stage]) -> VerifiedPart:
     """Compare the batteries with those of that name here, and the attacks' settings with the batteries."""
     unknown: list[str] = []
     findings = [*_batteries(run, unknown), *_settings(run, stages)]
-    what = "content as it is here under that name, every attack with its settings"
-    if unknown:
-        what += f"; not here to compare: {', '.join(unknown)}"
-    return check("batteries", what, findings)
+    if unknown and not findings:
+        return left_out("batteries", f"not here to compare: {', '.join(unknown)}")
+    return check("batteries", "content as it is here under that name, every attack with its settings", findings)
 
 
 def _batteries(run: Run, unknown: list[str]) -> Iterator[Finding]:
@@ -94,19 +109,19 @@ def _batteries(run: Run, unknown: list[str]) -> Iterator[Finding]:
             # A run from Python cites a battery of the user's without saying where its file is.
             yield Finding(RECORD, None, f"its recipe asks for {given}, it holds {held.cited}")
             continue
-        try:
-            here = read_battery(held.cited if given == held.name else given, folder=run.recipe_folder)
-        except InputError:
-            unknown.append(str(given))
-            continue
-        if _content(here) != _content(held):
+        # Whatever file it is said to come from, what is cited as a shipped one is that.
+        differs = differs_from_shipped(held)
+        if differs is None:
+            try:
+                here = read_battery(str(given), folder=run.recipe_folder)
+            except InputError:
+                unknown.append(str(given))
+                continue
+            differs = spelled(here.model_dump(by_alias=True)) != spelled(held.model_dump(by_alias=True))
+        if differs:
             yield Finding(
                 RECORD, None, f"{held.cited} is not the battery of that name here; a published one never changes"
             )
-
-
-def _content(battery: Battery) -> dict[str, Any]:
-    return battery.model_dump(by_alias=True)
 
 
 def _settings(run: Run, asked: Sequence[Stage]) -> Iterator[Finding]:
@@ -121,7 +136,7 @@ def _settings(run: Run, asked: Sequence[Stage]) -> Iterator[Finding]:
             stated = (entry.battery, entry.position, entry.use, entry.name)
             if stated != (stage.battery.cited, stage.position, stage.spec.use, stage.spec.name):
                 yield Finding(RECORD, None, f"{where}: it lists {entry.use} where {stage.label} stands")
-            elif entry.settings != settings_of(stage.attack):
+            elif spelled(entry.settings) != spelled(settings_of(stage.attack)):
                 yield Finding(RECORD, None, f"{where}: the settings of {stage.label} are not those of its battery")
 
 

@@ -123,7 +123,7 @@ def compare_runs(
     shown: tuple[Transfer, ...] | None = None
     why: str | None = "not asked for"
     if transfer:
-        with consent(runs, code, "robustframe compare"):
+        with consent(runs, code, "robustframe compare", folder):
             shown, why = _transfer(runs, verdicts, threats, device=device, batch_size=batch_size, data_root=data_root)
     return Comparison(
         first=f"{runs[0].folder} ({runs[0].name})",

@@ -1,5 +1,6 @@
 """Do the flags of a record follow from its rows: none is missing, and none is there that nothing explains."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
@@ -34,7 +35,8 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
     derived = [*_derived(run, verdicts), *(flag for flags in (of_models or {}).values() for flag in flags)]
     stated = run.record.flags
     findings = [Finding(RECORD, None, f"a flag is missing: {flag}") for flag in derived if flag not in stated]
-    untried = tuple(f"{entry.name} " for entry in run.record.classifiers if entry.name not in (of_models or {}))
+    finished = {result.classifier for result in run.results}
+    untried = tuple(f"{name} " for name in sorted(finished - (of_models or {}).keys()))
     for flag in stated:
         # What a model says when it is tried begins with its name, and cannot be known without it.
         if flag not in derived and not flag.startswith(untried):
@@ -45,11 +47,11 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
 
 
 def _derived(run: Run, verdicts: pl.DataFrame) -> Iterator[str]:
-    counts = {result.classifier: result.clean_correct for result in run.results}
-    for name, right in counts.items():
+    for name in dict.fromkeys(result.classifier for result in run.results):
         first = next(result.threat for result in run.results if result.classifier == name)
-        mine = (pl.col("classifier") == name) & (pl.col("threat") == first)
-        yield from guessing(name, verdicts.filter(mine)["label"].to_list(), right)
+        mine = verdicts.filter((pl.col("classifier") == name) & (pl.col("threat") == first))
+        said = Counter(mine.select("label", "clean_prediction").iter_rows())
+        yield from guessing(name, said, run.record.data.classes)
     for result in run.results:
         yield from distrust(result)
         for entry in result.attacks:

@@ -13,7 +13,7 @@ from robustframe.attacks import APGD, APGDT, PGD
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
 from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
-from robustframe.runs.record import EVIDENCE, RECORD, SEAL, VERDICTS
+from robustframe.runs.record import EVIDENCE, OWN_FILES, RECORD, VERDICTS
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.runs.verdicts import read_table
@@ -22,7 +22,6 @@ from robustframe.verification.diagnoses import diagnosis_files
 from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.sources import Sources
 
-_OWN = (RECORD, VERDICTS, EVIDENCE, SEAL, *(f"table.{format}" for format in ("md", "tex", "csv")))
 """What lies beside the units of a run."""
 
 Tables = list[pl.DataFrame | None]
@@ -217,7 +216,7 @@ def check_files(run: Run, stored: Stored) -> VerifiedPart:
     except InputError as error:
         return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
     findings += _hashes(run, stated)
-    known = {*_OWN, *_explained(run, stored), *diagnosis_files(run)}
+    known = {*OWN_FILES, *_explained(run, stored), *diagnosis_files(run)}
     findings += [
         Finding(name, None, "nothing in the record explains this file")
         for name in sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())

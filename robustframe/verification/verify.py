@@ -92,7 +92,7 @@ def verify(
             it names code that is not in ``code``.
     """
     read = read_run(run, recipe_folder=folder)
-    with consent([read], code, "robustframe verify"):
+    with consent([read], code, "robustframe verify", folder):
         sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
         return _verified(read, sources, seal=seal, batch_size=batch_size, report=report)
 

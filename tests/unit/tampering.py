@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustframe.data import load
+from robustframe.evaluation.task import run_hash
 from robustframe.runs.manifest import bound_files, file_sha256, manifest
+from robustframe.runs.opening import read_run
 from robustframe.runs.units import parquet
 
 CLEAN = "units/00-tiny_feedforward/clean"
@@ -360,6 +362,31 @@ def write(path: str, content: str = "made up") -> Callable[[Path], None]:
     return tamper
 
 
+def rehashed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change what a record asks, and compute its hash anew."""
+
+    def tamper(run: Path) -> None:
+        record(change)(run)
+        read = read_run(run)
+        asked = run_hash(
+            read.record.environment.robustframe, read.record.recipe, read.batteries, {}, read.record.data.sha256,
+            [entry.model_dump() for entry in read.record.classifiers],
+        )  # fmt: skip
+        record(put("hash", asked))(run)
+
+    return tamper
+
+
+def renamed_battery(content: dict[str, Any]) -> None:
+    """Call the battery a shipped one, in the record and in all rows."""
+    content["batteries"][0] |= {"name": "standard", "version": "1"}
+    for result in content["results"]:
+        for entry in result["attacks"]:
+            entry["battery"] = "standard@1"
+
+
+FAILED_ROW = {"classifier": "tiny/feedforward", "threat": "linf:0.15", "reason": "it did not look good"}
+
 # As `CONTENT`: what is named whoever writes all hashes and the seal anew. The file in which it is found comes last.
 DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("check: the first deleted", checks(lambda found, _: found.pop(0)), "its checks lack", R),
@@ -390,6 +417,14 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
      "not written as an evaluation writes it", R),
     ("record: a row called failed", without_a_row, "failed, though all its units are there", R),
     ("record: a certified count removed", record(put(f"{FIRST}.certified_correct", None)), "the certificates prove", R),
+    ("record: an unchecked row that is checked", record(lambda c: c["failed"].append(FAILED_ROW)),
+     "failed, though its result is there with its checks", R),
+    ("record: a row called failed that nobody asked",
+     record(lambda c: c["failed"].append({**FAILED_ROW, "threat": "linf:0.9"})), "which it does not ask", R),
+    ("record: answers of nobody", record(put("answers.somebody", [[1.0, 0.0]])),
+     "it has answers of somebody, which is none of its classifiers", R),
+    ("record: a setting of another type", record(put(f"{FIRST}.attacks.0.settings.steps", 4.0)), "the settings of", R),
+    ("battery: called a shipped one", rehashed(renamed_battery), "standard@1 is not the battery of that name", R),
     ("record: other answers", record(put("answers.tiny/feedforward.0.0", 9.0)), "the model answers otherwise", R),
     ("record: answers called random", record(lambda content: content["answers"].pop("tiny/feedforward")),
      "its answers lack those of tiny/feedforward", R),
@@ -421,10 +456,17 @@ def everybody_robust(run: Path) -> None:
 
 # What nobody can know without attacking again, and a seal that was kept tells all the same.
 UNKNOWABLE: list[tuple[str, Callable[[Path], None]]] = [
+    ("about", rehashed(put("recipe.about", "the strongest there is"))),
+    ("name", rehashed(lambda content: (put("name", "other")(content), put("recipe.name", "other")(content)))),
+    ("versions of torch", record(put("environment.torch", "2.0.0"))),
+    ("numpy", record(put("environment.numpy", "1.0"))),
+    ("platform", record(put("environment.platform", "Windows"))),
+    ("torchattacks", record(put("environment.torchattacks", "3.0"))),
+    ("robustframe", rehashed(put("environment.robustframe", "9.9"))),
     ("the device", record(put("environment.device", "cuda (H100)"))),
     ("the release of Python", record(put("environment.python", "3.99"))),
     ("the number of threads", record(put("environment.threads", 64))),
-    ("erased breaks", everybody_robust),
+    ("erased breaks", both(everybody_robust, rehashed(lambda content: None))),
     ("a sentence of a check", checks(lambda found, _: found[0].update(sentence="Nothing was found."))),
     ("a better figure", checks(lambda found, _: measured(found).update(figure=0.0))),
 ]

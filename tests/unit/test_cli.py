@@ -4,14 +4,26 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
+
+from robustframe import evaluation
+from robustframe.cli import app
+from robustframe.errors import InputError
+from robustframe.models.sources import SOURCES
+from robustframe.recipe import Recipe
+from robustframe.zoo import names
 
 BATTERY = """
 schema = 1
@@ -86,7 +98,13 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
     [
         (["evaluate"], "give either a recipe or --model"),
         (["evaluate", "defalt"], "did you mean 'default'"),
-        (["evaluate", "recipe.toml", "--threat", "linf:0.1"], "belong with --model"),
+        (["evaluate", "recipe.toml", "--threat", "linf:0.1"], "--threat belongs with --model"),
+        (["evaluate", "recipe.toml", "--seed", "0"], "--seed belongs with --model; a recipe states its own"),
+        (["evaluate", "recipe.toml", "--data", "digits", "--split", "test"], "--data, --split belong with --model"),
+        (["evaluate", "recipe.toml", "--name", "x", "--class-map", "x.txt"], "--name, --class-map belong with --model"),
+        (["evaluate", "--model", "zoo:a", "--model", "zoo:b", "--name", "x"], "--name belongs to one model"),
+        (["evaluate", "--model", "zoo:a", "--normalise", "0.5"], "--normalise 0.5 must read MEAN/STD"),
+        (["evaluate", "--model", "zoo:a", "--normalise", "0.5/0"], "std"),
         (["evaluate", "recipe.toml", "--device", "gpu"], "device 'gpu'"),
         (["evaluate", "recipe.toml", "--batch-size", "0"], "batch size 0"),
         (["evaluate", "--model", "zoo:fmnist-chian3"], "unknown zoo pair"),
@@ -111,6 +129,78 @@ def test_bad_input_is_a_sentence_with_status_2_and_no_trace(words: list[str], se
     assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) <= 2
     assert not (here / "runs").exists()
+
+
+def said(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def test_help_has_groups_and_defaults_and_is_there_under_both_names() -> None:
+    text = said("evaluate", "-h")
+    assert text == said("evaluate", "--help")
+    groups = [
+        line.rstrip(":") for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")
+    ]
+    assert groups[0] == "Arguments"
+    assert groups[-1] == "Options"
+    assert {"Without a recipe: the model", "How the work is done", "Limits"} < set(groups)
+    flat = " ".join(text.split())
+    for default in ("fashion-mnist", "linf:8/255", "quick", "256", "runs"):
+        assert re.search(rf"\[default: \(?{re.escape(default)}\)?\]", flat), default
+    assert said("list", "-h").startswith("Usage:")
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert said("--version") == f"robustframe {version('robustframe')}\n"
+
+
+def test_every_source_of_models_and_every_pair_is_listed() -> None:
+    text = said("list", "models")
+    assert all(form in text for form, _, _ in SOURCES.values())
+    assert all(f"zoo:{name} " in text for name in names())
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["--normalise", "0.5,0.25/2,4"], {"model": [{"normalise": {"mean": [0.5, 0.25], "std": [2.0, 4.0]}}]}),
+        (["--name", "mine", "--weights", "w.pt"], {"model": [{"name": "mine", "weights": "w.pt"}]}),
+        (["--data", "folder:d", "--resize", "9", "--crop", "8", "--class-map", "c.txt"],
+         {"data": {"use": "folder:d", "resize": 9, "crop": 8, "class_map": "c.txt"}}),
+        (["--seed", "7", "--split", "train"], {"seed": 7, "data": {"split": "train"}}),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_can_say_the_command_line_can_say_too(
+    words: list[str], change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Recipe] = []
+
+    def keep(recipe: Recipe, *place: object, **more: object) -> None:
+        asked.append(recipe)
+        raise InputError("enough")
+
+    monkeypatch.setattr(evaluation, "make_task", keep)
+    CliRunner().invoke(app, ["evaluate", "--model", "file:m.py:f", *words])
+    (stated,) = (each.model_dump() for each in asked)
+    for key, value in change.items():
+        held, wanted = (stated[key][0], value[0]) if key == "model" else (stated[key], value)
+        assert held == wanted if not isinstance(wanted, dict) else held | wanted == held
+
+
+def test_what_training_prints_as_the_next_step_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my pair.toml").write_text(
+        'schema = 1\nname = "mine"\nabout = "For the tests."\nseed = 0\n[data]\nuse = "digits"\ncount = 64\n'
+        "[pair]\nlayers = [{ atoms = 8 }]\nsweeps = 2\n[schedule]\nepochs = 1\nbatch = 32\nlearning_rate = 0.02\n"
+    )
+    done = CliRunner().invoke(app, ["train", "my pair.toml", "--out", "my pairs"])
+    assert done.exit_code == 0, done.exception
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("evaluate it with: ")]
+    program, *words = shlex.split(line.removeprefix("evaluate it with: "))
+    assert program == "robustframe"
+    assert "units" in said(*words, "--dry-run")
 
 
 def test_an_unfinished_run_has_no_number_in_a_table(here: Path) -> None:

@@ -31,6 +31,39 @@ def test_the_users_arrays_are_taken_as_they_are(kind: str) -> None:
     assert data.labels.tolist() == [3, 0]
 
 
+TWO = torch.tensor([0, 1])
+IMAGES = np.random.default_rng(0).random((6, 3, 4, 4), "f4")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        IMAGES.astype(">f4"), IMAGES.astype(">f8"), IMAGES[:, ::-1], IMAGES[::-1], np.asfortranarray(IMAGES),
+        IMAGES[:, :, ::2], list(IMAGES), list(map(torch.tensor, IMAGES)), np.ma.masked_array(IMAGES),
+        IMAGES.astype("f2"),
+    ],
+)  # fmt: skip
+def test_arrays_are_taken_however_they_lie_in_memory(images: Any) -> None:
+    found = from_arrays(images, [0, 1, 2, 0, 1, 2]).images
+    assert torch.equal(found, torch.tensor(np.stack([np.asarray(each, "f4") for each in images])))
+
+
+@pytest.mark.parametrize("kind", ["i1", "u1", "<i2", ">i4", "<u2", ">i8", "<u8", "column", "big-endian column"])
+def test_labels_are_taken_in_any_whole_type_and_as_a_column(kind: str) -> None:
+    whole = np.array([3, 1, 2, 0, 1, 2], kind if "column" not in kind else ">i4" if "big" in kind else "i8")
+    labels = whole[:, None] if "column" in kind else whole
+    assert from_arrays(IMAGES, labels).labels.tolist() == [3, 1, 2, 0, 1, 2]
+
+
+def test_what_rounding_leaves_outside_is_set_to_the_bound() -> None:
+    images = torch.tensor([[0.0, 1.0], [0.5, 1.0]]) + 1e-7
+    images[0, 0] = -1e-7
+    assert float(images.max()) > 1
+    found = from_arrays(images, TWO).images
+    assert (float(found.min()), float(found.max())) == (0, 1)
+    assert torch.equal(from_arrays(torch.tensor([[-0.0, 1.0], [0.5, 1.0]]), TWO).images[0], torch.tensor([-0.0, 1.0]))
+
+
 def test_what_the_user_does_to_the_arrays_later_changes_nothing() -> None:
     images, labels = torch.zeros(2, 3), torch.tensor([0, 1])
     data = from_arrays(images, labels)
@@ -39,9 +72,6 @@ def test_what_the_user_does_to_the_arrays_later_changes_nothing() -> None:
     assert data.images.sum() == 0
     assert data.labels.tolist() == [0, 1]
     assert data.sha256 == identity(data.images, data.labels)
-
-
-TWO = torch.tensor([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +93,15 @@ TWO = torch.tensor([0, 1])
         (torch.zeros(2, 0), TWO, r"images have shape \(2, 0\): there is nothing to evaluate"),
         (torch.zeros(3, 3), TWO, "there are 3 images but 2 labels; give one label an image"),
         (torch.zeros(2, 3), torch.eye(2), r"labels have shape \(2, 2\).*one-hot rows .*argmax\(1\)"),
+        (torch.zeros(2, 3), torch.tensor([[1, 1, 0], [0, 1, 0]]), r"\(2, 3\), .*several classes, or none, are not sup"),
+        (torch.zeros(2, 3), torch.tensor([[0, 0], [0, 1]]), "several classes, or none, are not supported"),
+        (torch.zeros(2, 3), torch.tensor([[0.9, 0.1], [0.5, 0.5]]), "rows of probabilities are not supported"),
+        (torch.zeros(2, 3), torch.tensor([[3, 1], [5, 2]]), "; an image has one class here"),
+        (torch.zeros(2, 3), torch.tensor([[3.0], [1.0]]), "labels are float32; give whole class numbers"),
+        (torch.zeros(2, 3, dtype=torch.uint16), TWO, r"images are uint16, .*divide by what white is \(images / 65535"),
+        (torch.tensor([[0.0], [1.00001]]), TWO, r"\[0, 1\.00001\d*\], not in \[0, 1\]: clip them"),
+        (torch.tensor([[-0.00001], [1.0]]), TWO, r"\[-1e-05, 1\], not in \[0, 1\]"),
+        ([torch.zeros(3), torch.zeros(4)], TWO, "images of type list are no array"),
         (torch.zeros(2, 3), torch.zeros(2, 1, 1), r"labels have shape \(2, 1, 1\), they need shape \(n,\)$"),
         (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), r"labels are float32; give whole class numbers"),
         (torch.zeros(2, 3), torch.tensor([True, False]), "labels are bool; give whole class numbers"),

@@ -13,7 +13,7 @@ import pytest
 
 from robustframe import doctor
 from robustframe.data import presence, shipped
-from robustframe.doctor import Item, examine, report
+from robustframe.doctor import Item, examine, report, short_lines
 
 
 def find(items: list[Item], name: str) -> Item:
@@ -118,6 +118,21 @@ def test_a_broken_extra_is_noted_and_a_broken_dependency_is_wrong(
     assert find(items, "torch").state == "wrong"
     assert find(items, "devices").says.startswith("it could not be examined")
     assert find(items, "fmnist-chain3").state == "ok"
+
+
+def test_what_is_said_fits_one_screen_and_what_is_wrong_is_said_in_full(here: Path) -> None:
+    well = [*examine(here)]
+    lines = list(short_lines(well, 100))
+    assert len(lines) < 22
+    assert all(len(line) <= 100 for line in lines if line.split()[1] in ("dependencies", "extras", "data", "zoo"))
+    zoo = sum(item.section == "zoo" for item in well)
+    assert any(
+        line.startswith(f"ok     zoo           {zoo}: digits-fc2-8, ") and line.endswith(", ...") for line in lines
+    )
+    ill = Item("zoo", "x", "wrong", "it is damaged", "pip install it")
+    assert str(ill) in list(short_lines([*well, ill], 100))
+    missing = Item("data", "mnist test", "note", "not here")
+    assert list(short_lines([missing], 80)) == ["note   data          1: mnist test"]
 
 
 def test_the_stray_robustbench_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,7 @@ import robustframe.runs.record
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.runs.entries import guessing
 from robustframe.runs.units import slug
 from robustframe.threat import ThreatModel
 from robustframe.zoo import load_card
@@ -190,6 +192,21 @@ def test_a_folder_of_another_recipe_is_refused(recipe: Path, tmp_path: Path) -> 
     assert contents(folder) == before
 
 
+def test_a_folder_with_other_files_is_refused_before_anything_is_done(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"mine holds other files \(notes.txt\) and no run; name a folder that is new"):
+        evaluate_recipe(recipe, out=folder, device="cpu")
+    assert list(contents(folder)) == ["notes.txt"]
+    # What a run left that was stopped before it had a record.
+    (folder / "notes.txt").rename(folder / "record.json.0.part")
+    (folder / ".lock").touch()
+    evaluate_recipe(recipe, out=folder, device="cpu")
+    (folder / "notes.txt").write_text("mine")
+    assert evaluate_recipe(recipe, out=folder, device="cpu").complete
+
+
 class Linear(nn.Module):
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -253,6 +270,13 @@ class Returns(nn.Module):
         ({"model": Returns(lambda x: x)}, "must return logits of shape"),
         ({"model": Returns(lambda x: x.flatten(1)[:3])}, "must return logits of shape"),
         ({"model": Returns(lambda x: x @ torch.zeros(7, 3))}, "fails on images of shape"),
+        ({"model": Returns(lambda x: Linear().eval()(x.reshape(64, 12)))}, "takes 64 images at a time and no other"),
+        (
+            {"model": Returns(lambda x: Linear().eval()(x.reshape(32, 12)))},
+            r"32 images at a time.*view\(len\(x\)",
+        ),
+        ({"model": Returns(lambda x: Linear().eval()(x.reshape(1, 12)))}, "takes 1 image at a time"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))}, r"has no 1\.weight yet; call it on one image first"),
         ({"x": examples()[0] * 255}, r"\[0, 255\]"),
         ({"x": examples()[0] - 0.5}, "normalised"),
         ({"x": examples()[0][:50]}, "labels"),
@@ -279,6 +303,43 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_written(
         robustframe.evaluate(**call)  # type: ignore[arg-type]
     assert len(str(caught.value).splitlines()) <= 2
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_whose_classes_stand_in_another_order_is_pointed_out() -> None:
+    x, y = examples()
+    model = Returns(lambda x: Linear().eval()(x).roll(1, 1))
+    run = robustframe.evaluate(model, x, y, threat="linf:0.01", diagnose=False)
+    (flag,) = [flag for flag in run.record.flags if "another order" in flag]
+    assert flag.startswith(
+        "model is right on 0 of 60 clean images, but would be on 60 with its classes in another order"
+    )
+    assert "it says 2 for 1, 0 for 2; give the data the order" in flag
+    found = run.verify(model, x, y)
+    assert found.ok, str(found)
+
+
+def confusion(rows: list[list[int]]) -> dict[tuple[int, int], int]:
+    return {(label, answer): times for label, row in enumerate(rows) for answer, times in enumerate(row) if times}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([[2, 48], [47, 3]], "right on 5 of 100 .* on 95 with .* 1 for 0 \\(cat\\), 0 for 1 \\(dog\\);"),
+        ([[0, 40, 0, 5], [0, 0, 40, 5], [0, 0, 0, 45]], "would be on 125"),
+        ([[48, 2], [3, 47]], None),
+        ([[30, 20], [26, 24]], "about as often as by chance"),
+        ([[50, 0], [50, 0]], "about as often as by chance"),
+        # Of few images a class any model is right in some order.
+        ([[int(answer == (label + 1) % 60) for answer in range(60)] for label in range(60)], "by chance"),
+        ([[0, 5], [5, 0]], None),
+        ([[0, 60]], None),
+    ],
+)
+def test_a_model_is_guessing_or_its_classes_are_permuted(rows: list[list[int]], sentence: str | None) -> None:
+    said = list(guessing("model", confusion(rows), ("cat", "dog")))
+    assert len(said) == (sentence is not None), said
+    assert sentence is None or re.search(sentence, said[0]), said
 
 
 def test_a_model_that_draws_random_numbers_is_flagged() -> None:

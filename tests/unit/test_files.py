@@ -128,7 +128,7 @@ def test_an_image_that_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
 
 
 def test_a_whole_disk_is_no_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustframe.data.own._OTHERS", 20)
+    monkeypatch.setattr("robustframe.data.listing._OTHERS", 20)
     (tmp_path / "a").mkdir()
     Image.new("L", (3, 3)).save(tmp_path / "a" / "0.png")
     for at in range(30):

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from robustframe.data import from_file, from_folder, identity, load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.recipe import DataSpec, Recipe, read_toml
+from robustframe.recipe.examples import load_examples
 from robustframe.verification import verify
 
 
@@ -126,6 +128,216 @@ def test_a_folder_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path) -
         from_folder(tmp_path, name="folder")
 
 
+def store(path: Path, pixels: Any, **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **more)
+    return path
+
+
+RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+HALF = np.zeros((8, 8, 3), np.uint8)
+HALF[:4], HALF[:2, :3] = 255, 90
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "right"),
+    [
+        ("png of 16 bits", ("0.png", RAMP), RAMP / 65535),
+        ("tiff of 16 bits", ("0.tif", RAMP), RAMP / 65535),
+        ("tiff of 16 bits, big-endian", ("0.tif", Image.fromarray(RAMP.astype(">u2"))), RAMP / 65535),
+        ("pgm of 16 bits", ("0.ppm", Image.fromarray(RAMP)), RAMP / 65535),
+        ("tiff of floats", ("0.tif", (RAMP / 65535).astype(np.float32)), RAMP / 65535),
+        ("black and white", ("0.png", Image.fromarray(RAMP > 30000)), RAMP > 30000),
+    ],
+)
+def test_numbers_of_any_depth_mean_what_they_show(name: str, pixels: Any, right: Any, tmp_path: Path) -> None:
+    file, content = pixels
+    try:
+        store(tmp_path / "a" / file, content)
+    except (OSError, TypeError) as error:
+        pytest.skip(f"Pillow writes no {name}: {error}")
+    found = from_folder(tmp_path, name="d").images
+    assert found.shape == (1, 1, 8, 8)
+    assert float((found[0, 0].double() - torch.tensor(right).double()).abs().max()) <= 1e-6
+    paint(tmp_path / "b" / "0.png", (8, 8), (1, 2, 3))
+    mixed = from_folder(tmp_path, name="d")
+    grey = mixed.images[mixed.labels == 0][0]
+    assert torch.equal(grey, found[0].expand(3, 8, 8))
+    assert torch.allclose(mixed.images[mixed.labels == 1][0, :, 0, 0] * 255, torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_deep_images_are_scaled_as_others_are(tmp_path: Path) -> None:
+    store(tmp_path / "deep" / "a" / "0.png", (RAMP // 257 * 257).astype(np.uint16))
+    store(tmp_path / "plain" / "a" / "0.png", (RAMP // 257).astype(np.uint8))
+    deep, plain = (from_folder(tmp_path / kind, name="d", resize=4, crop=3).images for kind in ("deep", "plain"))
+    assert float((deep - plain).abs().max()) <= 1.01 / 255
+
+
+def test_palettes_and_opaque_alpha_show_their_colours(tmp_path: Path) -> None:
+    colours = Image.fromarray(HALF)
+    store(tmp_path / "a" / "0.png", colours.quantize(8))
+    store(tmp_path / "a" / "1.png", colours.convert("RGBA"))
+    store(tmp_path / "a" / "2.png", colours.convert("L").convert("LA"))
+    found = from_folder(tmp_path, name="d").images
+    grey = (found[:, :1] == found).all(3).all(2).all(1)
+    right = torch.from_numpy(HALF).permute(2, 0, 1) / 255
+    assert len(found) == 3
+    assert all(torch.allclose(each, right, atol=1e-6) for each in found), grey
+
+
+@pytest.mark.parametrize("way", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_a_photograph_stands_as_a_viewer_shows_it(
+    way: int, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = Image.fromarray(HALF)
+    exif = image.getexif()
+    exif[0x0112] = way
+    path = store(tmp_path / "a" / f"0.{ending}", image, exif=exif)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB")).transpose(2, 0, 1) / 255
+    assert np.allclose(from_folder(tmp_path, name="d").images[0].numpy(), shown, atol=1e-6)
+    said = "1 of 1 images are turned as their EXIF says" in caplog.text
+    # Pillow turns TIFF images by itself.
+    assert said == (way > 1) or ending == "tif"
+
+
+def clear(mode: str) -> Image.Image:
+    image = Image.fromarray(HALF).convert(mode)
+    image.putalpha(Image.fromarray(HALF[..., 0]))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "more", "sentence"),
+    [
+        ("0.png", clear("RGB"), {}, "has transparent pixels, and nobody knows what is behind them"),
+        ("0.png", clear("L"), {}, "has transparent pixels"),
+        ("0.png", Image.fromarray(HALF), {"transparency": (255, 255, 255)}, "has transparent pixels"),
+        ("0.png", Image.fromarray(HALF).quantize(8), {"transparency": 0}, "has transparent pixels"),
+        ("0.tif", RAMP.astype(np.int32), {}, "holds whole numbers of 32 bits from 0 to 65535, and nobody knows"),
+        ("0.tif", RAMP.astype(np.float32), {}, "holds floats from 0 to 65535, and nobody knows which is white"),
+        ("0.tif", (RAMP / 65535 - 0.1).astype(np.float32), {}, "holds floats from -0.1 to 0.9"),
+        ("0.tif", np.full((8, 8), np.nan, np.float32), {}, "holds floats from nan to nan"),
+        ("0.tif", Image.fromarray(HALF), {"save_all": True, "append_images": [Image.fromarray(HALF)]}, "2 pictures"),
+    ],
+)
+def test_an_image_of_which_nobody_knows_what_it_shows_is_refused(
+    name: str, pixels: Any, more: Any, sentence: str, tmp_path: Path
+) -> None:
+    store(tmp_path / "a" / name, pixels, **more)
+    with pytest.raises(InputError, match=sentence):
+        from_folder(tmp_path, name="d")
+
+
+def test_hidden_and_other_files_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in ("cat", "dog"):
+        paint(tmp_path / label / "0.png", (4, 4), (1, 2, 3))
+    paint(tmp_path / ".ipynb_checkpoints" / "0.png", (4, 4), 0)
+    paint(tmp_path / "__MACOSX" / "0.png", (4, 4), 0)
+    paint(tmp_path / "cat" / ".thumbs" / "0.png", (4, 4), 0)
+    (tmp_path / "cat" / "._0.png").write_bytes(b"of a Mac")
+    paint(tmp_path / "1.png", (4, 4), 0)
+    (tmp_path / "dog" / "labels.csv").write_text("")
+    (tmp_path / "dog" / "more").symlink_to(tmp_path / "cat")
+    found = from_folder(tmp_path, name="d")
+    assert (found.classes, sorted(found.labels.tolist())) == (("cat", "dog"), [0, 1])
+    for text in (
+        "are hidden: '.ipynb_checkpoints/', '__MACOSX/', 'cat/._0.png' and 1 more",
+        "lie beside the folders of the classes: '1.png'",
+        "are no images by their names: 'dog/labels.csv'",
+        "are links to folders: 'dog/more'",
+    ):
+        assert text in caplog.text
+
+
+def test_folders_that_are_numbers_are_counted_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in range(12):
+        paint(tmp_path / str(label) / "0.png", (2, 2), (label, 0, 0))
+    data = from_folder(tmp_path, name="d")
+    assert data.classes == tuple(map(str, range(12)))
+    assert torch.equal((data.images[:, 0, 0, 0] * 255).round().long(), data.labels)
+    assert "ImageFolder has them in the order 0, 1, 10, 11" in caplog.text
+    in_its_order = from_folder(tmp_path, name="d", class_map=sorted(map(str, range(12))))
+    assert in_its_order.classes[2] == "10"
+    assert in_its_order.sha256 != data.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "classes"),
+    [
+        ("map.txt", "dog\r\n\nowl\ncat\n", ("dog", "owl", "cat")),
+        ("map.txt", "\ufeffdog\nowl\ncat", ("dog", "owl", "cat")),
+        ("map.json", '["dog", "owl", "cat"]', ("dog", "owl", "cat")),
+        ("map.json", '{"cat": 2, "dog": 0, "owl": 1}', ("dog", "owl", "cat")),
+        ("map.json", '{"cat": 2, "dog": 0}', "each folder a number, from 0 to 1 and each once"),
+        ("map.json", '{"cat": true, "dog": 0}', "each folder a number"),
+        ("map.json", '{"cat": "1", "dog": "0"}', "each folder a number"),
+        ("map.json", '["cat"', "is damaged or not a class map"),
+        ("map.json", "7", "must be the names of 1 to"),
+        ("map.json", "[1, 2]", "must be the names of 1 to"),
+        ("map.txt", "", "must be the names of 1 to"),
+        ("map.txt", "cat\ndog\ncat", "has the folder 'cat' twice"),
+        ("map.txt", "cat", "class_map lacks 'dog', a folder of images"),
+        ("map.md", None, "cannot be read: No such file"),
+    ],
+)
+def test_a_class_map_says_which_folder_is_which_class(
+    name: str, content: str | None, classes: tuple[str, ...] | str, tmp_path: Path
+) -> None:
+    for value, label in enumerate(("cat", "dog")):
+        paint(tmp_path / "d" / label / "0.png", (2, 2), (value, 0, 0))
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    if isinstance(classes, str):
+        with pytest.raises(InputError, match=classes):
+            from_folder(tmp_path / "d", name="d", class_map=tmp_path / name)
+        return
+    (tmp_path / "d" / "owl").mkdir()
+    data = from_folder(tmp_path / "d", name="d", class_map=tmp_path / name)
+    assert data.classes == classes
+    seen = (data.images[:, 0, 0, 0] * 255).round().int().tolist()
+    assert [classes[label] for label in data.labels] == [("cat", "dog")[value] for value in seen]
+
+
+@pytest.mark.parametrize(
+    ("folders", "sentence"),
+    [
+        (("cat/0.png", "dog/"), "dog has no images, so that nobody knows whether it counts as a class"),
+        (("cat/0.png", "notes/0.txt"), "notes has no images"),
+        (("2/0.png", "5/0.png"), "are numbers with gaps"),
+        (("1990/0.png", "1991/0.png"), "are numbers with gaps"),
+        (("train/cat/0.png", "val/cat/0.png"), r"holds train, val, which are splits.*folder:.*val"),
+    ],
+)
+def test_folders_of_which_nobody_knows_the_class_are_refused(
+    folders: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    for each in folders:
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        if each.endswith(".png"):
+            paint(tmp_path / each, (2, 2), 0)
+        elif each.endswith("/"):
+            (tmp_path / each).mkdir()
+        else:
+            (tmp_path / each).touch()
+    with pytest.raises(InputError, match=sentence):
+        from_folder(tmp_path, name="d")
+
+
+def test_a_recipe_without_a_class_map_asks_what_it_always_did() -> None:
+    assert "class_map" not in DataSpec(use="folder:x").model_dump()
+    assert DataSpec(use="folder:x", class_map=["a"]).model_dump()["class_map"] == ["a"]
+
+
+@pytest.mark.parametrize("key", ['class_map = ["a"]', "resize = 4", "crop = 4", 'split = "train"'])
+def test_a_setting_that_data_of_ones_own_does_not_have_is_refused(key: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=GOOD, labels=LABELS)
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(data=f'use = "file:d.npz"\n{key}'))
+    spec = read_toml(tmp_path / "recipe.toml", Recipe).data
+    with pytest.raises(InputError, match=r"are for data = 'folder:PATH'|has no splits; leave split = 'train' out"):
+        load_examples(spec, folder=tmp_path)
+
+
 RECIPE = """
 schema = 1
 name = "own"
@@ -165,5 +377,5 @@ def test_data_and_model_of_ones_own_go_through_a_recipe_and_verify(shape: str, t
     assert found.ok, str(found)
     if shape == "imagenet":
         (tmp_path / "recipe.toml").write_text(RECIPE.format(data='use = "digits"\ncrop = 4'))
-        with pytest.raises(InputError, match="resize and crop are for"):
+        with pytest.raises(InputError, match="resize, crop and class_map are for"):
             evaluate_recipe(tmp_path / "recipe.toml", runs=tmp_path / "runs", device="cpu")

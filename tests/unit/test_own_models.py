@@ -221,7 +221,7 @@ def test_the_real_timm_builds_a_model(here: Path) -> None:
 
 def test_every_source_is_said_in_the_error_and_in_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-    for form, _ in SOURCES.values():
+    for form, _, _ in SOURCES.values():
         assert f"`{form}`" in page, form
 
 

@@ -14,8 +14,10 @@ from robustframe.recipe import (
     load_battery,
     make_attacks,
     parse_threats,
+    read_battery,
     read_toml,
     recipes,
+    shipped_folder,
 )
 
 GOOD = """
@@ -66,6 +68,30 @@ def test_a_mistake_in_a_recipe_is_named(old: str, new: str, sentence: str, tmp_p
     assert len(str(caught.value).splitlines()) <= 2
 
 
+def test_a_mark_of_the_encoding_does_no_harm_and_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert read_toml(path, Recipe).name == "mine"
+    path.write_text(GOOD, encoding="utf-16")
+    with pytest.raises(InputError, match=r"recipe\.toml is UTF-16; save it as UTF-8"):
+        read_toml(path, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("autoattack", "here: autoattack is called standard@1 here"),
+        ("Auto_Attack", "called standard@1"),
+        ("aa", "called standard@1"),
+        ("autoattack-rand", "called rand@1"),
+        ("apgd", "apgd is an attack and no battery; write one of it, mine.toml"),
+    ],
+)
+def test_what_others_call_a_battery_is_offered_under_its_name(given: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_battery(given, where="here")
+
+
 def test_recipes_are_found_by_name_folder_and_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     assert find_recipe(str(tmp_path)) == path
@@ -88,6 +114,22 @@ def test_a_battery_is_found_by_citation_name_or_file(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('schema = 1\nname = "own"\nversion = "0.1"\n[[attack]]\nuse = "fgsm"\nlos = 1\n')
     with pytest.raises(InputError, match=r"own@0.1, attack 1: .*'los'; did you mean 'loss'\?"):
         load_battery("own.toml", folder=tmp_path)
+
+
+def test_no_file_takes_the_name_of_a_shipped_battery_but_its_own(tmp_path: Path) -> None:
+    shipped = (shipped_folder("attacks") / "standard.toml").read_text(encoding="utf-8")
+    (tmp_path / "own.toml").write_text(shipped, encoding="utf-8")
+    assert load_battery("own.toml", folder=tmp_path) == load_battery("standard@1")
+    for old, new in (
+        ("steps = 100", "steps = 99"), ("steps = 100", "steps = 100.0"), ("steps = 100", "steps = 100\neot = 2"),
+        ('version = "1"', 'version = "1.0"\nvotes = 3'), ('name = "standard"', 'name = "Standard"\nvotes = 3'),
+    ):  # fmt: skip
+        assert old in shipped
+        (tmp_path / "own.toml").write_text(shipped.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(InputError, match=r"calls itself [sS]tandard@1.*give it another name"):
+            read_battery("own.toml", folder=tmp_path)
+    (tmp_path / "own.toml").write_text(shipped.replace('version = "1"', 'version = "2"'), encoding="utf-8")
+    assert read_battery("own.toml", folder=tmp_path).cited == "standard@2"
 
 
 PUBLISHED = {

@@ -116,7 +116,7 @@ def test_code_that_a_record_names_does_not_run(edit: Any, place: Path) -> None:
     ):
         with pytest.raises(
             InputError,
-            match=r"(?s)code of a run is not run unasked.*evil\.py.*allow it with `robustframe .*--code .*evil\.py",
+            match=r"(?s)not run unasked.*evil\.py.*allow it with `robustframe .*--folder .*--code .*l\.py",
         ):
             read()
     robustness_table(open_run(place / "run"))
@@ -128,6 +128,45 @@ def test_code_that_the_user_named_too_runs(place: Path) -> None:
     found = robustframe.verify(place / "run", device="cpu", folder=place, code=[place / "evil.py"])
     assert (place / "it ran").exists()
     assert not found.ok
+
+
+BY_NAME = """
+import importlib
+KIND = "pl" + "ug"
+def build():
+    return importlib.import_module(KIND).net()
+"""
+PLUG = """
+import torch
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
+def test_ones_own_run_asks_again_where_code_that_no_import_names_is_another(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "model.py").write_text(BY_NAME)
+    (mine / "plug.py").write_text(PLUG)
+    (mine / "recipe.toml").write_text(
+        'schema = 1\nname = "own"\nseed = 0\nthreats = ["linf:0.01"]\nbattery = ["quick@1"]\ndiagnose = false\n'
+        '[data]\nuse = "digits"\ncount = 8\n[[model]]\nuse = "file:model.py:build"\n'
+    )
+    evaluate_recipe(mine / "recipe.toml", out=mine / "run", device="cpu")
+    assert robustframe.verify(mine / "run", device="cpu", folder=mine).ok
+    bundle = Path(shutil.copytree(mine, tmp_path / "bundle"))
+    for place in (bundle, mine):
+        (place / "plug.py").write_text(EVIL + PLUG)
+        with pytest.raises(InputError, match=r"(?s)not run unasked.*model\.py"):
+            robustframe.verify(place / "run", device="cpu", folder=place)
+        assert not (place / "it ran").exists()
+    # In another place it is somebody's run, even where nothing was changed.
+    (mine / "plug.py").write_text(PLUG)
+    assert robustframe.verify(mine / "run", device="cpu", folder=mine).ok
+    (bundle / "plug.py").write_text(PLUG)
+    with pytest.raises(InputError, match=r"(?s)not run unasked.*model\.py"):
+        robustframe.verify(bundle / "run", device="cpu", folder=bundle)
 
 
 def test_a_battery_file_that_a_record_names_is_read_and_not_run(place: Path) -> None:

@@ -173,6 +173,14 @@ def test_the_terminal_table_fits_100_columns_and_has_no_control_characters() -> 
     assert all(character.isprintable() or character == "\n" for character in text)
 
 
+def test_running_text_is_no_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("", "caption " * 40, (TableRow("m", None, "—", "linf:1", Cell(0.5), Cell(0.25)),))
+    for columns, widest in (("80", 80), ("20", 40), ("300", 100), ("", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        longest = max(map(len, render(table, "terminal").splitlines()))
+        assert widest - len("caption ") < longest <= widest
+
+
 def test_wide_characters_do_not_break_the_columns() -> None:
     rows = tuple(TableRow(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg"))
     lines = render(Table("", "", rows), "terminal").splitlines()[3:6]

@@ -480,21 +480,26 @@ def test_only_a_file_that_the_installed_package_brought_unchanged_is_exempt(
     assert not (shipped / "it ran").exists()
 
 
-def test_ones_own_run_is_remembered_with_its_code_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ones_own_run_is_remembered_with_its_code_as_it_was_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     files = {"m.py": sha("a"), "b.py": sha("b")}
-    assert not remembered("run", files)
-    remember_code("run", files)
-    remember_code("run", dict(reversed(files.items())))
-    remember_code("other", {})
-    assert remembered("run", dict(reversed(files.items())))
-    for run, changed in (
-        ("another", files),
-        ("run", {**files, "m.py": sha("c")}),
-        ("run", {}),
-        ("run", {"x": sha("a")}),
+    assert not remembered("run", files, tmp_path)
+    remember_code("run", files, tmp_path)
+    remember_code("run", dict(reversed(files.items())), tmp_path / "x" / "..")
+    remember_code("other", {}, tmp_path)
+    assert remembered("run", dict(reversed(files.items())), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert remembered("run", files, Path())
+    for run, changed, folder in (
+        ("another", files, tmp_path),
+        ("run", {**files, "m.py": sha("c")}, tmp_path),
+        ("run", {}, tmp_path),
+        ("run", {"x": sha("a")}, tmp_path),
+        ("run", files, tmp_path / "copy"),
     ):
-        assert not remembered(run, changed)
+        assert not remembered(run, changed, folder)
     note = tmp_path / "state" / "robustframe" / "own-runs"
     assert len(note.read_text().splitlines()) == 2
     assert note.parent.stat().st_mode & 0o077 == 0
@@ -515,5 +520,5 @@ def test_a_home_that_cannot_be_written_only_means_being_asked(
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(Path, "home", homeless)
-    remember_code("run", {})
-    assert not remembered("run", {})
+    remember_code("run", {}, tmp_path)
+    assert not remembered("run", {}, tmp_path)

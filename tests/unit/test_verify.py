@@ -44,7 +44,9 @@ from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.runs import open_run
+from robustframe.runs.opening import read_run
 from robustframe.verification import Verification
+from robustframe.verification.flags import check_flags
 from robustframe.zoo import load_card, save
 
 RECIPE = """
@@ -179,6 +181,7 @@ def test_a_seal_that_was_kept_tells_what_cannot_be_known_otherwise(
         seal(place / "run")
     found = robustframe.verify(place / "run", device="cpu", folder=place, seal=kept)
     assert "something was edited" in str(found), name
+    assert all(finding.differs.startswith("its seal is") for finding in found.findings), str(found)
     assert "Nobody can tell without attacking again" in str(found)
     with pytest.raises(InputError, match="16 to 64 hexadecimal digits"):
         robustframe.verify(place / "run", device="cpu", folder=place, seal="0123")
@@ -213,6 +216,29 @@ def test_a_run_without_its_manifest_is_not_taken_for_an_older_one(place: Path) -
     record(put("evidence_sha256", None))(place / "run")
     with pytest.raises(InputError, match="hashes of files belong to a complete run"):
         verify(place)
+
+
+def test_a_battery_that_is_not_here_was_not_compared(place: Path) -> None:
+    (place / "small.toml").unlink()
+    found = verify(place)
+    assert found.ok, str(found)
+    assert not found.whole
+    assert "left out  batteries" in str(found)
+
+
+def test_no_sentence_is_explained_by_a_classifier_without_a_number(place: Path) -> None:
+    def only_the_first(content: dict[str, Any]) -> None:
+        gone = [result for result in content["results"] if result["classifier"] != "tiny/feedforward"]
+        content["results"] = [result for result in content["results"] if result not in gone]
+        keys = ("classifier", "threat")
+        content["failed"] = [{key: each[key] for key in keys} | {"reason": "x"} for each in gone]
+        content["flags"].append("tiny/recurrent is the most robust model there is")
+
+    record(only_the_first)(place / "run")
+    read = read_run(place / "run", recipe_folder=place)
+    for of_models in (None, {"tiny/feedforward": []}):
+        said = check_flags(read, pl.read_parquet(place / "run" / V), of_models).findings
+        assert ["nothing in the run explains" in each.differs for each in said].count(True) == 1, said
 
 
 def test_a_flag_of_a_doubtful_row_is_missed(place: Path) -> None:

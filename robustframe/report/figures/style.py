@@ -148,7 +148,7 @@ def write(chart: Figure, path: Path, theme: str = "light") -> None:
     try:
         write_aside(path, content)
     except StoppedEarly as error:
-        raise InputError(f"{path} cannot be written: {error}") from error
+        raise InputError(str(error)) from error
 
 
 def check_path(path: Path) -> None:

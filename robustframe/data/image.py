@@ -1,0 +1,124 @@
+"""One image file as a viewer shows it, or a sentence on why nobody knows what it shows."""
+
+import contextlib
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustframe.errors import InputError
+from robustframe.files import IMAGE_BYTES, decoding, opened
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of the endings that are read: what else the library knows, it would know by content, and hand to other programs."""
+PIXELS = 2**26
+"""Most pixels of an image."""
+_WHITE = 65535
+"""Of 16 bits."""
+_ORIENTATION = 0x0112
+
+
+def read_image(path: Path, resize: int | None = None, crop: int | None = None) -> tuple[NDArray[Any], bool]:
+    """Read an image, scale it and cut its middle out.
+
+    Args:
+        path: the file.
+        resize: length to which the shorter side is scaled (bilinear, antialiased).
+        crop: side of the square that is then cut from the middle.
+
+    Returns:
+        Bytes from 0 to 255, or for more than 8 bits float32 in [0, 1], of shape (h, w) where it is grey, else
+        (h, w, 3); and whether it was turned as its EXIF says.
+
+    Raises:
+        InputError: for what is no image, or one of which nobody knows what it shows: with transparent pixels, with
+            several pictures, or with numbers of which it is not known which is white.
+    """
+    # Here and not above: shipped data needs neither.
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    with opened(path, limit=IMAGE_BYTES, what="the image") as content, decoding(path, "an image"):
+        with warnings.catch_warnings():
+            # The limit below is the stricter one.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            file = Image.open(content, formats=_FORMATS)
+        if math.prod(file.size) > PIXELS:
+            size = f"{file.size[0]:,} x {file.size[1]:,}"
+            raise InputError(f"{path} is {size}; an image of at most {PIXELS:,} pixels is taken")
+        # Photographs of telephones hold small ones beside the one that is shown, as a format of its own.
+        if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
+            raise InputError(f"{path} holds {getattr(file, 'n_frames', 1)} pictures; store each as a file of its own")
+        image, way = _plain(file, path), _way_up(file)
+        image = image if way is None else image.transpose(way)
+    if resize is not None:
+        image = functional.resize(image, [resize])
+    if crop is not None:
+        if crop > min(image.size):
+            size = f"{image.size[0]} x {image.size[1]}"
+            raise InputError(f"{path} is {size} where crop = {crop} is cut from it; resize it to at least {crop}")
+        image = functional.center_crop(image, [crop, crop])
+    pixels = np.asarray(image)
+    # Scaling rounds.
+    return (pixels.clip(0, 1) if image.mode == "F" else pixels), way is not None
+
+
+def _plain(file: "Image.Image", path: Path) -> "Image.Image":
+    """Return an image of mode L, RGB, or F with numbers in [0, 1]."""
+    from PIL import Image
+
+    file.load()
+    if file.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in file.info:
+        return _opaque(file, path)
+    if file.mode.startswith("I") or file.mode == "F":
+        return Image.fromarray(_deep(file, path))
+    return file.convert("L" if file.mode in ("1", "L") else "RGB")
+
+
+def _opaque(file: "Image.Image", path: Path) -> "Image.Image":
+    """Drop an alpha channel that says nothing."""
+    grey = file.mode in ("1", "L", "LA", "La")
+    if file.mode.startswith("I"):
+        raise InputError(f"{path} has a transparent colour among 16-bit ones; store it without")
+    whole = file.convert("RGBA")
+    low, _ = whole.getchannel("A").getextrema()
+    if low != 255:
+        raise InputError(
+            f"{path} has transparent pixels, and nobody knows what is behind them; paste it onto the background that "
+            "the model was trained with"
+        )
+    return whole.getchannel("R") if grey else whole.convert("RGB")
+
+
+def _deep(file: "Image.Image", path: Path) -> NDArray[Any]:
+    """Return numbers of more than 8 bits as float32 in [0, 1]."""
+    pixels = np.asarray(file).astype(np.float64)
+    if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
+        return (pixels / _WHITE).astype(np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    if file.mode == "F" and low >= 0 and high <= 1:
+        return pixels.astype(np.float32)
+    kind = "floats" if file.mode == "F" else "whole numbers of 32 bits"
+    raise InputError(
+        f"{path} holds {kind} from {low:.6g} to {high:.6g}, and nobody knows which is white; store it with 8 or 16 "
+        "bits, or as floats in [0, 1]"
+    )
+
+
+def _way_up(file: "Image.Image") -> "Image.Transpose | None":
+    """Return how a viewer turns an image that was loaded; ``None`` for not at all, as where its EXIF is damaged."""
+    from PIL.Image import Transpose
+
+    ways = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    with contextlib.suppress(Exception):
+        return ways.get(file.getexif().get(_ORIENTATION, 1))
+    return None
