@@ -33,7 +33,8 @@ def holm(ps: Sequence[float]) -> list[float]:
     for p in ps:
         if not 0 <= p <= 1:
             raise InputError(f"p = {p} is no probability in [0, 1]")
-    return _holm(np.asarray(ps, dtype=float)).tolist()
+    adjusted: list[float] = _holm(np.asarray(ps, dtype=float)).tolist()
+    return adjusted
 
 
 def _holm(ps: NDArray[np.float64]) -> NDArray[np.float64]:
