@@ -405,6 +405,8 @@ class Reader:
 
     def __init__(self, valid: Path) -> None:
         self.valid = valid
+        # A child leaves it to its parent, which cannot reckon how much of the processor it had.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
 
     def attempt(self, target: str, content: bytes) -> str:
         """Make an attempt; return what went wrong, or nothing."""
