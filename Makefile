@@ -4,9 +4,6 @@ EVAL ?= default
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# The documentation has an environment of its own: it needs newer packages than torchattacks allows.
-DOCS := .venv-docs
-DOCS_READY := $(DOCS)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo clean
@@ -22,6 +19,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[all]'
+# Without the old requests that it pins and never imports; `robustframe doctor` says so, and pip check names it.
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
 	@touch $@
 
 evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print its table
@@ -60,16 +59,11 @@ check: $(READY) ## ruff, mypy and the test of the layers
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
 
-$(DOCS_READY): docs/requirements.txt
-	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet -r docs/requirements.txt
-	@touch $@
+docs: $(READY) ## build the documentation strictly, into build/docs; open build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-docs: $(DOCS_READY) ## build the documentation strictly, into build/docs; open build/docs/index.html
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
-
-docs-serve: $(DOCS_READY) ## show the documentation at http://localhost:8000 while it is being written
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+docs-serve: $(READY) ## show the documentation at http://localhost:8000 while it is being written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 pictures: $(READY) ## draw the pictures of docs/ anew
 	$(BIN)/python docs/pictures.py
@@ -84,4 +78,4 @@ zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priori
 	$(BIN)/robustframe zoo train --out robustframe/zoo/pairs
 
 clean: ## remove environments and caches; runs stay
-	rm -rf $(VENV) $(DOCS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,8 +1,9 @@
-"""Memory of one gradient step of an attack on a recurrent twin, over its sweeps, beside the feed-forward twin's.
+"""Memory of attacks: of one gradient step on a recurrent twin over its sweeps, and of every attack beside its model.
 
     python benchmarks/attack_memory.py
 
-writes benchmarks/results/attack_memory.md. The step is that of `Probe.gradient`, as every attack makes it.
+writes benchmarks/results/attack_memory.md; some minutes. The step is that of `Probe.gradient`, as every attack makes
+it.
 """
 
 import argparse
@@ -10,19 +11,25 @@ import json
 import platform
 import tempfile
 import weakref
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from robustframe import data, zoo
+from robustframe.attacks import ATTACKS, Attack
 from robustframe.calls import borrowed
+from robustframe.draws import Draws
 from robustframe.gradients import Gradients
 from robustframe.losses import margin
 from robustframe.pairs import Twin
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
+from robustframe.types import Norm
 
 PAIR, THREAT = "fmnist-chain3-linf", "linf:0.1"
 SWEEPS = (4, 16, 64)
@@ -34,6 +41,23 @@ ABOUT = """\
 step, backward pass included; parameters are left out and every tensor counts once. *Allocated* is the most memory that
 the step has allocated at any time, scratch included. *x* is in units of the feed-forward twin's step. The target:
 gradients that do not go through all sweeps keep at most {limit:g} x as much, whatever T.
+"""
+ATTACKED, BATCH, SHAPE = 48, 32, (3, 128, 128)
+"""Examples of the chunk, rows of a model call, and an image: so large that no search is small."""
+FEW: dict[str, object] = {"steps": 2, "queries": 8, "searches": 1, "samples": 16}
+"""What makes an attack short; it holds as much after a step as after many."""
+EPS: dict[Norm, float] = {"linf": 1e-4, "l2": 1e-2, "l1": 1e-1, "l0": 1.0}
+"""So near that nothing breaks, and everything is searched to the end."""
+ABOUT_ATTACKS = """\
+## Memory of an attack beside its model
+
+Every attack, shortened, on {examples} images of {shape} in batches of {batch}, on a linear model that it does not
+break. *Held* is the most memory that tensors take at any time, less what a gradient of one batch takes by itself, in
+images; images, labels and model are left out. The target: at most 12 x the batch and 6 x the chunk, {allowed:,} images.
+Searches below 64 MiB in all may hold more; none is here.
+
+| attack | norm | held | of what is allowed | met |
+|---|---|---:|---:|---|
 """
 PAGE = Path(__file__).parent / "results" / "attack_memory.md"
 
@@ -48,7 +72,7 @@ def main() -> None:
     examples = data.load("fashion-mnist", "test").first(options.examples)
     base = measure(pair.feedforward, examples, "all")
     found = {(through, n): measure(Twin(pair, n), examples, through) for through in THROUGH for n in SWEEPS}
-    text = page(base, found, options.examples)
+    text = page(base, found, options.examples) + attacks_page()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
     print(text)
@@ -72,6 +96,80 @@ def page(base: "Sizes", found: "dict[tuple[str, int], Sizes]", examples: int) ->
         row = f"| recurrent | `{through}` | {sweeps} | {_cells(sizes, base)} |"
         lines.append(f"{row} {'' if through == 'all' else met} |")
     return "\n".join([*lines, ""])
+
+
+def attacks_page() -> str:
+    """The part of the page on whole attacks."""
+    allowed = 12 * BATCH + 6 * ATTACKED
+    shape = " x ".join(map(str, SHAPE))
+    lines = [ABOUT_ATTACKS.format(examples=ATTACKED, shape=shape, batch=BATCH, allowed=allowed)]
+    for name, kind in ATTACKS.items():
+        for norm in kind.norms:
+            held = held_by(short(kind), norm, examples=ATTACKED, batch=BATCH, shape=SHAPE)
+            met = "yes" if held <= allowed else "NO"
+            lines.append(f"| `{name}` | {norm} | {held:,.0f} | {held / allowed:.2f} | {met} |\n")
+    return "\n" + "".join(lines)
+
+
+def short(kind: type[Attack]) -> Attack:
+    """Make an attack that takes few steps."""
+    return kind(**{each.name: FEW[each.name] for each in fields(kind) if each.name in FEW})  # type: ignore[arg-type]
+
+
+def held_by(attack: Attack, norm: Norm, *, examples: int, batch: int, shape: tuple[int, ...]) -> float:
+    """Return how many images an attack holds at most, beside what a gradient of one batch takes."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((examples, *shape), generator=generator) * 0.5 + 0.25
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(model[1].weight.shape, generator=generator) / x[0].numel() ** 0.5)
+        y = model(x).argmax(1)
+    gradient = Allocated(x, y, *model.parameters())
+    with gradient:
+        leaf = x[:batch].clone().requires_grad_()
+        torch.autograd.grad(model(leaf).sum(), leaf)
+    own = gradient.most - leaf.nbytes
+    held = Allocated(x, y, *model.parameters())
+    threat = ThreatModel(norm=norm, eps=EPS[norm])
+    with held:
+        attack.run(model, x, y, threat, Draws(("memory",), examples), batch_size=batch, known_correct=True)
+    return (held.most - own) / x[0].nbytes
+
+
+class Allocated(TorchDispatchMode):
+    """How many bytes tensors take that were made inside: now, and at most.
+
+    Args:
+        given: tensors that are not counted.
+    """
+
+    def __init__(self, *given: Tensor) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: dict[int, object] = {}
+        for tensor in given:
+            storage = tensor.untyped_storage()
+            self._known[storage._cdata] = storage
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor.untyped_storage())
+        return found
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_: object) -> None:
+            self._known.pop(key, None)
+            self.now -= size
+
+        self._known[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.most = max(self.most, self.now)
 
 
 def _cells(sizes: "Sizes", base: "Sizes") -> str:

@@ -62,7 +62,7 @@ class Simulated(Executor):
 
     def __init__(self, workshop: Workshop, workers: int, seconds: float, *, charge: bool, write: bool = False) -> None:
         self.workshop, self.workers, self.seconds, self.charge, self.write = workshop, workers, seconds, charge, write
-        self.now, self.units, self.begun = 0.0, 0, 0.0
+        self.now, self.units, self.begun, self.worked = 0.0, 0, 0.0, 0.0
         self._queue: list[tuple[float, int, Job[Any]]] = []
         self._since = time.process_time()
 
@@ -87,8 +87,10 @@ class Simulated(Executor):
         self._pay()
         when, _, job = heapq.heappop(self._queue)
         self.now = max(self.now, when)
+        begin = time.process_time()
         done = self._done(job)
         self._since = time.process_time()
+        self.worked += self._since - begin
         return [done]
 
     def close(self) -> None:
@@ -128,8 +130,9 @@ def _(job: CleanJob, task: Task, write: bool) -> pl.DataFrame:
 
 @made_up.register
 def _(job: AttackJob, task: Task, write: bool) -> pl.DataFrame:
-    # One example in ten falls to each attack; tables that are written hold none, as images would belong to it.
-    fallen = [not write and (at + job.stage) % 10 == 0 for at in job.index]
+    # More or fewer fall to each attack, by classifier; tables that are written hold none, as images would belong to it.
+    share = 2 + job.classifier % 40
+    fallen = [not write and (7919 * at + 31 * job.classifier + job.stage) % 100 < share for at in job.index]
     rows = {
         "index": job.index, "success": fallen, "claimed": fallen, "prediction": [int(each) for each in fallen],
         **{name: [0.05 if name == "distance" else 40] * len(fallen) for name in list(ATTACK_SCHEMA)[4:]},
@@ -164,6 +167,8 @@ class Simulation(NamedTuple):
     units: int
     processor: float
     """Of the driver and of making rows up, in seconds."""
+    driver: float
+    """Of the driver alone, from the task to the sealed run, in seconds."""
     planned: float
     """Processor time of the driver before the first unit was handed out, in seconds."""
     memory: list[int]
@@ -187,7 +192,8 @@ def simulate(
             memory.append(resident_memory())
 
     run(task, folder, device=torch.device("cpu"), report=report, engine=engine)
-    return Simulation(made[0].now, made[0].units, time.process_time() - begin, made[0].begun - begin, memory)
+    took = time.process_time() - begin
+    return Simulation(made[0].now, made[0].units, took, took - made[0].worked, made[0].begun - begin, memory)
 
 
 def overhead(task: Task, folder: Path) -> tuple[float, Simulation]:

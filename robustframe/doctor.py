@@ -25,6 +25,8 @@ _TORCHATTACKS = "3.5.1"
 """The release that the adapter knows the defects of; others are other software under the same name."""
 _MANY = frozenset({"dependencies", "extras", "data", "zoo"})
 """Sections of so many things that a screen holds only their names."""
+_PINNED = "~=2.25.1"
+"""The requests that its wheel asks for, which holds urllib3 and idna at old releases too."""
 _LEAST_FREE, _LITTLE_FREE = 100 * 2**20, 2 * 2**30
 
 
@@ -167,9 +169,9 @@ def _extras() -> Iterator[Item]:
 
 
 def _torchattacks() -> Item:
-    version, fix = _version("torchattacks"), f"pip install 'torchattacks=={_TORCHATTACKS}'"
+    version, fix = _version("torchattacks"), f"pip install --no-deps torchattacks=={_TORCHATTACKS}"
     if version is None:
-        return Item("extras", "torchattacks", "note", "not installed (extra torchattacks)", fix)
+        return Item("extras", "torchattacks", "note", "not installed", fix)
     if version != _TORCHATTACKS:
         text = f"{version} is installed; attacks of torchattacks need exactly {_TORCHATTACKS}"
         return Item("extras", "torchattacks", "wrong", text, fix)
@@ -177,7 +179,12 @@ def _torchattacks() -> Item:
     if problem:
         text = f"{version}, but its import fails: {problem}; batteries without its attacks work"
         return Item("extras", "torchattacks", "note", text, fix)
-    return Item("extras", "torchattacks", "ok", f"{version} (extra torchattacks)")
+    requests = _version("requests")
+    if requests is not None and _allowed(requests, _PINNED):
+        text = f"{version}, whose pin holds requests at {requests}, with known holes; it never imports it"
+        return Item("extras", "torchattacks", "note", text, "pip install --upgrade requests urllib3 idna")
+    text = f"{version}; `pip check` names requests{_PINNED}, which it pins and never imports"
+    return Item("extras", "torchattacks", "ok", text)
 
 
 def _stray_robustbench() -> str:

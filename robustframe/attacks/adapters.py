@@ -247,7 +247,7 @@ def _library() -> Any:
     try:
         return importlib.import_module("torchattacks")
     except ImportError as error:
-        raise InputError("this attack needs torchattacks: pip install 'robustframe[torchattacks]'") from error
+        raise InputError("this attack needs torchattacks: pip install --no-deps torchattacks==3.5.1") from error
 
 
 def _signature(name: str) -> dict[str, inspect.Parameter]:

@@ -60,6 +60,9 @@ class APGDT(GradientAttack):
     """Targets whose runs go on side by side in one batch: it changes no verdict, saves time where most examples
     survive, and costs the runs that a break under an earlier target would have spared."""
 
+    def images_held(self, norm: Norm) -> int:
+        return super().images_held(norm) * min(self.together, self.targets)
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         targets = rank_targets(probe.logits(x), probe.y, self.targets)
         everyone = torch.arange(len(x), device=x.device)

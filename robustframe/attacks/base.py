@@ -1,14 +1,14 @@
 """The contract of an attack, enforced once: validate, search, project, re-evaluate on the exact model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import DEFAULT_BATCH, borrowed
+from robustframe.calls import DEFAULT_BATCH, borrowed, padded
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
@@ -16,6 +16,12 @@ from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
 
+_BATCHES = 12
+"""Images that a search may hold for each of a batch, all in all."""
+_CHUNKS = 3
+"""And for each of the chunk: the outcome, its parts while they are joined, and the images themselves."""
+_LITTLE = 64 * 2**20
+"""Bytes that any search may hold: for less, nothing is attacked in smaller parts."""
 _WORTH_MOVING = 0.9
 """Share of the runs of a search that must be left for its state to stay as it is."""
 
@@ -40,6 +46,13 @@ class AttackResult:
     """How many of its gradients were zero in every pixel."""
     nonfinite_gradients: Labels
 
+    @staticmethod
+    def joined(parts: "Sequence[AttackResult]") -> "AttackResult":
+        """Join the outcomes of parts of the examples, in order."""
+        return AttackResult(
+            **{each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(AttackResult)}
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
@@ -50,6 +63,8 @@ class Attack(ABC):
 
     norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     """The norms this attack is defined for."""
+    held: ClassVar[Mapping[Norm, int]] = {"l0": 14, "l1": 30, "l2": 36, "linf": 16}
+    """See `images_held`."""
     positive: ClassVar[tuple[str, ...]] = ("steps", "step_size", "restarts", "targets", "queries")
     """Settings that must be above zero where the attack has them."""
 
@@ -58,6 +73,27 @@ class Attack(ABC):
             value = getattr(self, each.name)
             if each.name in self.positive and not value > 0:
                 raise InputError(f"{type(self).__name__}: {each.name} = {value!r} must be above 0")
+
+    def images_held(self, norm: Norm) -> int:
+        """Return how many images the search holds at most for each example, measured by benchmarks/attack_memory.py.
+
+        Where they are many, examples are attacked in parts, so that memory is bounded by the batch; it changes no
+        verdict. Most are short-lived: a projection in l2 reckons with six in double precision.
+        """
+        return self.held[norm]
+
+    @final
+    def memory(self, examples: int, image: int, norm: Norm, batch_size: int) -> int:
+        """Return how many bytes the attack holds at most, besides what the model does.
+
+        Args:
+            examples: that are attacked.
+            image: bytes of one.
+            norm: of the threat.
+            batch_size: rows of one model call at most.
+        """
+        together = self._together(examples, image, norm, batch_size)
+        return image * (self.images_held(norm) * together + _CHUNKS * examples)
 
     def gradients(self) -> Gradients:
         """Return how this attack takes gradients; as the model gives them, unless a subclass says otherwise."""
@@ -126,16 +162,31 @@ class Attack(ABC):
             )
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
+        x, results = x.detach(), []
+        # Who watches wants every step of all examples.
+        size = max(len(x), 1)
+        if watch is None:
+            size = self._together(len(x), x[:1].numel() * x.element_size(), threat.norm, batch_size)
         with borrowed(model, seed=draws.child("model").seed):
-            probe = Probe(
-                model, x.detach(), y, threat,
-                batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
-                watch=watch,
-            )  # fmt: skip
-            if len(x):
-                with probe.looking():
-                    self._search(probe, x.detach(), threat, draws, known_correct)
-            return verify(probe)
+            for start in range(0, max(len(x), 1), size):
+                part = slice(start, start + size)
+                probe = Probe(
+                    model, x[part], y[part], threat,
+                    batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
+                    watch=watch,
+                )  # fmt: skip
+                if len(x):
+                    with probe.looking():
+                        own = draws if size >= len(x) else draws.of(part)
+                        self._search(probe, probe.x, threat, own, known_correct)
+                results.append(verify(probe))
+        return results[0] if len(results) == 1 else AttackResult.joined(results)
+
+    def _together(self, examples: int, image: int, norm: Norm, batch_size: int) -> int:
+        """How many examples are attacked at once."""
+        held = self.images_held(norm)
+        allowed = max(_BATCHES * padded(batch_size) // held, _LITTLE // (held * max(image, 1)), 1)
+        return min(allowed, max(examples, 1))
 
     def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
         try:

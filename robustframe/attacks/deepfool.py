@@ -34,6 +34,9 @@ class DeepFool(GradientAttack):
     overshoot: float = 0.02
     """By what part of its length the perturbation is made longer, to come to the other side."""
 
+    def images_held(self, norm: Norm) -> int:
+        return 16 + 9 * self.targets
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws
         rivals = rank_targets(probe.logits(x), probe.y, self.targets)

@@ -40,6 +40,9 @@ class FAB(GradientAttack):
     beta: float = 0.9
     """What part of the way from the clean image is kept after a misclassification."""
 
+    def images_held(self, norm: Norm) -> int:
+        return super().images_held(norm) + 8 + 4 * self.targets
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         rivals = rank_targets(probe.logits(x), probe.y, self.targets)
         points = x
@@ -122,6 +125,9 @@ class FABT(FAB):
 
     targets: int = 9
     """Wrong classes that are aimed at, one after the other."""
+
+    def images_held(self, norm: Norm) -> int:
+        return max(super(FAB, self).images_held(norm), 28)
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         ranked = rank_targets(probe.logits(x), probe.y, self.targets)

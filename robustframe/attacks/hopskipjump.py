@@ -43,6 +43,9 @@ class HopSkipJump(Attack):
     samples: int = 100
     """Directions of the first step; the t-th has sqrt(t) times as many."""
 
+    def images_held(self, norm: Norm) -> int:
+        return super().images_held(norm) + 8 * _TOGETHER
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         walk = _Walk(probe, x, threat)
         walk.start(draws.child("start"))

@@ -1,5 +1,6 @@
 """Projected gradient ascent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,6 +27,7 @@ class PGD(GradientAttack):
     # In l1 the steepest step moves one pixel, and keeps choosing the same one when it has reached a face of
     # the box.
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    held: ClassVar[Mapping[Norm, int]] = {"linf": 10, "l2": 36}
 
     steps: int = 40
     """Gradient steps of each restart."""

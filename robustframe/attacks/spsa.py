@@ -40,6 +40,9 @@ class SPSA(Attack):
     distance: float = 0.01
     """How far from the iterate they lie in every pixel, in input units."""
 
+    def images_held(self, norm: Norm) -> int:
+        return super().images_held(norm) + 13 * min(self.samples, _TOGETHER)
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         rows, last = torch.arange(len(x), device=x.device), x.clone()
         images = points = x

@@ -174,7 +174,7 @@ def list_attacks() -> None:
         settings = ", ".join(f"{field.name} = {field.default!r}" for field in own)
         rows.append((name, "/".join(attack.norms), (attack.__doc__ or "").splitlines()[0]))
         rows.append(("", "", f"{settings} +" if issubclass(attack, GradientAttack) else settings))
-    rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (the extra of that name)"))
+    rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (see `robustframe doctor`)"))
     rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
     _list(rows)
     typer.echo(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}")

@@ -107,7 +107,7 @@ class Ascent:
 
 
 @dataclass(eq=False)
-class Tally:
+class Spent:
     """What the checks of one row have cost and broken so far."""
 
     forwards: int = 0
@@ -144,7 +144,7 @@ class Case:
     key: tuple[object, ...]
     """What random numbers are derived from."""
     batch_size: int
-    tally: Tally = field(default_factory=Tally)
+    spent: Spent = field(default_factory=Spent)
 
     def first(self, count: int) -> "Case":
         """The same row with the first examples of the sample only; what is spent and broken counts for both."""
@@ -199,9 +199,9 @@ class Case:
     @property
     def random(self) -> bool:
         """Whether the model answers an image differently when it comes again."""
-        if self.tally.random is None:
-            self.tally.random = self._draws_numbers()
-        return self.tally.random
+        if self.spent.random is None:
+            self.spent.random = self._draws_numbers()
+        return self.spent.random
 
     def _draws_numbers(self) -> bool:
         with borrowed(self.model, seed=self.draws("random").seed) as model:
@@ -248,9 +248,9 @@ class Case:
         """Count what was spent, and which survivors fell; a ball other than the row's own breaks none of its rows."""
         if threat is self.threat:
             broken = result.success[: self.survivors].nonzero().squeeze(1).tolist()
-            self.tally.breaks.update(int(self.index[row]) for row in broken)
-        self.tally.forwards += int(result.forwards.sum())
-        self.tally.backwards += int(result.backwards.sum())
+            self.spent.breaks.update(int(self.index[row]) for row in broken)
+        self.spent.forwards += int(result.forwards.sum())
+        self.spent.backwards += int(result.backwards.sum())
 
     def decide(self, model: nn.Module, images: Images) -> Labels:
         """Return the class that most of the battery's number of votes give each image."""
@@ -260,7 +260,7 @@ class Case:
         """Evaluate images that are no points of an attack, such as clean ones, and count it."""
         with torch.no_grad():
             logits = call_in_batches(model, images, self.batch_size)
-        self.tally.forwards += passes * len(images)
+        self.spent.forwards += passes * len(images)
         return logits
 
 

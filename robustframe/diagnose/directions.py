@@ -145,7 +145,7 @@ def differs_under_gradients(case: Case) -> Measurement:
         plain = case.evaluate(model, case.anyone)
         with torch.enable_grad():
             asked = call_in_batches(model, case.anyone.clone().requires_grad_(), case.batch_size).detach()
-        case.tally.forwards += len(case.anyone)
+        case.spent.forwards += len(case.anyone)
     other = differ(plain, asked)
     seen = f"{int(other.sum())} of {len(case.anyone)} images got other logits while gradients were asked for"
     return Measurement(

@@ -83,7 +83,7 @@ def input_dependent(case: Case) -> Measurement:
                 model(image.unsqueeze(0))
             counts.append(counted.operations)
             optimises |= graded.seen
-    case.tally.forwards += len(images)
+    case.spent.forwards += len(images)
     seen = f"Between {min(counts)} and {max(counts)} operations were executed for {len(images)} single images"
     if optimises:
         seen += ", and gradients were taken inside"

@@ -73,7 +73,7 @@ def diagnose(
     checks = [_ask(question, case, counts, budget) for question in QUESTIONS if _concerns(question, case)]
     return Diagnosis.of(
         checks, examples=max(counts.values(), default=0) or len(chosen),
-        forwards=case.tally.forwards, backwards=case.tally.backwards,
+        forwards=case.spent.forwards, backwards=case.spent.backwards,
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _open(question: Question, case: Case) -> bool:
 
 
 def _ask(question: Question, case: Case, counts: Mapping[str, int], budget: int) -> Check:
-    case.tally.breaks = set()
+    case.spent.breaks = set()
     if not _open(question, case):
         accuracy = f"robust accuracy is {100 * case.found.robust_accuracy:.1f} %"
         return _answer(question, Measurement(None, 0, f"{accuracy}, so there is nothing at stake"), case)
@@ -164,7 +164,7 @@ def _ask(question: Question, case: Case, counts: Mapping[str, int], budget: int)
         return _unknown(question, f"not run, as the model failed it: {reason}", decides=True)
     if finding.undecided:
         return _unknown(question, f"not run, as {finding.seen}", decides=True)
-    case.tally.fallen |= case.tally.breaks
+    case.spent.fallen |= case.spent.breaks
     return _answer(question, finding, case)
 
 
@@ -197,7 +197,7 @@ def _answer(question: Question, finding: Measurement, case: Case) -> Check:
         passed=not above or bool(finding.excused),
         examples=finding.examples,
         sentence=f"{sentence}.",
-        broken=sorted(case.tally.breaks),
+        broken=sorted(case.spent.breaks),
         decides=question.decides,
     )
 

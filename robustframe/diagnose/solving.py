@@ -55,5 +55,5 @@ def _residual(twin: Twin, images: Images, case: Case) -> float:
     with torch.no_grad():
         for part in torch.split(images, case.batch_size):
             parts.append(solve(twin.solver, twin.pair.frame, part).residual)
-    case.tally.forwards += len(images)
+    case.spent.forwards += len(images)
     return float(torch.cat(parts).nan_to_num(posinf=1e6).median())

@@ -59,7 +59,7 @@ def random_search(case: Case) -> Measurement:
                 points = case.threat.project(case.x, points)
             probe.logits(points[: case.survivors])
     seen = f"fall to one of {SAMPLES} random points"
-    return lost(case, len(case.tally.breaks), case.survivors, seen, strict=not case.random)
+    return lost(case, len(case.spent.breaks), case.survivors, seen, strict=not case.random)
 
 
 def black_box(case: Case) -> Measurement:
@@ -204,7 +204,7 @@ def transfer(case: Case) -> Measurement:
         wrong = case.decide(model, others.images) != others.labels
     wrong &= case.threat.contains(others.clean, others.images)
     fallen = set(others.index[wrong].tolist())
-    case.tally.breaks.update(fallen)
+    case.spent.breaks.update(fallen)
     seen = f"{len(fallen)} of {len(tested)} survivors fall to images that broke another classifier of the run"
     # Not for the others: who has no such image was not tried.
     return Measurement(len(fallen) / len(case.found.robust), len(tested), seen)
@@ -213,14 +213,14 @@ def transfer(case: Case) -> Measurement:
 def monotone(case: Case) -> Measurement:
     """Look for survivors that a smaller ball of the run already lost."""
     count, total = len(case.found.smaller), int(case.found.robust.sum())
-    case.tally.breaks.update(case.found.smaller)
+    case.spent.breaks.update(case.found.smaller)
     return lost(case, count, total, "lie in this ball with an image that broke them under another threat", strict=True)
 
 
 def fallen(case: Case) -> Measurement:
     """Count the survivors that the checks before this one broke."""
-    case.tally.breaks = set(case.tally.fallen)
-    count, left = len(case.tally.fallen), int(case.found.robust.sum())
+    case.spent.breaks = set(case.spent.fallen)
+    count, left = len(case.spent.fallen), int(case.found.robust.sum())
     return Measurement(count / len(case.found.robust), left, f"The checks broke {count} of {left} survivors")
 
 

@@ -49,7 +49,8 @@ class Cost:
     seconds: float
     """Of the passes of what is left, shared by the workers; what attacks do between passes comes on top."""
     memory: int
-    """Bytes of a process that works: this one now, and what one gradient of a batch keeps for the largest model."""
+    """Bytes of a process that works: this one now, what one gradient of a batch keeps for the largest model, and what
+    the attack that takes most holds beside it."""
     unknown: tuple[str, ...]
     """Attacks whose passes could not be counted beforehand."""
 
@@ -85,7 +86,8 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
     passes = _Passes(task)
     n, chunks = len(task.data), len(task.chunks)
     forwards = backwards = units = 0
-    seconds, kept = 0.0, 0
+    seconds, kept, held = 0.0, 0, 0
+    image = task.data.images[:1].nbytes
     for classifier in task.classifiers:
         speed = _speed(classifier, task.data.images[: min(_TRIED, n)].to(device))
         kept = max(kept, speed.parameters + speed.kept * min(batch_size, task.chunk))
@@ -93,6 +95,8 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
         for threat in task.threats:
             stages = [s for s in task.stages if s.runs_for(threat) and s.why_not(classifier.module) is None]
             own += [(1, *passes.of(stage, threat, speed.classes)) for stage in stages]
+            sizes = [stage.attack.memory(min(n, task.chunk), image, threat.norm, batch_size) for stage in stages]
+            held = max([held, *sizes])
         units += len(own) * chunks + task.diagnose * len(task.threats)
         mine = [n * sum(each[at] for each in own) for at in (1, 2)]
         forwards, backwards = forwards + mine[0], backwards + mine[1]
@@ -106,7 +110,7 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
     left = 1 - finished / units
     return Cost(
         str(folder), len(task.classifiers), len(task.threats), n, units, finished, forwards, backwards,
-        workers, seconds * left / workers, resident_memory() + kept, tuple(sorted(passes.unknown)),
+        workers, seconds * left / workers, resident_memory() + kept + held, tuple(sorted(passes.unknown)),
     )  # fmt: skip
 
 

@@ -127,8 +127,9 @@ def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed
         StoppedEarly: when files cannot be written, which lies in no model.
     """
     while True:
+        memory = None if limits.memory is None else limits.memory + workshop.lost / 2**30
         try:
-            with _remarking(workshop, job), time_limited(limits.seconds), memory_limited(limits.memory), lent():
+            with _remarking(workshop, job), time_limited(limits.seconds), memory_limited(memory), lent():
                 done = job.do(workshop)
             return replace(done, resident=resident_memory())
         except StoppedEarly:
@@ -136,15 +137,20 @@ def attempt(workshop: Workshop, job: Job[R], limits: Limits) -> Done[R] | Failed
         except OutOfTime:
             return Failed(job, f"a unit took longer than the time limit of {limits.seconds:g} s")
         except Exception as error:  # noqa: BLE001  a model of the user's may raise anything
-            memory = out_of_memory(error)
-            reason = f"a unit ran out of memory: {told(error)}" if memory else told(error)
-            failed = Failed(job, reason, error, memory=memory)
-        # Outside of the handler, where no traceback holds on to tensors any more.
-        if not failed.memory or not workshop.halve():
+            short = out_of_memory(error)
+            reason = f"a unit ran out of memory: {told(error)}" if short else told(error)
+            failed = Failed(job, reason, error, memory=short)
+        if not failed.memory:
             return failed
-        failed = replace(failed, error=None)
+        # Outside of the handler, and without its traceback, nothing holds on to tensors any more.
+        halved = workshop.halve()
+        if failed.error is not None:
+            failed.error.__traceback__ = failed.error.__context__ = failed.error.__cause__ = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if not halved:
+            workshop.recover()
+            return failed
 
 
 @contextmanager

@@ -71,5 +71,16 @@ def resident_memory() -> int:
     return int(fields[1]) * resource.getpagesize()
 
 
+def private_memory() -> int:
+    """Return the bytes that `memory_limited` limits; 0 where the system does not say."""
+    try:
+        fields = Path("/proc/self/statm").read_text().split()
+    except OSError:
+        return 0
+    import resource
+
+    return int(fields[5]) * resource.getpagesize()
+
+
 def _out_of_time(number: int, frame: FrameType | None) -> None:
     raise OutOfTime

@@ -14,7 +14,7 @@ from robustframe.evaluation.task import Task
 from robustframe.models.identity import Answers
 from robustframe.runs.entries import counted, distrust, doubts, entry_of, guessing
 from robustframe.runs.record import FailedRow, Result
-from robustframe.runs.verdicts import VERDICT_SCHEMA, fresh_verdicts, judge
+from robustframe.runs.verdicts import VERDICT_SCHEMA, ChunkVerdicts
 from robustframe.types import PerExample
 
 log = logging.getLogger("robustframe")
@@ -39,7 +39,7 @@ class RowScore:
 
     stages: list[int]
     """The attacks it meets, by their place in the task."""
-    verdicts: dict[int, pl.DataFrame] = field(default_factory=dict)
+    verdicts: dict[int, ChunkVerdicts] = field(default_factory=dict)
     """By chunk, of those whose clean pass is finished."""
     counts: dict[int, Counter[str]] = field(default_factory=dict)
     """By attack."""
@@ -102,8 +102,7 @@ class Scores:
         stage = next((each for each in row.stages if each > after), None)
         if stage is None or row.given_up is not None:
             return None
-        entering = "clean_correct" if self.task.stages[stage].battery.closest else "robust"
-        return stage, tuple(row.verdicts[chunk].filter(pl.col(entering))["index"].to_list())
+        return stage, row.verdicts[chunk].entering(closest=self.task.stages[stage].battery.closest)
 
     def add_radii(self, classifier: int, radii: PerExample | None) -> None:
         """Enter the radii that are certified for the examples of a classifier."""
@@ -111,15 +110,14 @@ class Scores:
 
     def add_clean(self, classifier: int, chunk: int, rows: pl.DataFrame) -> None:
         """Enter the clean pass of a chunk."""
-        fresh = fresh_verdicts(rows)
-        right = int(fresh["robust"].sum())
+        right = int((rows["prediction"] == rows["label"]).sum())
         self._right[classifier] += right
         self._clean[classifier] += 1
         self._said[classifier].update(rows.select("label", "prediction").iter_rows())
         for threat in range(len(self.task.threats)):
             row = self.rows[classifier, threat]
             if row.given_up is None:
-                row.verdicts[chunk] = fresh
+                row.verdicts[chunk] = ChunkVerdicts(rows)
                 row.standing += right
         # Said at once: nobody wants to wait for the attacks to hear it.
         for sentence in self._guesses(classifier):
@@ -129,10 +127,10 @@ class Scores:
     def add_attack(self, classifier: int, threat: int, stage: int, chunk: int, rows: pl.DataFrame) -> None:
         """Enter the outcome of an attack on a chunk."""
         row, attack = self.rows[classifier, threat], self.task.stages[stage]
-        before = row.verdicts[chunk]
-        after = judge(before, rows, attack.label, closest=attack.battery.closest)
-        row.verdicts[chunk] = after
-        row.standing += int(after["robust"].sum()) - int(before["robust"].sum())
+        verdicts = row.verdicts[chunk]
+        before = verdicts.robust
+        verdicts.judge(rows, attack.label, closest=attack.battery.closest)
+        row.standing += verdicts.robust - before
         counts = counted(rows)
         row.counts.setdefault(stage, Counter()).update(counts)
         row.finished += 1
@@ -189,10 +187,9 @@ class Scores:
 
     def verdicts(self, classifier: int, threat: int) -> pl.DataFrame:
         """Return the verdict of each example of a finished row, in order."""
-        row = self.rows[classifier, threat]
-        name, label = self.names(classifier, threat)
-        columns = [pl.lit(name).alias("classifier"), pl.lit(label).alias("threat")]
-        return pl.concat([row.verdicts[chunk] for chunk in range(len(self.task.chunks))]).select(*columns, pl.all())
+        verdicts = self.rows[classifier, threat].verdicts
+        parts = [verdicts[chunk] for chunk in range(len(self.task.chunks))]
+        return ChunkVerdicts.table(parts, *self.names(classifier, threat))
 
     def all_verdicts(self) -> pl.DataFrame:
         """Return the verdicts of every finished row."""

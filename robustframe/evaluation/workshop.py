@@ -1,5 +1,6 @@
 """What a process needs to carry units of work out: the task, its models, a device, the folder of the run."""
 
+import gc
 import logging
 import platform
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ import torch
 
 from robustframe.calls import padded
 from robustframe.errors import InputError, StoppedEarly
+from robustframe.evaluation.limits import private_memory
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.record import read_record
@@ -34,6 +36,9 @@ class Workshop:
         self.batch_size, self.release = batch_size, release
         self.files = task.files(folder)
         self._current: Classifier | None = None
+        self._private = private_memory()
+        self.lost = 0
+        """Bytes that models did not give back which had run out of memory; no fault of those that come after them."""
         self._seen = False
         self._remarked: set[tuple[str, str]] = set()
 
@@ -42,8 +47,18 @@ class Workshop:
         classifier, before = self.task.classifiers[number], self._current
         if self.release and before is not None and before.source is not None and before.source is not classifier.source:
             before.source.release()
-        self._current = classifier
+        if before is not classifier:
+            self._current, self._private = classifier, private_memory()
         return classifier
+
+    def recover(self) -> None:
+        """Take back from the current classifier, which has run out of memory, what it holds; note what stays."""
+        source = None if self._current is None else self._current.source
+        if source is not None:
+            source.release()
+        gc.collect()
+        self.lost += max(0, private_memory() - self._private)
+        self._private = private_memory()
 
     def see_the_run(self) -> None:
         """See to it that the folder is the one that everybody else works in.

@@ -1,14 +1,15 @@
 """Security curves: robust accuracy as a function of eps, joined from everything a run found in one norm."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from robustframe.errors import InputError
-from robustframe.runs.record import Record
+from robustframe.runs.record import Record, Result
+from robustframe.runs.verdicts import by_result
 from robustframe.statistics import Proportion
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
@@ -145,15 +146,16 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
     missing = [column for column in _NEEDED if column not in verdicts.columns]
     if missing:
         raise InputError(f"the verdicts of {record.name} have no column {', '.join(missing)}")
-    curves = []
-    for classifier in dict.fromkeys(result.classifier for result in record.results):
-        threats = [ThreatModel.parse(each.threat) for each in record.results if each.classifier == classifier]
+    curves, rows = [], by_result(verdicts)
+    of: dict[str, list[Result]] = {}
+    for result in record.results:
+        of.setdefault(result.classifier, []).append(result)
+    for classifier, results in of.items():
+        threats = [ThreatModel.parse(each.threat) for each in results]
         attacks = {
-            each.threat: tuple(attack.label for attack in each.attacks if attack.skipped is None)
-            for each in record.results
-            if each.classifier == classifier
+            each.threat: tuple(attack.label for attack in each.attacks if attack.skipped is None) for each in results
         }
-        own = verdicts.filter(pl.col("classifier") == classifier)
+        own = {threat.label: rows.get((classifier, threat.label), verdicts.clear()) for threat in threats}
         for norm in dict.fromkeys(threat.norm for threat in threats):
             same = [threat for threat in threats if threat.norm == norm]
             curves.append(_curve(classifier, norm, same, own, attacks))
@@ -161,9 +163,13 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
 
 
 def _curve(
-    classifier: str, norm: Norm, threats: list[ThreatModel], own: pl.DataFrame, attacks: dict[str, tuple[str, ...]]
+    classifier: str,
+    norm: Norm,
+    threats: list[ThreatModel],
+    own: Mapping[str, pl.DataFrame],
+    attacks: Mapping[str, tuple[str, ...]],
 ) -> Curve:
-    tables = {threat: _bounds(classifier, threat, own) for threat in threats}
+    tables = {threat: _bounds(classifier, threat, own[threat.label]) for threat in threats}
     index = tables[threats[0]]["index"].to_list()
     if any(table["index"].to_list() != index for table in tables.values()):
         raise InputError(f"{classifier} was not evaluated on the same examples under all threats in {norm}")
@@ -189,9 +195,8 @@ def _curve(
     )
 
 
-def _bounds(classifier: str, threat: ThreatModel, own: pl.DataFrame) -> pl.DataFrame:
+def _bounds(classifier: str, threat: ThreatModel, rows: pl.DataFrame) -> pl.DataFrame:
     """What one threat says of each example: an upper bound on its distance, and who found it."""
-    rows = own.filter(pl.col("threat") == threat.label).sort("index")
     if not len(rows) or rows["index"].n_unique() != len(rows):
         raise InputError(f"the verdicts hold {len(rows)} rows of {classifier} under {threat.label}, not one an example")
     unmeasured = rows.filter(pl.col("clean_correct") & ~pl.col("robust") & pl.col("distance").is_null())

@@ -1,11 +1,13 @@
 """The verdict of each example, from its clean pass through every attack it met; and tables read back without trust."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from robustframe.errors import IntegrityError
 from robustframe.files import TABLE_BYTES, decoding, read_plain
@@ -16,53 +18,94 @@ VERDICT_ROWS = 2**26
 """Most rows of the verdicts of a run."""
 
 
-def fresh_verdicts(clean: pl.DataFrame) -> pl.DataFrame:
-    """Return the verdicts of a chunk before any attack, from its clean pass."""
-    right = pl.col("prediction") == pl.col("label")
-    return clean.select(
-        "index",
-        "label",
-        pl.col("prediction").alias("clean_prediction"),
-        right.alias("clean_correct"),
-        right.alias("robust"),
-        pl.lit(None, pl.String).alias("broken_by"),
-        pl.lit(None, pl.Int64).alias("adversarial_prediction"),
-        pl.lit(None, pl.Float64).alias("distance"),
-        pl.col("forwards"),
-        pl.lit(0, pl.Int64).alias("backwards"),
-    )
-
-
-_NO_CLEAN = pl.DataFrame(schema={name: pl.Int64 for name in ("index", "label", "prediction", "forwards")})
-VERDICT_SCHEMA = pl.Schema({"classifier": pl.String(), "threat": pl.String(), **fresh_verdicts(_NO_CLEAN).schema})
+VERDICT_SCHEMA = pl.Schema(
+    {
+        "classifier": pl.String(),
+        "threat": pl.String(),
+        "index": pl.Int64(),
+        "label": pl.Int64(),
+        "clean_prediction": pl.Int64(),
+        "clean_correct": pl.Boolean(),
+        "robust": pl.Boolean(),
+        "broken_by": pl.String(),
+        "adversarial_prediction": pl.Int64(),
+        "distance": pl.Float64(),
+        "forwards": pl.Int64(),
+        "backwards": pl.Int64(),
+    }
+)
 """The columns of ``verdicts.parquet``, in order, with their types."""
+_OF_A_BREAK = ("broken_by", "adversarial_prediction", "distance")
+"""Empty where an example was not broken."""
 
 
-def judge(verdicts: pl.DataFrame, rows: pl.DataFrame, attack: str, *, closest: bool = False) -> pl.DataFrame:
-    """Enter the outcome of one attack on a chunk.
+class ChunkVerdicts:
+    """What becomes of the examples of a chunk on one classifier under one threat, attack by attack.
+
+    They are held in arrays, so that what an evaluation does between two units costs little, however many there are.
 
     Args:
-        verdicts: so far.
-        rows: the attack's outcome, for the examples that met it.
-        attack: its name.
-        closest: the attack also met broken examples, and of their successes the one at the smallest distance counts.
+        clean: the clean pass of the chunk, every example once, without empty cells.
     """
-    joined = verdicts.join(rows, on="index", how="left", suffix="_now", maintain_order="left")
-    success = pl.col("success").fill_null(False)
-    nearer = pl.col("distance_now") < pl.col("distance").fill_null(float("inf"))
-    broken = success & nearer if closest else success
-    return joined.select(
-        "index",
-        "label",
-        "clean_prediction",
-        "clean_correct",
-        (pl.col("robust") & ~success).alias("robust"),
-        pl.when(broken).then(pl.lit(attack)).otherwise("broken_by").alias("broken_by"),
-        pl.when(broken).then("prediction").otherwise("adversarial_prediction").alias("adversarial_prediction"),
-        pl.when(broken).then("distance_now").otherwise("distance").alias("distance"),
-        pl.col("forwards") + pl.col("forwards_now").fill_null(0),
-        pl.col("backwards") + pl.col("backwards_now").fill_null(0),
-    )
+
+    def __init__(self, clean: pl.DataFrame) -> None:
+        self._columns: dict[str, NDArray[Any]] = {name: clean[name].to_numpy() for name in ("index", "label")}
+        right = (clean["prediction"] == clean["label"]).to_numpy()
+        self._columns |= {
+            "clean_prediction": clean["prediction"].to_numpy(),
+            "clean_correct": right,
+            "robust": right.copy(),
+            "broken_by": np.full(len(clean), None, dtype=object),
+            "adversarial_prediction": np.zeros(len(clean), dtype=np.int64),
+            "distance": np.full(len(clean), np.inf),
+            "forwards": clean["forwards"].to_numpy().copy(),
+            "backwards": np.zeros(len(clean), dtype=np.int64),
+        }
+        self._order = np.argsort(self._columns["index"], kind="stable")
+
+    @property
+    def robust(self) -> int:
+        """How many examples are right on the clean image and have not been broken."""
+        return int(np.count_nonzero(self._columns["robust"]))
+
+    def entering(self, *, closest: bool) -> tuple[int, ...]:
+        """Return the examples that meet the next attack: those not broken, or all that were right where the closest
+        success is looked for."""
+        return tuple(self._columns["index"][self._columns["clean_correct" if closest else "robust"]].tolist())
+
+    def judge(self, rows: pl.DataFrame, attack: str, *, closest: bool = False) -> None:
+        """Enter the outcome of one attack.
+
+        Args:
+            rows: of ``ATTACK_SCHEMA``, for the examples that met it, without empty cells; others are left out.
+            attack: its name.
+            closest: the attack also met broken examples, and of their successes the one at the smallest distance
+                counts.
+        """
+        known = self._columns["index"][self._order]
+        index = rows["index"].to_numpy()
+        place = np.minimum(np.searchsorted(known, index), len(known) - 1)
+        here = known[place] == index
+        at = self._order[place[here]]
+        found = {name: rows[name].to_numpy()[here] for name in ("success", "prediction", "distance")}
+        success, columns = found["success"], self._columns
+        columns["robust"][at[success]] = False
+        broken = success & (found["distance"] < columns["distance"][at]) if closest else success
+        for name, value in (("adversarial_prediction", "prediction"), ("distance", "distance")):
+            columns[name][at[broken]] = found[value][broken]
+        columns["broken_by"][at[broken]] = attack
+        for name in ("forwards", "backwards"):
+            columns[name][at] += rows[name].to_numpy()[here]
+
+    @staticmethod
+    def table(parts: "Sequence[ChunkVerdicts]", classifier: str, threat: str) -> pl.DataFrame:
+        """Return the verdicts of some chunks as rows of ``VERDICT_SCHEMA``."""
+        own = list(VERDICT_SCHEMA.items())[2:]
+        columns = {name: np.concatenate([part._columns[name] for part in parts]) for name, _ in own}
+        found = pl.DataFrame({**columns, "broken_by": columns["broken_by"].tolist()}, schema=own)
+        empty = [pl.when(pl.col("broken_by").is_not_null()).then(name).alias(name) for name in _OF_A_BREAK[1:]]
+        names = [pl.lit(classifier).alias("classifier"), pl.lit(threat).alias("threat")]
+        return found.with_columns(empty).select(*names, pl.all())
 
 
 def read_table(
@@ -90,16 +133,15 @@ def read_table(
 
 
 _BROKEN = pl.col("clean_correct") & ~pl.col("robust")
-_HALF_BROKEN = pl.any_horizontal(
-    pl.col(name).is_null() == _BROKEN for name in ("broken_by", "adversarial_prediction", "distance")
-) | (pl.col("robust") & ~pl.col("clean_correct"))
+_HALF_BROKEN = pl.any_horizontal(pl.col(name).is_null() == _BROKEN for name in _OF_A_BREAK) | (
+    pl.col("robust") & ~pl.col("clean_correct")
+)
 """Rows that say both that an example was broken and that it was not."""
 
 
 def empty_cells(verdicts: pl.DataFrame) -> list[str]:
     """Return the columns of verdicts that have empty cells and must not; an example that is robust has no break."""
-    of_a_break = ("broken_by", "adversarial_prediction", "distance")
-    return [name for name in verdicts.columns if name not in of_a_break and verdicts[name].null_count()]
+    return [name for name in verdicts.columns if name not in _OF_A_BREAK and verdicts[name].null_count()]
 
 
 def by_result(verdicts: pl.DataFrame) -> dict[tuple[str, str], pl.DataFrame]:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import binomtest
+from scipy.special import bdtr, ndtri
 
 from robustframe.errors import InputError
 
@@ -111,8 +110,7 @@ class PairedDifference:
     @property
     def p_value(self) -> float:
         """Exact two-sided test that the two proportions are equal (McNemar, 1947); 1 when no pair differs."""
-        differing = self.only_first + self.only_second
-        return float(binomtest(self.only_second, differing).pvalue) if differing else 1.0
+        return float(mcnemar(np.array(self.only_first), np.array(self.only_second)))
 
     def interval(self, level: float = 0.95) -> Interval:
         """Enclose the true difference (Newcombe, 1998, Statistics in Medicine 17:2635, method 10).
@@ -148,6 +146,18 @@ class PairedDifference:
             * (self.only_first + self.neither)
         )
         return corrected / math.sqrt(margins) if margins else 0.0
+
+
+def mcnemar(only_first: NDArray[np.integer], only_second: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the p of the exact two-sided test of many pairs at once (McNemar, 1947); see `PairedDifference.p_value`.
+
+    Args:
+        only_first: examples of which something holds for the first only, at least 0, of any shape.
+        only_second: for the second only, of the same shape.
+    """
+    # A coin that is fair is as likely to fall as unevenly one way as the other, so the test is twice one tail.
+    fewer, differing = np.minimum(only_first, only_second), only_first + only_second
+    return np.asarray(np.minimum(1.0, 2 * bdtr(np.asarray(fewer, dtype=float), differing, 0.5)))
 
 
 def _hypotenuse(x: float, y: float, correlation: float) -> float:

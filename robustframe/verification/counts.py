@@ -10,7 +10,7 @@ from robustframe.runs.entries import attack_entry
 from robustframe.runs.record import RECORD, VERDICTS, Result
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA
-from robustframe.runs.verdicts import VERDICT_ROWS, VERDICT_SCHEMA, empty_cells, fresh_verdicts, judge, read_table
+from robustframe.runs.verdicts import VERDICT_ROWS, VERDICT_SCHEMA, ChunkVerdicts, empty_cells, read_table
 from robustframe.verification.findings import Finding, VerifiedPart, check
 from robustframe.verification.stored import AttackUnits, Stored, verdict_hash
 
@@ -84,17 +84,14 @@ def _derived(run: Run, stored: Stored, position: int, threat: str) -> pl.DataFra
         tables = [each.tables[number] for each in attacks if not each.skipped]
         if clean is None or any(rows is None for rows in tables):
             continue
-        verdicts = fresh_verdicts(clean.unique("index", keep="first", maintain_order=True))
+        part = ChunkVerdicts(clean.unique("index", keep="first", maintain_order=True))
         for each in attacks:
             rows = None if each.skipped else each.tables[number]
             if rows is not None:
                 rows = rows.unique("index", keep="first", maintain_order=True)
-                verdicts = judge(verdicts, rows, each.stage.label, closest=each.stage.battery.closest)
-        parts.append(verdicts)
-    if not parts:
-        return None
-    names = [pl.lit(run.record.classifiers[position].name).alias("classifier"), pl.lit(threat).alias("threat")]
-    return pl.concat(parts).select(*names, pl.all())
+                part.judge(rows, each.stage.label, closest=each.stage.battery.closest)
+        parts.append(part)
+    return ChunkVerdicts.table(parts, run.record.classifiers[position].name, threat) if parts else None
 
 
 def _compare(verdicts: pl.DataFrame, expected: pl.DataFrame) -> Iterator[Finding]:

@@ -1,16 +1,21 @@
 """What a hostile file meets: one target a kind of file, each of which may only succeed or raise an `InputError`.
 
-A case runs with a limit on its time and on its memory, in a folder of its own, and must leave nothing beside it.
+A case runs in a child process with a limit on its time and on its memory, in a folder of its own, and must leave
+nothing beside it.
 """
 
+import collections
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import resource
 import shutil
 import signal
 import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +28,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import robustframe
+from robustframe.children import Child, ChildEnded
 from robustframe.cli.shared import plain
 from robustframe.data import load as load_data
 from robustframe.data.idx import parse_idx
@@ -119,8 +125,8 @@ def _text(text: str) -> str:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Limit the time and the memory of a case."""
+def guarded(seconds: int = SECONDS) -> Iterator[None]:
+    """Limit the time and the memory of a case. What does not listen to Python ends with its process."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise Failed("it takes too long")
@@ -129,8 +135,10 @@ def guarded() -> Iterator[None]:
     before = [signal.signal(kind, late) for kind in kinds]
     limits = resource.getrlimit(resource.RLIMIT_AS)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.alarm(30 * SECONDS)
+    processor = resource.getrlimit(resource.RLIMIT_CPU)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(30 * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 2, processor[1]))
     resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, limits[1]))
     try:
         yield
@@ -149,6 +157,7 @@ def guarded() -> Iterator[None]:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
         resource.setrlimit(resource.RLIMIT_AS, limits)
+        resource.setrlimit(resource.RLIMIT_CPU, processor)
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -389,3 +398,60 @@ def attempt(valid: Path, target: str, content: bytes) -> None:
         beside = [path.name for path in Path(parent).iterdir() if path.name != "place"]
         if beside:
             raise Failed(f"it left {beside}")
+
+
+class Reader:
+    """Tries cases, in a process of its own."""
+
+    def __init__(self, valid: Path) -> None:
+        self.valid = valid
+        # A child leaves it to its parent, which cannot reckon how much of the processor it had.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
+
+    def attempt(self, target: str, content: bytes) -> str:
+        """Make an attempt; return what went wrong, or nothing."""
+        try:
+            attempt(self.valid, target, content)
+        except BaseException:  # noqa: BLE001  the parent raises it
+            return traceback.format_exc()
+        return ""
+
+    def spin(self, seconds: int) -> str:
+        """Work outside of Python for ever."""
+        with guarded(seconds):
+            collections.deque(itertools.repeat(None), maxlen=0)
+        return ""
+
+
+class Readers:
+    """A `Reader` in a child process, and another one when it ends.
+
+    Args:
+        valid: the folder of `make_valid`.
+    """
+
+    def __init__(self, valid: Path) -> None:
+        self.valid = valid
+        self._child: Child | None = None
+
+    def call(self, method: str, *given: Any) -> None:
+        """Call a method of the reader.
+
+        Raises:
+            Failed: for what went wrong, or when the process ends or does not answer.
+        """
+        if self._child is None:
+            self._child = Child(Reader, self.valid)
+        try:
+            said = self._child.call(method, *given, seconds=40 * SECONDS)
+        except (ChildEnded, TimeoutError) as error:
+            self.close()
+            raise Failed(f"its process {str(error) or 'does not answer'}") from error
+        if said:
+            raise Failed(said)
+
+    def close(self) -> None:
+        """Let the process go."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None

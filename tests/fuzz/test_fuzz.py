@@ -2,10 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import BATTERY, PAIR, RECIPE, TARGETS, Failed, attempt, guarded, lay_out, make_valid, seed
+from harness import BATTERY, PAIR, RECIPE, TARGETS, Failed, Readers, guarded, lay_out, make_valid, seed
 from hypothesis import HealthCheck, Phase, given, settings
 from mutations import hostile
 
@@ -26,13 +27,21 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_valid(tmp_path_factory.mktemp("valid"))
 
 
+@pytest.fixture(scope="session")
+def readers(valid: Path) -> Iterator[Readers]:
+    """A child process that reads; one for all kinds, as its start takes longer than most of them."""
+    found = Readers(valid)
+    yield found
+    found.close()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_valid_file_is_read(target: str, valid: Path) -> None:
     attempt_strictly(valid, target, seed(valid, target))
 
 
 def attempt_strictly(valid: Path, target: str, content: bytes) -> None:
-    """As `attempt`, but the file must be read: a target that refuses everything would find nothing."""
+    """As `harness.attempt`, but the file must be read: a target that refuses everything would find nothing."""
     with tempfile.TemporaryDirectory() as parent:
         TARGETS[target][1](lay_out(valid, target, Path(parent)), content)
 
@@ -43,7 +52,7 @@ def test_ci_tries_a_thousand_files_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_hostile_files_are_read_or_refused_in_a_sentence(target: str, valid: Path) -> None:
+def test_hostile_files_are_read_or_refused_in_a_sentence(target: str, valid: Path, readers: Readers) -> None:
     @settings(
         max_examples=CASES[target] * max(TIMES, 1),
         derandomize=not TIMES,
@@ -54,7 +63,7 @@ def test_hostile_files_are_read_or_refused_in_a_sentence(target: str, valid: Pat
     )
     @given(content=hostile(target, seed(valid, target), STATED.get(target)))
     def run(content: bytes) -> None:
-        attempt(valid, target, content)
+        readers.call("attempt", target, content)
 
     run()
 
@@ -68,3 +77,10 @@ def test_the_harness_lets_nothing_but_sentences_pass() -> None:
         raise InputError("")
     with guarded():
         raise InputError("this is one")
+
+
+def test_what_does_not_listen_ends_with_its_process_and_the_next_case_has_another(readers: Readers) -> None:
+    with pytest.raises(Failed, match="its process was ended by SIGXCPU"):
+        readers.call("spin", 1)
+    with pytest.raises(Failed, match="KeyError: 'no kind'"):
+        readers.call("attempt", "no kind", b"")

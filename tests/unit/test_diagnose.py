@@ -369,15 +369,15 @@ def test_a_check_breaks_no_example_outside_its_ball() -> None:
     assert not result.success.any()
     with case.probing("cheating") as probe:
         claim_the_negatives(probe)
-    assert not case.tally.breaks
-    assert case.tally.forwards == 2 * len(rows)
+    assert not case.spent.breaks
+    assert case.spent.forwards == 2 * len(rows)
     # In a ball that holds the negatives they count, but not as breaks in the row's own.
     assert case.attack("cheating", Cheating(), threat=replace(THREAT, eps=1.0)).success.all()
-    assert not case.tally.breaks
+    assert not case.spent.breaks
     case.threat = replace(THREAT, eps=1.0)
     with case.probing("cheating") as probe:
         claim_the_negatives(probe)
-    assert case.tally.breaks == set(rows.tolist())
+    assert case.spent.breaks == set(rows.tolist())
 
 
 RECIPE = """

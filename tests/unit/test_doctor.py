@@ -4,16 +4,20 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from robustframe import doctor
 from robustframe.data import presence, shipped
 from robustframe.doctor import Item, examine, report, short_lines
+
+ROOT = Path(__file__).parents[2]
 
 
 def find(items: list[Item], name: str) -> Item:
@@ -69,10 +73,10 @@ def versions(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None]) ->
 @pytest.mark.parametrize(
     ("name", "version", "state", "says", "fix"),
     [
-        ("torchattacks", None, "note", "not installed", "pip install 'torchattacks==3.5.1'"),
+        ("torchattacks", None, "note", "not installed", "pip install --no-deps torchattacks==3.5.1"),
         ("torchattacks", "3.3.0", "wrong", "3.3.0 is installed; attacks of torchattacks need exactly 3.5.1",
-         "pip install 'torchattacks==3.5.1'"),
-        ("torchattacks", "3.5.10", "wrong", "exactly 3.5.1", "pip install 'torchattacks==3.5.1'"),
+         "pip install --no-deps torchattacks==3.5.1"),
+        ("torchattacks", "3.5.10", "wrong", "exactly 3.5.1", "pip install --no-deps torchattacks==3.5.1"),
         ("polars", "0.20.31", "wrong", "0.20.31; >=1.0 is needed", "pip install 'polars>=1.0'"),
         ("scipy", None, "wrong", "not installed; >=1.11 is needed", "pip install 'scipy>=1.11'"),
         ("torch", "2.14.1+cu130", "ok", "2.14.1+cu130", ""),
@@ -101,6 +105,42 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> 
         return true(wanted, *rest)
 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+
+
+@pytest.mark.parametrize(
+    ("requests", "state", "says", "fix"),
+    [
+        ("2.32.5", "ok", "`pip check` names requests~=2.25.1, which it pins and never imports", ""),
+        (None, "ok", "`pip check` names requests~=2.25.1", ""),
+        ("2.25.1", "note", "holds requests at 2.25.1, with known holes", "pip install --upgrade requests urllib3 idna"),
+    ],
+)
+def test_torchattacks_comes_without_what_it_pins(
+    requests: str | None, state: str, says: str, fix: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions(monkeypatch, {"requests": requests})
+    found = find(list(doctor._extras()), "torchattacks")
+    assert (found.state, found.fix) == (state, fix)
+    assert says in found.says
+
+
+def test_the_line_that_installs_torchattacks_is_the_same_everywhere() -> None:
+    line = "pip install --no-deps torchattacks==3.5.1"
+    for path in ("docs/first-hour.md", "robustframe/attacks/adapters.py", ".ci/run"):
+        assert line in (ROOT / path).read_text(encoding="utf-8"), path
+    assert "--no-deps torchattacks==3.5.1" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    # With any other line it brings requests 2.25.1, urllib3 1.26 and idna 2.10.
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "torchattacks" not in str([asked["dependencies"], asked["optional-dependencies"]])
+
+
+def test_pip_check_names_that_pin_and_nothing_else() -> None:
+    found = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert found.stdout.splitlines() == [
+        f"torchattacks 3.5.1 has requirement requests~=2.25.1, but you have requests {metadata.version('requests')}."
+    ]
+    for name, least in {"requests": "2.32", "urllib3": "2.5", "idna": "3.7"}.items():
+        assert Version(metadata.version(name)) >= Version(least), name
 
 
 @pytest.mark.parametrize("error", [ImportError("no libfoo.so"), RuntimeError("bad build"), SystemExit(3)], ids=str)

@@ -26,6 +26,20 @@ def test_a_row_gets_the_same_numbers_whichever_rows_are_with_it(kind):
 
 
 @every_kind
+@pytest.mark.parametrize("chunk", [1, 5, 33, 101])
+def test_drawing_some_rows_after_the_others_changes_no_number(kind, chunk, monkeypatch):
+    rows = torch.randperm(chunk, generator=torch.Generator().manual_seed(0))[: chunk // 2 + 1]
+
+    def twice():
+        draws = Draws((0, "a"), chunk, rows)
+        return torch.cat([draw(draws, kind), draw(draws, kind)])
+
+    whole = twice()
+    monkeypatch.setattr("robustframe.draws._BLOCK", 40)
+    assert torch.equal(twice(), whole)
+
+
+@every_kind
 def test_another_key_another_child_and_a_second_draw_give_other_numbers(kind):
     draws = Draws((0, "a"), 50)
     first = draw(draws, kind)

@@ -1,4 +1,4 @@
-"""Everything that happens in days: after each accident the run ends byte-equal, or says which row is incomplete."""
+"""Everything that happens in days: after each accident the run ends byte-equal, or says which row failed."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -20,11 +21,13 @@ from robustframe.calls import out_of_memory
 from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation import Limits, load_task
 from robustframe.evaluation.executors import attempt
-from robustframe.evaluation.jobs import CleanJob
-from robustframe.evaluation.limits import memory_limited
+from robustframe.evaluation.jobs import CleanJob, Done, Failed, Job
+from robustframe.evaluation.limits import memory_limited, private_memory
 from robustframe.evaluation.workshop import Workshop
+from robustframe.models.classifiers import Classifier
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import read_record, write_aside
+from robustframe.runs.units import Written
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +154,43 @@ def test_a_leaking_model_meets_its_memory_limit_and_the_others_go_on(recipe: Pat
     assert "ran out of memory: MemoryError (models.py, line" in record.failed[0].reason
     trouble(recipe, None)
     assert contents(evaluate(recipe).folder) == undisturbed
+
+
+class Hungry(Job[int]):
+    """Takes memory in pieces of 64 MiB, and keeps them where nobody takes them back."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return (0,)
+
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[int, Written]:
+        if self.classifier == 0:
+            while True:
+                self.kept.append(b"x" * 2**26)
+        return len(torch.ones(2**26)), {}
+
+    def enter(self, scores: object, found: int) -> None:
+        """Nothing is entered."""
+
+
+def test_memory_that_one_model_keeps_is_not_counted_against_the_next(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not private_memory():
+        pytest.skip("no /proc here")
+    monkeypatch.setattr(Hungry, "kept", [])
+    task = load_task(recipe, device=torch.device("cpu"))
+    workshop = Workshop(task, recipe.parent, torch.device("cpu"), 16)
+    limits = Limits(memory=private_memory() / 2**30 + 0.5)
+    found = [attempt(workshop, Hungry(classifier), limits) for classifier in (0, 1)]
+    assert isinstance(found[0], Failed)
+    assert "ran out of memory" in found[0].reason
+    # What it went through would hold on to its tensors.
+    assert found[0].error is not None
+    assert found[0].error.__traceback__ is None
+    assert isinstance(found[1], Done), found[1]
 
 
 def test_a_refused_allocation_is_known_as_such() -> None:

@@ -27,6 +27,7 @@ ROOMS = [
     ["data"],
     ["zoo"],
     ["calls"],
+    ["differences"],
     ["gradients"],
     ["probe"],
     ["attacks"],

@@ -7,11 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+from made_up import make_run
 from torch import nn
 from troubled import evaluate, lay_out, run
 from typer.main import get_command
@@ -29,6 +34,9 @@ from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import classify
 from robustframe.recipe import ModelSpec, load_battery, parse_threats
+from robustframe.report.site.board import grouped, read_runs
+from robustframe.statistics import PairedDifference
+from robustframe.verification.compare import compare_runs
 
 FOLDER = Path(robustframe.__file__).parents[1] / "benchmarks"
 
@@ -82,6 +90,70 @@ def test_fifty_models_are_planned_in_seconds_by_a_driver_under_a_gigabyte(tmp_pa
     assert max(memory) < 2**30
     # Once everything is loaded, what grows are the verdicts of 1.5 million rows.
     assert memory[-1] - memory[1] < 250 * 2**20
+
+
+def work(call: Callable[[], object]) -> int:
+    """Count the lines of robustframe that run, each turn of a loop by itself, and rows of tables that are searched."""
+    package, count, true = str(Path(robustframe.__file__).parent), 0, pl.DataFrame.filter
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        count += event == "line"
+        return trace
+
+    def searched(self: pl.DataFrame, *given: Any, **named: Any) -> pl.DataFrame:
+        nonlocal count
+        count += len(self)
+        return true(self, *given, **named)
+
+    before = sys.gettrace()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pl.DataFrame, "filter", searched)
+        sys.settrace(trace)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
+    return count
+
+
+def hardly_more_than_twice(work_of: Callable[[int], int], size: int) -> bool:
+    """Whether twice the size makes twice the work, beside what each call costs once; with n^2 it is four times."""
+    found = [work_of(each) for each in (size, 2 * size, 4 * size)]
+    return (found[2] - found[1]) <= 2.3 * (found[1] - found[0])
+
+
+def test_the_driver_does_as_much_for_a_chunk_however_many_there_are(scale: ModuleType, tmp_path: Path) -> None:
+    def of(chunks: int) -> int:
+        task = scale.stub_task(1, chunks, threats=1, chunk=1)
+        return work(lambda: scale.simulate(task, tmp_path / str(chunks), workers=1, charge=False))
+
+    assert hardly_more_than_twice(of, 12)
+
+
+@pytest.mark.parametrize("what", ["compare", "leaderboard"])
+def test_reading_runs_does_as_much_for_a_model_however_many_there_are(what: str, tmp_path: Path) -> None:
+    def of(models: int) -> int:
+        rng = np.random.default_rng(0)
+        drawn = {(f"m{at}", "linf:0.1"): (np.ones(40, bool), rng.random(40) < 0.7) for at in range(models)}
+        runs = [make_run(tmp_path / f"{models}-{at}", drawn) for at in range(2)]
+        if what == "compare":
+            return work(lambda: compare_runs(*runs, transfer=False))
+        return work(lambda: grouped(read_runs([str(runs[0])], tmp_path)))
+
+    assert hardly_more_than_twice(of, 10)
+
+
+def test_the_work_of_a_quadratic_loop_is_seen() -> None:
+    verdicts = np.random.default_rng(0).random((40, 30)) < 0.5
+
+    def every_pair(size: int) -> int:
+        pairs = itertools.product(verdicts[:size], repeat=2)
+        return work(lambda: [PairedDifference.of(*pair) for pair in pairs])
+
+    assert not hardly_more_than_twice(every_pair, 10)
 
 
 def test_progress_counts_every_unit_and_what_it_cost(tmp_path: Path) -> None:

@@ -148,5 +148,5 @@ def test_a_torchattack_that_cannot_run_is_refused_when_the_battery_is_read(name,
 
 def test_a_missing_torchattacks_is_said_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
-    with pytest.raises(InputError, match=r"pip install 'robustframe\[torchattacks\]'"):
+    with pytest.raises(InputError, match=r"pip install --no-deps torchattacks==3.5.1"):
         make_attack("torchattacks:MIFGSM", {})

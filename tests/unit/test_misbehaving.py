@@ -1,4 +1,4 @@
-"""Models that misbehave get an incomplete row or a right number, and the honest one beside them keeps its bytes."""
+"""Models that misbehave get a failed row or a right number, and the honest one beside them keeps its bytes."""
 
 import contextlib
 import hashlib

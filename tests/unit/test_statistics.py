@@ -109,6 +109,12 @@ def test_mcnemar_equals_the_enumeration_of_every_coin_toss(only_first: int, only
     assert difference.p_value == pytest.approx(extreme / 2**tosses)
 
 
+@pytest.mark.parametrize("counts", [(0, 300), (140, 160), (1, 9_000), (49_000, 51_000), (7, 7), (8, 7)])
+def test_mcnemar_equals_scipys_exact_test_of_a_coin(counts: tuple[int, int]) -> None:
+    expected = binomtest(counts[0], sum(counts)).pvalue
+    assert PairedDifference(0, *counts, 1).p_value == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
 def test_two_verdicts_are_counted_example_by_example() -> None:
     first = np.array([True, True, True, False, False, False, False])
     second = np.array([True, False, False, True, True, True, False])

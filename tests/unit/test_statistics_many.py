@@ -120,6 +120,20 @@ def test_more_comparisons_ask_for_more_evidence() -> None:
     assert [each.rank for each in shared_ranks(five)][:2] == [1, 1]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_ranks_are_those_of_every_pair_tested_by_itself(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = {f"m{at}": rng.random(150) < share for at, share in enumerate(rng.choice([0.1, 0.3, 0.5, 0.55], size=7))}
+    ranked = shared_ranks(drawn)
+    pairs = list(itertools.combinations([each.name for each in ranked], 2))
+    ps = holm([PairedDifference.of(drawn[one], drawn[other]).p_value for one, other in pairs])
+    tied = {pair for pair, p in zip(pairs, ps) if p > 0.05}
+    names = [each.name for each in ranked]
+    for place, each in enumerate(ranked):
+        begins = not any((one, other) in tied for one in names[:place] for other in names[place:])
+        assert (each.rank == place + 1) is begins, each
+
+
 def test_a_ranking_needs_a_level_and_the_same_examples() -> None:
     with pytest.raises(InputError, match="significance level 5"):
         shared_ranks({"a": verdicts(3)}, level=5.0)

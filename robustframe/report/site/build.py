@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -82,8 +82,12 @@ def build_site(
     renderer = _Renderer(templates(), groups, pages, pictures)
     fixed = {**_fixed_files(pages, groups), **renderer.board()}
     for most, sentences in _LEVELS:
-        files = {**fixed, **renderer.models(most=most, sentences=sentences)}
-        size = sum(len(content) for content in files.values())
+        files, size = dict(fixed), sum(len(content) for content in fixed.values())
+        for name, content in renderer.models(most=most, sentences=sentences):
+            files[name], size = content, size + len(content)
+            # The last level stays, however large it is; of another, what is too much is not made.
+            if size > LIMIT and (most, sentences) != _LEVELS[-1]:
+                break
         if size <= LIMIT:
             break
     return Site(put_in_place(files, out), len(pages), len(entries), size, most)
@@ -154,20 +158,19 @@ class _Renderer:
             "reading.html": self._render("reading.html.j2", root="", here="reading", questions=QUESTIONS),
         }
 
-    def models(self, *, most: int, sentences: bool) -> dict[str, bytes]:
-        """A page for each model.
+    def models(self, *, most: int, sentences: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield the page of each model, with its place in the site.
 
         Args:
             most: examples shown of a classifier under a threat.
             sentences: also those of checks that passed.
         """
-        found = {}
         for page, contexts, exported in zip(self.pages, self.contexts, self.exported):
-            found[f"models/{page.name}.html"] = self._render(
+            content = self._render(
                 "model.html.j2", root="../", here="", page=page, contexts=contexts, exported=exported, most=most,
                 sentences=sentences,
             )  # fmt: skip
-        return found
+            yield f"models/{page.name}.html", content
 
     def _render(self, template: str, **context: Any) -> bytes:
         return self.environment.get_template(template).render(**self.common, **context).encode()
