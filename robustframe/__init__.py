@@ -1,11 +1,13 @@
 """Adversarial robustness evaluation for models that solve.
 
-``evaluate(model, x, y, threat="linf:8/255", battery="quick")`` is the way in; everything is imported on first use.
+``evaluate(model, x, y, threat="linf:8/255", battery="quick")`` is the way in; ``attack(model, x, y, "apgd-ce")``
+attacks a batch and keeps nothing. Everything is imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustframe.attacks import attack as attack
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
     from robustframe.pairs import Pair as Pair
@@ -20,13 +22,14 @@ _HOMES = {
     "Record": "robustframe.runs.record",
     "Run": "robustframe.runs",
     "ThreatModel": "robustframe.threat",
+    "attack": "robustframe.attacks",
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
     "open_run": "robustframe.runs",
     "verify": "robustframe.verification",
 }
 
-__all__ = ["Pair", "Record", "Run", "ThreatModel", "evaluate", "evaluate_recipe", "open_run", "verify"]
+__all__ = ["Pair", "Record", "Run", "ThreatModel", "attack", "evaluate", "evaluate_recipe", "open_run", "verify"]
 
 
 def __getattr__(name: str) -> Any:

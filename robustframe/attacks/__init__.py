@@ -6,6 +6,7 @@ from robustframe.attacks.base import Attack, AttackResult, GradientAttack
 from robustframe.attacks.cw import CW
 from robustframe.attacks.ddn import DDN
 from robustframe.attacks.deepfool import DeepFool
+from robustframe.attacks.direct import Attacked, attack
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
@@ -31,6 +32,7 @@ __all__ = [
     "SPSA",
     "Attack",
     "AttackResult",
+    "Attacked",
     "DeepFool",
     "GradientAttack",
     "HopSkipJump",
@@ -38,5 +40,6 @@ __all__ = [
     "SigmaZero",
     "Square",
     "TorchAttack",
+    "attack",
     "make_attack",
 ]

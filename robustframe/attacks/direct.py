@@ -1,0 +1,120 @@
+"""Attacks on a batch in hand, without a run on disk."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustframe.attacks.base import Attack
+from robustframe.attacks.registry import make_attack
+from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
+from robustframe.data import from_arrays
+from robustframe.draws import Draws
+from robustframe.errors import InputError
+from robustframe.lending import kept
+from robustframe.threat import ThreatModel
+from robustframe.types import Images, Labels, PerExample, Verdicts
+
+_KNOWN_AS: dict[str, dict[str, object]] = {
+    "apgd-ce": {"use": "apgd", "loss": "cross_entropy"},
+    "apgd-dlr": {"use": "apgd", "loss": "dlr"},
+}
+"""What the literature calls an attack with a setting."""
+AnyAttack = str | Mapping[str, object] | Attack
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks made of a batch; every success was confirmed by the model as it is, inside ball and box."""
+
+    images: Images
+    """For each example the image that the model misclassifies, or the most promising one found; shape (n, ...)."""
+    success: Verdicts
+    """Examples that the model gets wrong there, shape (n,); those that it gets wrong on the clean image are among
+    them, at distance 0."""
+    distance: PerExample
+    """From the clean image, in the norm of the threat; float64, shape (n,)."""
+    prediction: Labels
+    """The class of each of these images, shape (n,)."""
+    clean_correct: Verdicts
+    """Examples that are right without an attack, shape (n,)."""
+    passes: Labels
+    """Forwards and backwards that each example cost, shape (n,)."""
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of the examples that are right and withstood every attack, in [0, 1]."""
+        return float((~self.success).float().mean())
+
+
+@kept()
+def attack(
+    model: nn.Module,
+    x: Any,
+    y: Any,
+    attack: AnyAttack | Sequence[AnyAttack] = "apgd-ce",
+    threat: str | ThreatModel = "linf:8/255",
+    *,
+    seed: int = 0,
+    batch_size: int = DEFAULT_BATCH,
+) -> Attacked:
+    """Attack a batch: one attack, or several of which each meets what those before it left.
+
+    Args:
+        model: maps images in [0, 1] to logits; attacked on the device it is on, and given back as it was.
+        x: images in [0, 1], shape (n, ...); a tensor or an array.
+        y: class numbers, shape (n,).
+        attack: a name such as ``"pgd"``, ``"apgd-ce"``, ``"square"`` or ``"torchattacks:PGD"``; one with settings as in
+            a battery, ``{"use": "pgd", "steps": 40}``; an `Attack`; or several.
+        threat: such as ``"linf:8/255"``, ``"l2:0.5"``, or a `ThreatModel`.
+        seed: of all random numbers.
+        batch_size: rows of one model call at most; it changes no outcome.
+
+    Returns:
+        Adversarial images, which succeeded, and how far they are.
+
+    Raises:
+        InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1], or labels
+            out of range.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    data = from_arrays(x, y)
+    ball = threat if isinstance(threat, ThreatModel) else ThreatModel.parse(threat)
+    several = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
+    attacks = [_made(each) for each in several]
+    for each in attacks:
+        reason = each.why_not(model)
+        if reason is not None:
+            raise InputError(reason)
+    parameter = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    images, labels = data.images.to(device), data.labels.to(device)
+    with borrowed(model) as lent, torch.no_grad():
+        prediction = predict(call_in_batches(lent, images, batch_size))
+    correct = prediction == labels
+    found, success = images.clone(), ~correct
+    passes = torch.ones_like(labels)
+    for place, each in enumerate(attacks):
+        rows = (~success).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        draws = Draws((seed, ball.label, place, type(each).__name__), len(images), rows=rows, device=device)
+        result = each.run(
+            model, images[rows], labels[rows], ball, draws, batch_size=batch_size, known_correct=True
+        )  # fmt: skip
+        found[rows], success[rows], prediction[rows] = result.adversarial, result.success, result.prediction
+        passes[rows] += result.forwards + result.backwards
+    return Attacked(found, success, ball.distance(images, found), prediction, correct, passes)
+
+
+def _made(given: AnyAttack) -> Attack:
+    if isinstance(given, Attack):
+        return given
+    words = dict(_KNOWN_AS.get(given, {"use": given})) if isinstance(given, str) else dict(given)
+    use = words.pop("use", None)
+    if not isinstance(use, str):
+        raise InputError(f"the attack {given!r} does not say which: {{'use': 'pgd', 'steps': 40}}")
+    return make_attack(use, words)

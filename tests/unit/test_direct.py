@@ -1,0 +1,102 @@
+"""A batch attacked in one line."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import robustframe
+from robustframe.attacks import PGD, Square
+from robustframe.data import load
+from robustframe.errors import InputError
+from robustframe.threat import ThreatModel
+
+DATA = load("digits").first(80)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    flat, hot = DATA.images.flatten(1), torch.eye(10)[DATA.labels]
+    with torch.no_grad():
+        net[1].weight.copy_(torch.linalg.solve(flat.T @ flat + torch.eye(64), flat.T @ hot).T)
+        net[1].bias.zero_()
+    return net
+
+
+def test_images_success_and_distance_agree_with_the_model(model: nn.Module) -> None:
+    found = robustframe.attack(model, DATA.images, DATA.labels, "apgd-ce", "linf:0.1")
+    with torch.no_grad():
+        says = model(found.images).argmax(1)
+        clean = model(DATA.images).argmax(1) == DATA.labels
+    assert torch.equal(found.success, says != DATA.labels)
+    assert torch.equal(found.clean_correct, clean)
+    assert torch.equal(found.prediction[found.success], says[found.success])
+    assert 0 < int(found.success.sum()) < len(DATA)
+    assert float(found.distance.max()) <= 0.1 + 1e-6
+    # What is wrong anyway needs no step.
+    assert not found.distance[~clean].any()
+    assert torch.equal(found.images[~clean], DATA.images[~clean])
+    assert found.robust_accuracy == pytest.approx(1 - float(found.success.float().mean()))
+
+
+def test_names_settings_objects_and_several_are_taken(model: nn.Module) -> None:
+    def left(attack: object) -> float:
+        return robustframe.attack(model, DATA.images, DATA.labels, attack, "linf:0.1").robust_accuracy
+
+    assert left("pgd") == left(PGD()) == left({"use": "pgd"})
+    assert left({"use": "pgd", "steps": 1, "restarts": 1}) > left("pgd")
+    assert left(["square", PGD()]) <= min(left("square"), left("pgd"))
+    one, both = (
+        robustframe.attack(model, DATA.images, DATA.labels, attacks, "linf:0.1").passes
+        for attacks in ("apgd-ce", ["apgd-ce", Square(queries=10)])
+    )
+    # Each meets what those before it left, and costs the others nothing.
+    assert int(both.sum()) > int(one.sum())
+    assert torch.equal(one[one == one.min()], both[one == one.min()])
+
+
+def test_the_outcome_hangs_on_the_seed_alone(model: nn.Module) -> None:
+    def found(**more: object) -> torch.Tensor:
+        return robustframe.attack(
+            model, DATA.images, DATA.labels, "square", ThreatModel.parse("linf:0.1"), **more
+        ).images
+
+    first = found()
+    assert torch.equal(first, found(batch_size=16))
+    assert torch.equal(
+        first, robustframe.attack(model, DATA.images.numpy(), DATA.labels.tolist(), "square", "linf:0.1").images
+    )
+    assert not torch.equal(first, found(seed=1))
+    with torch.no_grad():
+        assert torch.equal(first, found())
+
+
+def test_the_model_comes_back_as_it_was(model: nn.Module) -> None:
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    robustframe.attack(model, DATA.images, DATA.labels, "pgd", "linf:0.1")
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attack": "pdg"}, "did you mean"),
+        ({"attack": {"steps": 3}}, "does not say which"),
+        ({"attack": {"use": "pgd", "stepz": 3}}, "stepz"),
+        ({"attack": {"use": "pgd", "through": "last:1"}}, "iterative solvers"),
+        ({"threat": "linf"}, "linf"),
+        ({"x": DATA.images + 1}, "\\[0, 1\\]"),
+        ({"y": DATA.labels[:3]}, "labels"),
+        ({"x": np.zeros((0, 1, 8, 8)), "y": []}, "nothing to evaluate"),
+    ],
+)
+def test_wrong_input_gets_a_sentence(model: nn.Module, change: dict[str, object], message: str) -> None:
+    given = {"model": model, "x": DATA.images, "y": DATA.labels, "attack": "pgd", "threat": "linf:0.1", **change}
+    with pytest.raises(InputError, match=message):
+        robustframe.attack(**given)
