@@ -48,6 +48,9 @@ class TrainingPlan(BaseModel):
     last: int = 0
     """Sweeps at the end that the gradient of the later read-out goes through; 0 for all. What came before is taken as a
     constant (Shaban et al., 2019, arXiv:1810.10667): near a solution little is lost, and most of the cost saved."""
+    hurry: bool = False
+    """Go through the sweeps that no gradient goes through by accelerated pursuit, which is near the solution in a
+    fraction of as many plain ones; with ``last`` only."""
     settle: float = 0.0
     """Weight of the relative change of the codes in the last sweep, squared: a penalty on not having arrived."""
     coherence: float = 0.0
@@ -80,6 +83,8 @@ class TrainingPlan(BaseModel):
             raise ValueError("a schedule needs epochs >= 1, batch >= 1 and learning_rate > 0")
         if min(self.coherence, self.potential, self.settle) < 0 or min(self.shift, self.last, self.validation) < 0:
             raise ValueError("weights of penalties, shift, last and validation must be at least 0")
+        if self.hurry and not self.last:
+            raise ValueError("hurry is for sweeps that no gradient goes through; say how many it does go through: last")
         if any(sweeps < 2 for sweeps in self.sweeps):
             raise ValueError(f"sweeps {list(self.sweeps)} must each be at least 2; arm 'feedforward' trains the first")
         if not 0 <= self.alone <= self.epochs:

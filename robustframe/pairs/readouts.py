@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustframe.pairs.pair import Pair
 from robustframe.pairs.untied import Untied
-from robustframe.solvers import DeepPursuit
+from robustframe.solvers import AcceleratedPursuit, DeepPursuit, solve
 from robustframe.types import Images, Logits
 
 
@@ -24,7 +24,14 @@ class ReadOuts:
 
 
 def read_out(
-    pair: Pair | Untied, images: Images, *, first: bool = True, later: bool = True, sweeps: int = 0, last: int = 0
+    pair: Pair | Untied,
+    images: Images,
+    *,
+    first: bool = True,
+    later: bool = True,
+    sweeps: int = 0,
+    last: int = 0,
+    hurry: bool = False,
 ) -> ReadOuts:
     """Run a pair once for all read-outs that are trained.
 
@@ -35,6 +42,7 @@ def read_out(
         later: whether those after the last are.
         sweeps: how many there are; the pair's own when 0. An untied net has one number of them.
         last: sweeps at the end that gradients go through; 0 for all.
+        hurry: make the sweeps before these with accelerated pursuit.
     """
     if isinstance(pair, Untied) or (later and pair.pursuit != "deep"):
         both = pair.first_and_last(images)
@@ -51,7 +59,10 @@ def read_out(
     before = codes
     if free:
         codes = tuple(code.detach() for code in codes)
-    for done in range(1, sweeps):
+    if hurry and free > 1:
+        with torch.no_grad():
+            codes = solve(AcceleratedPursuit(sweeps=free), frame, images).codes
+    for done in range(free if hurry and free > 1 else 1, sweeps):
         before = codes
         with torch.set_grad_enabled(torch.is_grad_enabled() and done >= free):
             codes = solver.refine(frame, images, codes)

@@ -137,7 +137,7 @@ class _Trainer:
             drawn = plan.sweeps[derive_seed(self.seed, "sweeps", number) % len(plan.sweeps)]
         return read_out(
             self.pair, images, first=alone or plan.arm != "recurrent", later=not alone and plan.arm != "feedforward",
-            sweeps=drawn, last=plan.last,
+            sweeps=drawn, last=plan.last, hurry=plan.hurry,
         )  # fmt: skip
 
     def loss(self, images: Images, labels: Labels, number: int) -> tuple[Tensor, ReadOuts]:

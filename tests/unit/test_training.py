@@ -21,7 +21,7 @@ from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, T
 from robustframe.pairs.readouts import read_out
 from robustframe.pairs.training import _Trainer, augmented
 from robustframe.pairs.upkeep import idle_atoms, overlap_loss, overlaps
-from robustframe.solvers import DeepPursuit, LayeredPursuit, Truncated, iterate
+from robustframe.solvers import DeepPursuit, LayeredPursuit, Truncated, iterate, optimality
 from robustframe.threat import ThreatModel
 from robustframe.train import (
     clean_accuracy,
@@ -411,6 +411,25 @@ def test_a_later_read_out_is_the_twin_and_its_truncated_gradient_that_of_the_sol
     assert found.change.item() == pytest.approx(float(torch.stack(change).mean()), rel=1e-4)
 
 
+def test_a_hurried_read_out_is_nearer_to_the_solution_after_as_many_sweeps() -> None:
+    pair, (x, y) = fresh(), data()
+    x, y = x[:16], y[:16]
+    violations = {}
+    for hurry in (False, True):
+        found = read_out(pair, x, sweeps=12, last=2, hurry=hurry)
+        with torch.no_grad():
+            violations[hurry] = float(optimality(pair.frame, x, tuple(code.detach() for code in found.codes)).max())
+        first, last = found.logits
+        torch.testing.assert_close(first, pair.feedforward(x))
+        weight = pair.frame.blocks[0].operator.weight
+        assert torch.autograd.grad(cross_entropy(last, y), weight, retain_graph=True)[0].any()
+    assert violations[True] < 0.7 * violations[False]
+    # Without sweeps to spare there is nothing to hurry.
+    torch.testing.assert_close(
+        read_out(pair, x, sweeps=2, last=2, hurry=True).logits[1], read_out(pair, x, sweeps=2, last=2).logits[1]
+    )
+
+
 def test_floors_keep_the_share_of_active_codes_within_bounds() -> None:
     x, y = data()
     shares = {}
@@ -512,6 +531,7 @@ def test_a_card_states_how_a_pair_settles_and_how_robust_it_is(tmp_path: Path) -
     [
         ("sweeps = 3\n", "sweeps = 3\nswep = 1\n", r"pairs\.fc1-20\.swep: unknown key 'swep'; did you mean 'sweeps'\?"),
         ("validation = 200", "validaton = 200", r"arms\.joint\.schedule\.validaton: unknown key .*'validation'"),
+        ("sweeps = [2, 4]", "hurry = true", r"arms\.joint\.schedule: hurry is for sweeps"),
         ("sweeps = [2, 4]", "sweeps = [1, 4]", r"arms\.joint\.schedule: sweeps \[1, 4\] must each be at least 2"),
         ("seeds = [0, 1]", 'seeds = [0, "1"]', r"grid\[1\]\.seeds\[2\] = '1': Input should be a valid integer"),
         ('about = "both twins"\n', "", r"arms\.joint\.about is missing"),
