@@ -97,7 +97,7 @@ def test_the_ways_differ(pair, images):
 def test_what_is_for_solvers_is_refused_for_others_in_words_and_left_out_by_an_evaluation(pair, images, kind):
     attack = APGD(through=kind)
     y = torch.zeros(ROWS, dtype=torch.long)
-    for model, why in ((nn.Linear(3, 2), "this model is none"), (pair.feedforward, "makes one sweep only")):
+    for model, why in ((nn.Linear(3, 2), "which this model is not"), (pair.feedforward, "makes one sweep only")):
         assert why in attack.why_not(model)
         with pytest.raises(InputError, match=why):
             attack.run(model, images, y, THREAT, Draws((0,), ROWS))

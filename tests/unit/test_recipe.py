@@ -133,6 +133,7 @@ def test_no_file_takes_the_name_of_a_shipped_battery_but_its_own(tmp_path: Path)
 
 
 PUBLISHED = {
+    "masked@1": "79236a478fa5a0a0c7b48b8603b5269f5ec9e3cc50c3b1d0d287b20a3c6cc1f5",
     "minimal@1": "fddbb2893f73bc52eef6fb46acc187b9ecda34ffbf611077d98e240807dd7e14",
     "quick@1": "228baa4db1ff853dbb20ef850eea017921143703e777accb198fe70d906e9bac",
     "rand@1": "86c4604325c8bc4f130e390a67467fe914aab2527756d413080f6ad0a308854a",
