@@ -9,12 +9,15 @@ it.
 import argparse
 import json
 import platform
+import subprocess
+import sys
 import tempfile
 import weakref
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -59,6 +62,34 @@ Searches below 64 MiB in all may hold more; none is here.
 | attack | norm | held | of what is allowed | met |
 |---|---|---:|---:|---|
 """
+DRY_RUNS = {
+    "deepfool": ("l2:0.01", "steps = 2"),
+    "fab": ("linf:1e-4", "steps = 2"),
+    "apgd": ("linf:1e-4", "steps = 2"),
+    "square": ("linf:1e-4", "queries = 8"),
+}
+"""Attacks, by the threat and the setting with which a whole evaluation is measured."""
+ABOUT_DRY_RUNS = """\
+## What `--dry-run` says
+
+A whole `robustframe evaluate` of one attack on {examples} images of {shape} in batches of {batch}, on a small
+convolutional net: the memory of the process that `--dry-run` says, and the most that it took. The target: within a
+factor of {factor:g}.
+
+| attack | threat | said MiB | taken MiB | taken / said | met |
+|---|---|---:|---:|---:|---|
+"""
+FACTOR = 1.5
+NET = """\
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return nn.Sequential(net, nn.Linear(256, 10)).eval()
+"""
 PAGE = Path(__file__).parent / "results" / "attack_memory.md"
 
 
@@ -72,7 +103,7 @@ def main() -> None:
     examples = data.load("fashion-mnist", "test").first(options.examples)
     base = measure(pair.feedforward, examples, "all")
     found = {(through, n): measure(Twin(pair, n), examples, through) for through in THROUGH for n in SWEEPS}
-    text = page(base, found, options.examples) + attacks_page()
+    text = page(base, found, options.examples) + attacks_page() + dry_runs_page()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
     print(text)
@@ -109,6 +140,45 @@ def attacks_page() -> str:
             met = "yes" if held <= allowed else "NO"
             lines.append(f"| `{name}` | {norm} | {held:,.0f} | {held / allowed:.2f} | {met} |\n")
     return "\n" + "".join(lines)
+
+
+def dry_runs_page() -> str:
+    """The part of the page on what `--dry-run` says."""
+    shape = " x ".join(map(str, SHAPE))
+    lines = [ABOUT_DRY_RUNS.format(examples=ATTACKED, shape=shape, batch=BATCH, factor=FACTOR)]
+    for name, (threat, setting) in DRY_RUNS.items():
+        said, taken = said_and_taken(name, threat, setting)
+        met = "yes" if 1 / FACTOR <= taken / said <= FACTOR else "NO"
+        sizes = f"{said / 2**20:,.0f} | {taken / 2**20:,.0f} | {taken / said:.2f}"
+        lines.append(f"| `{name}` | {threat} | {sizes} | {met} |\n")
+    return "\n" + "".join(lines)
+
+
+def said_and_taken(name: str, threat: str, setting: str) -> tuple[float, float]:
+    """Return what `--dry-run` says that an evaluation takes, and what it takes, in bytes."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "net.py").write_text(NET)
+        names: dict[str, Any] = {}
+        exec(NET, names)
+        images = (torch.rand((ATTACKED, *SHAPE), generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+        with torch.no_grad():
+            labels = names["build"]()(images.float() / 255).argmax(1)
+        np.savez(folder / "data.npz", images=images.numpy(), labels=labels.numpy())
+        (folder / "battery.toml").write_text(
+            f'schema = 1\nname = "short"\nversion = "1"\nabout = "One attack."\n[[attack]]\nuse = "{name}"\n{setting}\n'
+        )
+        command = [sys.executable, "-m", "robustframe", "evaluate", "--model", "file:net.py:build"]
+        command += ["--data", "file:data.npz", "--threat", threat, "--battery", "battery.toml", "--no-diagnose"]
+        command += ["--batch-size", str(BATCH)]
+        said = subprocess.run([*command, "--dry-run", "--json"], cwd=folder, check=True, capture_output=True, text=True)
+        # The largest of the children of a process of its own: of this one they are all that ever were.
+        whole = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+        whole += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        taken = subprocess.run(
+            [sys.executable, "-c", whole, *command], cwd=folder, check=True, capture_output=True, text=True
+        )
+        return float(json.loads(said.stdout)["memory"]), 1024 * float(taken.stdout)
 
 
 def short(kind: type[Attack]) -> Attack:
