@@ -25,6 +25,27 @@ def predict(logits: Logits) -> Labels:
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters or buffers; the CPU where it has none."""
+    held = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if held is None else held.device
+
+
+def require_differentiable(model: object) -> None:
+    """Refuse what no attack could be run on.
+
+    Raises:
+        InputError: for anything but a module, and for one that was made inside inference mode.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    # One that has not seen an image yet is refused where it is asked first, by name.
+    if any(not is_lazy(each) and each.is_inference() for each in [*model.parameters(), *model.buffers()]):
+        raise InputError(
+            "the model was made inside torch.inference_mode(), so that no gradient goes through it; make it outside"
+        )
+
+
 @contextmanager
 def forked_random(seed: int) -> Iterator[None]:
     """Start the global random states of torch, NumPy and Python from a seed, and restore them afterwards."""

@@ -88,7 +88,7 @@ class Gradients:
             return None
         if not isinstance(model, Twin):
             return f"through = {self.through!r} is for iterative solvers, which this model is not"
-        if not _solves(model):
+        if not solves(model):
             return f"through = {self.through!r} is for iterative solvers, and this twin makes one sweep only"
         return None
 
@@ -96,7 +96,7 @@ class Gradients:
         """Say whether these gradients are meant to be the derivative of the model itself."""
         if self.smooth or self.bpda or not isinstance(self.through, str):
             return False
-        return self.through == "all" or (self.through == "cheap" and not _solves(model))
+        return self.through == "all" or (self.through == "cheap" and not solves(model))
 
     @property
     def passes(self) -> int:
@@ -167,7 +167,8 @@ class Gradients:
         return modified if self.smooth or self.precision != "float32" else look
 
 
-def _solves(model: nn.Module) -> bool:
+def solves(model: nn.Module) -> bool:
+    """Say whether a model is an iterative solver, whose gradient can be taken in other ways than through all of it."""
     return isinstance(model, Twin) and model.solver.sweeps > 1
 
 

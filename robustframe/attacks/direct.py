@@ -9,7 +9,7 @@ from torch import nn
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import make_attack
-from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, predict
+from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, device_of, predict, require_differentiable
 from robustframe.data import from_arrays
 from robustframe.draws import Draws
 from robustframe.errors import InputError
@@ -79,8 +79,7 @@ def attack(
         InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1], or labels
             out of range.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+    require_differentiable(model)
     data = from_arrays(x, y)
     ball = threat if isinstance(threat, ThreatModel) else ThreatModel.parse(threat)
     several = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
@@ -89,8 +88,7 @@ def attack(
         reason = each.why_not(model)
         if reason is not None:
             raise InputError(reason)
-    parameter = next(iter([*model.parameters(), *model.buffers()]), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = device_of(model)
     images, labels = data.images.to(device), data.labels.to(device)
     with borrowed(model) as lent, torch.no_grad():
         prediction = predict(call_in_batches(lent, images, batch_size))

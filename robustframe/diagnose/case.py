@@ -12,9 +12,8 @@ from robustframe.attacks import APGDT, FAB, Attack, AttackResult, GradientAttack
 from robustframe.attacks.base import verify
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.draws import Draws
-from robustframe.gradients import Gradients
+from robustframe.gradients import Gradients, solves
 from robustframe.losses import cross_entropy, find_loss, margin
-from robustframe.pairs import Twin
 from robustframe.probe import Probe, ProbeLoss, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, Verdicts
@@ -179,7 +178,7 @@ class Case:
     @property
     def solves(self) -> bool:
         """Whether the model is an iterative solver, which gradients can be taken past."""
-        return isinstance(self.model, Twin) and self.model.solver.sweeps > 1
+        return solves(self.model)
 
     @property
     def goes_past(self) -> bool:

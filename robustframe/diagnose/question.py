@@ -54,6 +54,8 @@ class Question:
     """Examples above which it would say no more."""
     share: float = 1.0
     """Of the budget of all checks, as far as that pays for the least number of examples."""
+    of_nearest: bool = False
+    """The figure is the share of a few survivors, those nearest to the boundary; one of them may be chance."""
     since: str = "0.1.0"
     """The version of robustframe that asked it first."""
     decides: bool = True

@@ -233,8 +233,8 @@ QUESTIONS: tuple[Question, ...] = (
         f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and on an attack's way: the median over "
         "examples, in the worse kind of direction.",
         threshold=directions.DISAGREEMENT,
-        why=f"at the most, where the model is rounded; {directions.CURVED} where it is straight between the points, as "
-        "nets with kinks are, which stay below 0.07",
+        why=f"at most, as far as the model is not straight between the points, as rounded ones are not; "
+        f"{directions.CURVED} where it is",
         source="ours; the idea is that of every gradient check by finite differences",
         remedy="the gradient is not that of this model: attack without it (masked@1), or name what is wrong in bpda",
         measure=directions.derivative,
@@ -260,6 +260,7 @@ QUESTIONS: tuple[Question, ...] = (
         least=6,
         most=2 * strength.NEAREST,
         since="0.2.0",
+        of_nearest=True,
     ),
     Question(
         name="unstable-predictions",
@@ -339,6 +340,7 @@ QUESTIONS: tuple[Question, ...] = (
         least=6,
         most=2 * strength.NEAREST,
         decides=False,
+        of_nearest=True,
     ),
     Question(
         name="large-eps-above-chance",

@@ -7,13 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from robustframe.calls import DEFAULT_BATCH
+from robustframe.calls import DEFAULT_BATCH, device_of, require_differentiable
 from robustframe.data import Dataset, from_arrays
-from robustframe.errors import InputError
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
@@ -126,21 +123,13 @@ def evaluate(
         InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
             battery.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
-    # One that has not seen an image yet is refused below, by name.
-    if any(not is_lazy(each) and each.is_inference() for each in [*model.parameters(), *model.buffers()]):
-        raise InputError(
-            "the model was made inside torch.inference_mode(), so that no gradient goes through it; make it outside"
-        )
+    require_differentiable(model)
     data: Dataset = from_arrays(x, y)
     threats = [threat] if isinstance(threat, str) else list(threat)
     named = [battery] if isinstance(battery, str) else list(battery)
     batteries = [load_battery(each) for each in named]
     parsed = parse_threats(threats)
     check_stages(make_stages(batteries, Path()), parsed)
-    parameter = next(iter([*model.parameters(), *model.buffers()]), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
     task = Task(
         name="evaluate",
         recipe={
@@ -162,5 +151,5 @@ def evaluate(
     if out is None:
         held = HeldFolder()
         out = held.path
-    found = run(task, out, device=device, batch_size=batch_size, report=report, keep_going=False)
+    found = run(task, out, device=device_of(model), batch_size=batch_size, report=report, keep_going=False)
     return replace(found, held=held)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call
+from robustframe.calls import borrowed, call, device_of
 from robustframe.models.values import LONG, Writer, attributes_of, hashed, shown
 from robustframe.types import Images
 from robustframe.userfile import code_behind, plain_name
@@ -197,10 +197,9 @@ def answers(module: nn.Module, images: Images) -> Answers:
         InputError: when it returns no logits.
     """
     few = images[:PROBES]
-    held = next(iter([*module.parameters(), *module.buffers()]), None)
     with borrowed(module) as model, torch.no_grad():
         # The copy tells whether the model draws numbers. Few rows are no harm: rounding is allowed for.
-        rows = torch.cat([few, few[:1]]).to("cpu" if held is None else held.device)
+        rows = torch.cat([few, few[:1]]).to(device_of(module))
         said = call(model, rows).detach().float().cpu()
     return Answers(said[:-1].clone(), random=_apart(said[:1], said[-1:]) > ALIKE)
 

@@ -23,12 +23,14 @@ from robustframe.pairs.pair import Pair
 from robustframe.pairs.plan import Adversary, Epoch, TrainingPlan, TrainingProgress
 from robustframe.pairs.readouts import ReadOuts, read_out
 from robustframe.pairs.untied import Untied
-from robustframe.pairs.upkeep import Floors, follow_step_sizes, idle_atoms, overlap_loss, signal_sizes
+from robustframe.pairs.upkeep import TRACKED, Floors, follow_step_sizes, idle_atoms, overlap_loss, signal_sizes
 from robustframe.solvers import DeepPursuit, solve
 from robustframe.types import Images, Labels, Logits
 
 _PUSH = 10.0
 """Weight of the penalty on atoms that come too near."""
+_CONVERGED = 25
+"""Times that the step sizes are brought up to date before the first step; from there on once a step will do."""
 _RENEW = 0.6
 """Share of the epochs in which atoms may begin anew; later ones would not be learned any more."""
 
@@ -119,7 +121,7 @@ class _Trainer:
         self.group_of = dict(zip(self.parameters.values(), self.optimizer.param_groups))
         generator = torch.Generator().manual_seed(derive_seed(seed, "power iteration"))
         self.vectors = [
-            [torch.randn(1, *shape, generator=generator).to(self.device) for shape in frame.code_shapes]
+            [torch.randn(TRACKED, *shape, generator=generator).to(self.device) for shape in frame.code_shapes]
             for frame in pair.frames
         ]
         self.floors = None if plan.active is None else Floors(pair.frames[0], plan.active)
@@ -150,6 +152,10 @@ class _Trainer:
     @torch.no_grad()
     def calibrate(self, images: Images) -> None:
         """Fit the scales to the data: a gain for unit codes at the head, threshold rates for each layer's signals."""
+        for frame, vectors in zip(self.pair.frames, self.vectors):
+            # One iteration from anywhere says far too little: steps would be too long, and many sweeps diverge.
+            for each in range(_CONVERGED):
+                follow_step_sizes(frame, vectors, seed=derive_seed(self.seed, "first vectors", each))
         images, seen = images.to(self.device), []
         handle = self.pair.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
         try:
@@ -209,7 +215,7 @@ class _Trainer:
             objective = objective + penalty
         objective.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.look_after(found)
+        self.look_after(found, number)
         return float(loss.detach()), found.logits[-1].detach()
 
     def penalties(self, found: ReadOuts) -> Iterator[Tensor]:
@@ -226,12 +232,12 @@ class _Trainer:
             yield plan.potential / len(frames) * potential.to(self.device, torch.float32)
 
     @torch.no_grad()
-    def look_after(self, found: ReadOuts) -> None:
+    def look_after(self, found: ReadOuts, number: int) -> None:
         """Bring everything beside the parameters up to date after a step."""
         for frame, vectors in zip(self.pair.frames, self.vectors):
             frame.project_()
             before = signal_sizes(frame) if self.plan.rescale else []
-            follow_step_sizes(frame, vectors)
+            follow_step_sizes(frame, vectors, seed=derive_seed(self.seed, "vectors", number))
             if before:
                 self.rescale(frame, [new / old for old, new in zip(before, signal_sizes(frame))])
         if self.floors is not None:

@@ -3,21 +3,44 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robustframe.frames import Frame, Layer
 
+TRACKED = 4
+"""Vectors that follow the largest eigenvalue of each layer."""
+_FRESH, _ITERATIONS = 0.3, 4
+"""Size of the random part put into vectors of unit length, and iterations a step."""
 _PACE = 0.02
 """Power of the excess of a share by which a floor moves in one step."""
 
 
 @torch.no_grad()
-def follow_step_sizes(frame: Frame, vectors: list[Tensor]) -> None:
-    """Bring step sizes up to date by one power iteration a layer, which starts and ends in ``vectors``."""
+def follow_step_sizes(frame: Frame, vectors: list[Tensor], *, seed: int) -> None:
+    """Bring step sizes up to date by a few subspace iterations a layer, which start and end in ``vectors``.
+
+    While atoms move, the largest eigenvalue of one moment is not that of the next: a single vector stays with the old
+    one for many steps, in which sweeps are too long and diverge. So several are kept, and all but the first have
+    something random put in, lest a direction that grows is missing from all of them.
+
+    Args:
+        frame: the frame, changed in place.
+        vectors: for each layer, shape (`TRACKED`, *code shape), largest eigenvalue first.
+        seed: of the random part; another one each time.
+    """
+    generator = torch.Generator().manual_seed(seed)
     for at, layer in enumerate(frame.blocks):
-        unit = vectors[at] / torch.linalg.vector_norm(vectors[at])
-        vectors[at] = layer.operator.analysis(layer.operator.synthesis(unit))
-        layer.step_size.copy_(1 / (torch.linalg.vector_norm(vectors[at]) + frame.pull(at + 1)))
+        rows = vectors[at].flatten(1)
+        noise = torch.randn(rows.shape, generator=generator).to(rows) / rows.shape[1] ** 0.5
+        rows = torch.cat([rows[:1], F.normalize(rows[1:]) + _FRESH * noise[1:]])
+        for _ in range(_ITERATIONS):
+            unit = torch.linalg.qr(rows.T).Q.T.reshape(vectors[at].shape)
+            rows = layer.operator.analysis(layer.operator.synthesis(unit)).flatten(1)
+        # Of so few rows, by way of their inner products.
+        values, mix = torch.linalg.eigh(rows @ rows.T)
+        vectors[at] = (mix.T @ rows).flip(0).view_as(unit)
+        layer.step_size.copy_(1 / (values[-1].sqrt() + frame.pull(at + 1)))
 
 
 def signal_sizes(frame: Frame) -> list[float]:

@@ -11,7 +11,7 @@ from robustframe.diagnose.run import MOST, SHARE
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.errors import InputError
 from robustframe.files import RECORD_BYTES, read_plain
-from robustframe.pairs import Twin
+from robustframe.gradients import solves
 from robustframe.runs import Run
 from robustframe.runs.record import RECORD, Result
 from robustframe.runs.units import parse_diagnosis
@@ -34,14 +34,12 @@ def check_diagnoses(run: Run, sources: Sources | None) -> VerifiedPart:
     """
     solvers = None
     if sources is not None:
-        solvers = {
-            each.entry.name
-            for each in sources.classifiers
-            if isinstance(each.module, Twin) and each.module.solver.sweeps > 1
-        }
+        solvers = {each.entry.name for each in sources.classifiers if solves(each.module)}
     count = sum(result.diagnosis is not None for result in run.results)
     findings = [finding for result in run.results for finding in _row(run, result, solvers)]
-    return check("diagnoses", f"{count} diagnoses, each verdict follows from all its checks", findings)
+    later = [question.name for question in QUESTIONS if not _was_asked(question, run)]
+    fewer = f" of robustframe {run.record.environment.robustframe}, which asked {len(later)} fewer" if later else ""
+    return check("diagnoses", f"{count} diagnoses, each verdict follows from all its checks{fewer}", findings)
 
 
 def diagnosis_files(run: Run) -> Iterator[str]:
@@ -105,7 +103,6 @@ def _contradictions(run: Run, result: Result, stated: Diagnosis, solvers: Collec
         yield f"{dear[0].name}: it measured something, but the checks made no passes"
 
 
-_OF_THE_NEAREST = ("nearest-survivors-fall", "more-steps-gain")
 _SEARCHING = tuple(question for question in QUESTIONS if question.looks_at in ("answers", "gradients"))
 
 
@@ -131,11 +128,13 @@ def _answer(stated: Check, question: Question, result: Result) -> Iterator[str]:
     if question.name == "large-eps-above-chance":
         # Chance is at most a half, with two classes.
         limits.add(0.5)
-    if question.name in _OF_THE_NEAREST and stated.examples:
+    if question.of_nearest and stated.examples:
         # One that falls may be chance, however few are tried.
         limits.add(1 / stated.examples)
     if stated.threshold > float(f"{max(limits):.4g}"):
         yield f"its threshold is {stated.threshold:g}, the table's {float(f'{max(limits):.4g}'):g}"
+    if question.decides and not stated.decides:
+        yield "it is said not to decide, which the table of checks says it does"
     unrun = stated.sentence.startswith(_UNRUN)
     above = stated.figure is not None and stated.figure > stated.threshold
     excused = _EXCUSED in stated.sentence

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from robustframe.diagnose import Check, Diagnosis
 from robustframe.runs.units import parquet
 
 LABEL = 3
@@ -52,6 +53,19 @@ def make_run(
     (folder / "record.json").write_text(text)
     (folder / "seal.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  record.json\n")
     return folder
+
+
+def diagnose_row(folder: Path, *, passed: bool | None, decides: bool = True, row: int = 0) -> None:
+    """Give a row of a made-up run one check with an answer, and the verdict that follows; seal it anew."""
+    check = Check(
+        name="some-check", figure=0.0, threshold=0.0, passed=passed, examples=1, sentence="Seen.", decides=decides
+    )
+    record = json.loads((folder / "record.json").read_text())
+    said = Diagnosis.of([check], examples=1, forwards=1, backwards=0)
+    record["results"][row]["diagnosis"] = json.loads(said.model_dump_json())
+    text = json.dumps(record)
+    (folder / "record.json").write_text(text)
+    (folder / "seal.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  record.json\n")
 
 
 ENVIRONMENT: dict[str, object] = {

@@ -397,6 +397,11 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("check: above its threshold, yet passed", checks(above), "is said that it passed, .* that it failed", R),
     ("check: with a threshold of one's own", checks(any_threshold), "its threshold is 1, the table's", R),
     ("check: not run, yet passed", checks(never_run), "it is said that it passed, .* it was not run", R),
+    ("check: called one that does not decide", checks(lambda found, _: found[0].update(decides=False)),
+     "said not to decide", R),
+    ("check: left out", checks(lambda found, _: found.pop(
+        next(at for at, each in enumerate(found) if each["name"] == "gradient-no-derivative"))),
+     "its checks lack gradient-no-derivative", R),
     ("check: of a million examples", checks(lambda found, _: measured(found).update(examples=10**6)),
      "it looked at 1,000,000 examples", R),
     ("check: an example that there is not", checks(lambda found, _: found[0].update(broken=[10**4])),

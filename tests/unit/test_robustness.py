@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import BATTERY, make_run
+from made_up import BATTERY, diagnose_row, make_run
 from tampering import seal
 
 from robustframe.errors import InputError
@@ -109,6 +109,18 @@ def test_runs_on_the_same_examples_share_a_table_and_others_do_not(tmp_path: Pat
 def test_one_run_has_the_table_that_is_published(tmp_path: Path) -> None:
     run = made(tmp_path / "x", 1)
     assert robustness_tables([run]) == [robustness_table(run)]
+
+
+@pytest.mark.parametrize(
+    ("passed", "decides", "shown"),
+    [(False, True, "suspicious"), (None, True, "checks not finished"), (None, False, "sound"), (True, True, "sound")],
+)
+def test_a_verdict_has_words_of_its_own(tmp_path: Path, passed: bool | None, decides: bool, shown: str) -> None:
+    make_run(tmp_path / "run", {("a", "linf:0.1"): (first(90, 100), first(50, 100))})
+    diagnose_row(tmp_path / "run", passed=passed, decides=decides)
+    (row,) = build(tmp_path / "run").rows
+    assert row.verdict == shown
+    assert ("some-check" in row.note) == (shown != "sound")
 
 
 UNFINISHED: dict[str, object] = {

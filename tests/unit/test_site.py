@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from made_up import make_run
+from made_up import diagnose_row, make_run
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -155,6 +155,22 @@ def test_groups_are_never_mixed_and_ranks_are_shared(tmp_path: Path) -> None:
         [("elsewhere", 1, False)],
         [("strong", 1, True), ("near", 1, True), ("weak", 3, False)],
     ]
+
+
+def test_a_suspicious_number_is_not_ranked_beside_others_and_unreliable_elsewhere(tmp_path: Path) -> None:
+    names = ("best", "doubted", "open", "worst")
+    kept = (mask(60), mask(50), mask(48), mask(2))
+    run = make_run(tmp_path / "run", {(name, "linf:0.1"): (mask(60), each) for name, each in zip(names, kept)})
+    for at, passed in ((0, False), (1, True), (2, None), (3, True)):
+        diagnose_row(run, passed=passed, row=at)
+    (group,) = grouped(read_runs([str(run)], tmp_path))
+    places = [(place.entry.classifier.model, place.rank) for place in group.places]
+    assert places == [("doubted", 1), ("open", 1), ("worst", 3), ("best", None)]
+    site = build_site([str(run)], tmp_path / "site").folder
+    files = [json.loads(path.read_text()) for path in (site / "model_info").rglob("*.json")]
+    assert {each["name"]: each["unreliable"] for each in files} == {
+        "best": True, "doubted": False, "open": True, "worst": False
+    }  # fmt: skip
 
 
 def test_a_run_that_is_not_finished_is_shown_as_such(shown_run: Path, tmp_path: Path, disguise: Disguise) -> None:

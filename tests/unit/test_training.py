@@ -1,5 +1,6 @@
 """Training: seeded, resumable to the bit, through both twins."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from robustframe.data import load
 from robustframe.draws import Draws
 from robustframe.errors import InputError, IntegrityError
-from robustframe.frames import build_frame
+from robustframe.frames import Structure, build_frame
 from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, Twin, Untied, train_pair
 from robustframe.pairs.readouts import read_out
 from robustframe.pairs.training import _Trainer, augmented
@@ -291,13 +292,34 @@ def test_bfloat16_learns_too_and_leaves_parameters_in_float32() -> None:
 
 
 @pytest.mark.slow
-def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again(tmp_path: Path) -> None:
+def test_the_smallest_pair_of_the_zoo_trains_to_its_shipped_accuracy_again_or_beyond(tmp_path: Path) -> None:
     name = min(names(), key=lambda each: read_card(ZOO / f"{each}.json").parameters)
     path = train(find_training_recipe(name), tmp_path, device=torch.device("cpu"))
     made, shipped = read_card(path), read_card(ZOO / f"{name}.json")
     for sweeps, accuracy in shipped.clean_accuracy.by_sweeps.items():
-        # Other kernels round differently, which a training amplifies: two standard errors of 500 images.
-        assert made.clean_accuracy.by_sweeps[sweeps] == pytest.approx(accuracy, abs=0.02)
+        # Other kernels round differently, which a training amplifies: two standard errors of 500 images. It may do
+        # better: shipped pairs were trained with steps that followed their frames less closely.
+        assert made.clean_accuracy.by_sweeps[sweeps] >= accuracy - 0.02
+
+
+@pytest.mark.parametrize("structure", ["chain", "residual"])
+def test_step_sizes_follow_the_frame_while_it_moves_fast(structure: Structure) -> None:
+    torch.manual_seed(0)
+    layers = [{"filters": 8, "kernel": 5, "stride": 2, "padding": 2}, *[{"filters": 8, "kernel": 3, "padding": 1}] * 2]
+    pair = Pair(build_frame((1, 14, 14), layers, structure), classes=4, sweeps=4)
+    plan = TrainingPlan(epochs=1, batch=16, learning_rate=1e-2, rescale=True)
+    images, labels = torch.rand(16, 1, 14, 14), torch.arange(16) % 4
+    trainer = _Trainer(pair, plan, None, seed=0, examples=64)
+    trainer.calibrate(images)
+    ratios = []
+    for number in range(60):
+        trainer.step(images, labels, number)
+        exact = copy.deepcopy(pair.frame)
+        exact.update_step_sizes_()
+        ratios += [float(mine.step_size / right.step_size) for mine, right in zip(pair.frame.blocks, exact.blocks)]
+    # The first as well as the last; one iteration a step from anywhere begins three times too long.
+    assert min(ratios) > 0.95
+    assert max(ratios) < 1.15
 
 
 def test_every_shipped_pair_was_trained_by_the_recipe_that_ships() -> None:
