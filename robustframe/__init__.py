@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustframe.attacks import attack as attack
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
+    from robustframe.evaluation import silent as silent
     from robustframe.pairs import Pair as Pair
     from robustframe.runs import Run as Run
     from robustframe.runs import open_run as open_run
@@ -26,10 +27,22 @@ _HOMES = {
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
     "open_run": "robustframe.runs",
+    "silent": "robustframe.evaluation",
     "verify": "robustframe.verification",
 }
 
-__all__ = ["Pair", "Record", "Run", "ThreatModel", "attack", "evaluate", "evaluate_recipe", "open_run", "verify"]
+__all__ = [
+    "Pair",
+    "Record",
+    "Run",
+    "ThreatModel",
+    "attack",
+    "evaluate",
+    "evaluate_recipe",
+    "open_run",
+    "silent",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,22 @@ class ThreatModel:
             raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
         return cls(norm=norm, eps=parse_eps(eps), label=text)
 
+    @property
+    def words(self) -> str:
+        """The text that `parse` reads this ball from; its label where that says it.
+
+        Raises:
+            InputError: for a box other than [0, 1], which no text states.
+        """
+        if (self.low, self.high) != (0, 1):
+            raise InputError(f"the box is [{self.low:g}, {self.high:g}]; an evaluation is of images in [0, 1]")
+        try:
+            parsed = ThreatModel.parse(self.label)
+        except InputError:
+            parsed = None
+        same = parsed is not None and (parsed.norm, parsed.eps) == (self.norm, self.eps)
+        return self.label if same else f"{self.norm}:{self.eps!r}"
+
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
         return vector_norm((z.double() - x.double()).flatten(1), self.norm)

@@ -1,28 +1,20 @@
 """Attacks on a batch in hand, without a run on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from robustframe.attacks.base import Attack
-from robustframe.attacks.registry import make_attack
+from robustframe.attacks.registry import AnyAttack, as_attack
 from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, device_of, predict, require_differentiable
-from robustframe.data import from_arrays
+from robustframe.data import as_dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.lending import kept
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, PerExample, Verdicts
-
-_KNOWN_AS: dict[str, dict[str, object]] = {
-    "apgd-ce": {"use": "apgd", "loss": "cross_entropy"},
-    "apgd-dlr": {"use": "apgd", "loss": "dlr"},
-}
-"""What the literature calls an attack with a setting."""
-AnyAttack = str | Mapping[str, object] | Attack
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Attacked:
 def attack(
     model: nn.Module,
     x: Any,
-    y: Any,
+    y: Any = None,
     attack: AnyAttack | Sequence[AnyAttack] = "apgd-ce",
     threat: str | ThreatModel = "linf:8/255",
     *,
@@ -64,8 +56,8 @@ def attack(
 
     Args:
         model: maps images in [0, 1] to logits; attacked on the device it is on, and given back as it was.
-        x: images in [0, 1], shape (n, ...); a tensor or an array.
-        y: class numbers, shape (n,).
+        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or a dataset or loader with labels.
+        y: class numbers, shape (n,) or (n, 1); left out where ``x`` has them.
         attack: a name such as ``"pgd"``, ``"apgd-ce"``, ``"square"`` or ``"torchattacks:PGD"``; one with settings as in
             a battery, ``{"use": "pgd", "steps": 40}``; an `Attack`; or several.
         threat: such as ``"linf:8/255"``, ``"l2:0.5"``, or a `ThreatModel`.
@@ -80,10 +72,12 @@ def attack(
             out of range.
     """
     require_differentiable(model)
-    data = from_arrays(x, y)
+    data = as_dataset(x, y)
     ball = threat if isinstance(threat, ThreatModel) else ThreatModel.parse(threat)
-    several = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
-    attacks = [_made(each) for each in several]
+    several: list[Any] = list(attack) if isinstance(attack, list | tuple) else [attack]
+    attacks = [as_attack(each) for each in several]
+    if not attacks:
+        raise InputError("no attack is given; say which, such as 'apgd-ce'")
     for each in attacks:
         reason = each.why_not(model)
         if reason is not None:
@@ -106,13 +100,3 @@ def attack(
         found[rows], success[rows], prediction[rows] = result.adversarial, result.success, result.prediction
         passes[rows] += result.forwards + result.backwards
     return Attacked(found, success, ball.distance(images, found), prediction, correct, passes)
-
-
-def _made(given: AnyAttack) -> Attack:
-    if isinstance(given, Attack):
-        return given
-    words = dict(_KNOWN_AS.get(given, {"use": given})) if isinstance(given, str) else dict(given)
-    use = words.pop("use", None)
-    if not isinstance(use, str):
-        raise InputError(f"the attack {given!r} does not say which: {{'use': 'pgd', 'steps': 40}}")
-    return make_attack(use, words)

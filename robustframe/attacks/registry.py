@@ -27,7 +27,7 @@ from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
-from robustframe.userfile import load_user_file, load_user_function, plain_name
+from robustframe.userfile import UserFunction, load_user_file, load_user_function, plain_name
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -95,6 +95,74 @@ def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", fo
         if not where:
             raise
         raise InputError(f"{where}: {error}") from error
+
+
+AnyAttack = str | Mapping[str, object] | Attack
+_KNOWN_AS: dict[str, dict[str, object]] = {
+    "apgd-ce": {"use": "apgd", "loss": "cross_entropy"},
+    "apgd-dlr": {"use": "apgd", "loss": "dlr"},
+}
+"""What the literature calls an attack with a setting."""
+
+
+def as_attack(given: Any) -> Attack:
+    """Take an attack as Python gives it: a name, one with settings as in a battery, or an `Attack`."""
+    if isinstance(given, Attack):
+        return given
+    if isinstance(given, type) and issubclass(given, Attack):
+        raise InputError(f"{given.__name__} is the class of an attack; call it, {given.__name__}()")
+    if not isinstance(given, str | Mapping):
+        raise InputError(f"an attack is a name, {{'use': NAME, ...settings}} or an Attack, not {type(given).__name__}")
+    words = dict(_KNOWN_AS.get(given, {"use": given})) if isinstance(given, str) else dict(given)
+    use = words.pop("use", None)
+    if not isinstance(use, str):
+        raise InputError(f"the attack {given!r} does not say which: {{'use': 'pgd', 'steps': 40}}")
+    return make_attack(use, words)
+
+
+def words_of(attack: Attack) -> dict[str, object]:
+    """Return the words of a battery that make an attack again, with its name as ``use``.
+
+    Raises:
+        InputError: when none do: for a class or a function that lies in no file.
+    """
+    if isinstance(attack, TorchAttack):
+        return {"use": f"torchattacks:{attack.name}", **dict(attack.settings)}
+    cls = type(attack)
+    names = {each: name for name, each in ATTACKS.items()}
+    use = names.get(cls) or f"file:{_file_of(cls)}:{cls.__name__}"
+    words: dict[str, object] = {"use": use}
+    for field in dataclasses.fields(attack):
+        value = getattr(attack, field.name)
+        if value != _default(field):
+            words[field.name] = _in_words(value)
+    return words
+
+
+def _in_words(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _in_words(part) for name, part in value.items()}
+    if isinstance(value, UserFunction):
+        return str(value)
+    if callable(value):
+        return f"file:{_file_of(value)}:{getattr(value, '__name__', '')}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _file_of(code: Any) -> Path:
+    """Return the file in which a class or function stands at the top."""
+    name = getattr(code, "__qualname__", type(code).__name__)
+    try:
+        found = inspect.getsourcefile(code)
+    except (TypeError, OSError):
+        found = None
+    if getattr(code, "__module__", None) == "__main__":
+        raise InputError(
+            f"{name} is of the script or notebook that runs, and no record could name it; put it into a file"
+        )
+    if found is None or not Path(found).is_file() or not name.isidentifier():
+        raise InputError(f"{name} stands at the top of no file, so that no record could name it; put it into one")
+    return Path(found).resolve()
 
 
 def settings_of(attack: Attack, *, defaults: bool = True) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Annotated
 
 import typer
 
+from robustframe.bar import Bar
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, report, table
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
+from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Misbehaved, StoppedEarly
@@ -123,7 +124,7 @@ def train(
     stated = find_training_recipe(recipe)
     with Bar("batches", stated.name) as bar:
         card = train_recipe(
-            stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.progress
+            stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show
         )
     next_step = ["robustframe", "evaluate", "--model", f"card:{card}", "--data", stated.data.use]
     next_step += ["--data-root", str(data_root)] if data_root is not None else []

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say
+from robustframe.bar import Bar
+from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
 from robustframe.errors import InputError, first_mistake, unknown
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def evaluate(
     limits = Limits(time_limit, memory_limit)
     with Bar("units", task.name) as bar:
         found = run(
-            task, folder, device=where, batch_size=batch_size, report=bar.moment, limits=limits,
+            task, folder, device=where, batch_size=batch_size, report=bar.show, limits=limits,
             engine=_engine(engine, address, workers, isolate=isolate),
         )  # fmt: skip
     _finish(found, as_json=as_json)

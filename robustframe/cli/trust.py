@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from robustframe.cli.shared import AsJson, Bar, DataRoot, Device, Download, json_text, say
+from robustframe.bar import Bar
+from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
 
 RecipeFolder = Annotated[
     Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
@@ -46,7 +47,7 @@ def verify(
             seal=seal,
             data_root=data_root,
             download=download,
-            report=bar.verified,
+            report=bar.show,
         )
     typer.echo(json_text(found.to_json()) if as_json else str(found).rstrip("\n"))
     if strict and not found.whole:

@@ -110,8 +110,8 @@ def from_arrays(
     """Make a dataset of the user's own arrays, refusing what would make its numbers meaningless.
 
     Args:
-        images: floating point in [0, 1], shape (n, ...); copied. What rounding leaves outside, 1e-6 at most, is set to
-            0 or 1.
+        images: floating point in [0, 1], or bytes, which are divided by 255, shape (n, ...); copied. What rounding
+            leaves outside, 1e-6 at most, is set to 0 or 1.
         labels: whole class numbers from 0, shape (n,) or (n, 1); copied.
         name: how records call it.
 
@@ -171,13 +171,12 @@ def _advice(labels: Tensor) -> str:
 
 
 def _checked_pixels(images: Tensor) -> Tensor:
+    if images.dtype == torch.uint8:
+        images = _scaled(images)
     if not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.")
-        ways = {
-            torch.uint8: "divide by 255 (images / 255)",
-            torch.uint16: "divide by what white is (images / 65535)",
-        }
-        way = ways.get(images.dtype, "scale them to floats")
+        wide = images.dtype == torch.uint16
+        way = "divide by what white is (images / 65535)" if wide else "scale them to floats"
         raise InputError(f"images are {kind}, not floating point in [0, 1]; {way}")
     if not images.isfinite().all():
         bad = int((~images.isfinite()).flatten(1).any(1).sum())
@@ -193,6 +192,13 @@ def _checked_pixels(images: Tensor) -> Tensor:
         raise InputError(f"images lie in [{_bound(low)}, {_bound(high)}], not in [0, 1]: {guess}")
     pixels = images.to(torch.float32, copy=True).contiguous()
     return pixels.clamp_(0, 1) if low < 0 or high > 1 else pixels
+
+
+def _scaled(bytes_: Tensor) -> Tensor:
+    """Divide bytes by 255, unless they may be meant as they are."""
+    if int(bytes_.max()) == 1:
+        raise InputError("images are bytes of 0 and 1 alone; say which is meant, images / 255 or images.float()")
+    return bytes_.float() / 255
 
 
 def _bound(value: float) -> str:

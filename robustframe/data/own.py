@@ -40,8 +40,6 @@ def from_file(path: Path, *, name: str) -> Dataset:
     images, labels = arrays["images"], arrays["labels"]
     if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         raise InputError(f"{path}: images of shape {images.shape} end in channels; store images.transpose(0, 3, 1, 2)")
-    if images.dtype == np.uint8:
-        images = images.astype(np.float32) / np.float32(255)
     try:
         found = from_arrays(images, labels, name=name)
     except InputError as error:

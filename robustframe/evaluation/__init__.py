@@ -4,7 +4,7 @@ from robustframe.evaluation.api import evaluate, evaluate_recipe
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.limits import Limits
 from robustframe.evaluation.loading import load_task, make_task, pick_device, run_folder
-from robustframe.evaluation.progress import Moment
+from robustframe.evaluation.progress import Moment, silent
 from robustframe.evaluation.task import Task
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "pick_device",
     "run",
     "run_folder",
+    "silent",
 ]

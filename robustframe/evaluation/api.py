@@ -3,26 +3,29 @@
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from robustframe.calls import DEFAULT_BATCH, device_of, require_differentiable
-from robustframe.data import Dataset, from_arrays
+from robustframe.attacks.registry import AnyAttack
+from robustframe.calls import DEFAULT_BATCH
+from robustframe.data import as_dataset
 from robustframe.evaluation.engine import run, whole_number
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.loading import load_task, pick_device, run_folder
-from robustframe.evaluation.progress import Report, silent
+from robustframe.evaluation.progress import Report, reporting
 from robustframe.evaluation.task import Task
 from robustframe.lending import kept
-from robustframe.models.classifiers import classify
-from robustframe.recipe import ModelSpec, load_battery, parse_threats
+from robustframe.models.given import classify_given
+from robustframe.recipe import Battery, as_batteries, parse_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.run import Run
+from robustframe.threat import ThreatModel
 
 
 @kept()
@@ -35,7 +38,7 @@ def evaluate_recipe(
     batch_size: int = DEFAULT_BATCH,
     data_root: str | Path | None = None,
     download: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
     engine: Engine = InProcess,
     limits: Limits = NO_LIMITS,
     isolate: bool = False,
@@ -50,7 +53,8 @@ def evaluate_recipe(
         batch_size: rows of one model call at most; it changes no verdict.
         data_root: where data that does not ship lies.
         download: allow data and models of the hub to be downloaded.
-        report: called after every unit of work.
+        report: called after every unit of work; without one a terminal and a notebook show a bar, which
+            `robustframe.silent` leaves out.
         engine: who carries the units of work out; it changes no byte.
         limits: what one unit may take.
         isolate: load and call each model in a child process of its own, so that one that ends its process, hangs
@@ -71,7 +75,8 @@ def evaluate_recipe(
         engine = Isolated
     task = load_task(path, device=where, data_root=data_root, download=download, isolate=isolate)
     folder = run_folder(task, runs) if out is None else out
-    return run(task, folder, device=where, batch_size=batch_size, report=report, engine=engine, limits=limits)
+    with reporting(report, task.name) as said:
+        return run(task, folder, device=where, batch_size=batch_size, report=said, engine=engine, limits=limits)
 
 
 class HeldFolder:
@@ -84,36 +89,40 @@ class HeldFolder:
 
 @kept()
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
-    threat: str | list[str] = "linf:8/255",
-    battery: str | list[str] = "quick",
+    threat: str | ThreatModel | Sequence[str | ThreatModel] = "linf:8/255",
+    battery: str | Battery | AnyAttack | Sequence[str | Battery | AnyAttack] = "quick",
     name: str = "model",
     seed: int = 0,
     chunk: int = 250,
     batch_size: int = DEFAULT_BATCH,
     out: str | Path | None = None,
     diagnose: bool = True,
-    report: Report = silent,
+    report: Report | None = None,
 ) -> Run:
-    """Evaluate one model, or both twins of a pair, on images in hand.
+    """Evaluate models, or both twins of a pair, on images in hand.
 
     Args:
         model: maps images in [0, 1] to logits, preprocessing inside; evaluated on the device it is on, and given
-            back as it was.
-        x: images in [0, 1], shape (n, ...); a tensor or an array.
-        y: class numbers, shape (n,).
-        threat: such as ``"linf:8/255"``, or several.
-        battery: such as ``"quick"`` or ``"quick@1"``, a TOML file, or several in order.
-        name: what tables call the model.
+            back as it was. Several by name, ``{"mine": one, "theirs": two}``, are compared in one run; a list of them
+            is called ``model-1``, ``model-2``, ....
+        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or a `robustframe.data.Dataset`, a
+            `torch.utils.data.Dataset` or a `DataLoader`, which have the labels too.
+        y: class numbers, shape (n,) or (n, 1); left out where ``x`` has them.
+        threat: such as ``"linf:8/255"``, a `ThreatModel`, or several.
+        battery: such as ``"quick"`` or ``"quick@1"``, a TOML file, attacks such as ``[PGD(steps=40), {"use":
+            "square"}]``, or several in order.
+        name: what tables call a single model.
         seed: of all random numbers.
         chunk: examples that are attacked together; part of what is asked.
         batch_size: rows of one model call at most; it changes no verdict.
         out: folder to keep the run in; without one it lies in a temporary folder, as long as the run itself is kept.
         diagnose: check after the attacks whether their numbers are to be believed.
-        report: called after every unit of work.
+        report: called after every unit of work; without one a terminal and a notebook show a bar, which
+            `robustframe.silent` leaves out.
 
     Returns:
         The complete run, opened as by `robustframe.open_run`: ``run.table()`` shows it, ``run.record`` says what was
@@ -123,25 +132,22 @@ def evaluate(
         InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
             battery.
     """
-    require_differentiable(model)
-    data: Dataset = from_arrays(x, y)
-    threats = [threat] if isinstance(threat, str) else list(threat)
-    named = [battery] if isinstance(battery, str) else list(battery)
-    batteries = [load_battery(each) for each in named]
-    parsed = parse_threats(threats)
-    check_stages(make_stages(batteries, Path()), parsed)
+    data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
+    threats = parse_threats(words)
+    check_stages(make_stages(batteries, Path()), threats)
+    classifiers, device = classify_given(model, name, data.images)
     task = Task(
         name="evaluate",
         recipe={
-            "threats": threats,
+            "threats": words,
             "battery": [each.cited for each in batteries],
             "seed": seed,
             "chunk": chunk,
             "diagnose": diagnose,
         },
         data=data,
-        classifiers=classify(model, name, ModelSpec(use="python"), images=data.images),
-        threats=parsed,
+        classifiers=classifiers,
+        threats=threats,
         batteries=batteries,
         seed=whole_number(seed, "seed", least=0),
         chunk=whole_number(chunk, "chunk", least=1),
@@ -151,5 +157,6 @@ def evaluate(
     if out is None:
         held = HeldFolder()
         out = held.path
-    found = run(task, out, device=device_of(model), batch_size=batch_size, report=report, keep_going=False)
-    return replace(found, held=held)
+    with reporting(report, task.name) as said:
+        found = run(task, out, device=device, batch_size=batch_size, report=said, keep_going=False)
+    return replace(found, held=held, given=data)

@@ -1,8 +1,10 @@
 """How far an evaluation is: what is said after each finished unit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from robustframe.bar import Bar
 from robustframe.evaluation.task import Task
 
 
@@ -21,6 +23,15 @@ class Moment:
     passes: int
     """What all finished units have cost so far: forwards and backwards of single examples."""
 
+    @property
+    def shown(self) -> tuple[int, int, str, str]:
+        """What a bar shows; see `robustframe.bar.Progress`."""
+        said = (
+            f"{self.survivors} survivors, robust {100 * self.robust_accuracy:.1f} %, "
+            f"{self.passes / 1e6:.2f} M passes so far"
+        )
+        return self.done, self.units, f"{self.classifier} {self.threat} {self.attack}", said
+
 
 Report = Callable[[Moment], None]
 
@@ -28,6 +39,16 @@ Report = Callable[[Moment], None]
 def silent(moment: Moment) -> None:
     """Say nothing."""
     del moment
+
+
+@contextmanager
+def reporting(report: Report | None, name: str) -> Iterator[Report]:
+    """Lend what reports progress: the one that is given, else a bar for as long as it lasts."""
+    if report is not None:
+        yield report
+        return
+    with Bar("units", name) as bar:
+        yield bar.show
 
 
 class Reporter:

@@ -123,3 +123,9 @@ class TrainingProgress:
     accuracy: float
     """Accuracy on the training batches of the epoch so far (adversarial where trained so), after the last sweep that is
     trained for."""
+
+    @property
+    def shown(self) -> tuple[int, int, str, str]:
+        """What a bar shows; see `robustframe.bar.Progress`."""
+        said = f"loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %"
+        return self.batch, self.batches, f"epoch {self.epoch}", said

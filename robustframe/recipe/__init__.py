@@ -1,5 +1,6 @@
 """What is asked: recipes and batteries from TOML, their attacks ready to run, their examples."""
 
+from robustframe.recipe.given import as_batteries, threat_words
 from robustframe.recipe.recipes import (
     THREATS,
     AttackSpec,
@@ -33,6 +34,7 @@ __all__ = [
     "Normalise",
     "Recipe",
     "Strict",
+    "as_batteries",
     "batteries",
     "code_files",
     "differs_from_shipped",
@@ -46,4 +48,5 @@ __all__ = [
     "recipes",
     "shipped_folder",
     "spelled",
+    "threat_words",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import polars as pl
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustframe.data import Dataset
 from robustframe.errors import InputError, IntegrityError, first_mistake, unknown
@@ -84,6 +84,8 @@ class Run:
     """What paths in the recipe and its batteries are relative to."""
     held: object = field(default=None, repr=False)
     """What must live as long as the run, such as a temporary folder."""
+    given: Dataset | None = field(default=None, repr=False)
+    """The examples, where `robustframe.evaluate` was given them in this process."""
 
     @property
     def name(self) -> str:
@@ -210,6 +212,8 @@ class Run:
             InputError: for a run of `robustframe.evaluate`, which was given its images; for data that is not here, or
                 is not what was attacked.
         """
+        if self.given is not None:
+            return self.given
         if self.from_python:
             raise InputError(f"{self.name} was evaluated from Python, so its record names no data set to load")
         spec = self.recipe().data
@@ -355,7 +359,7 @@ class Run:
 
         return render(robustness_table(self), format)
 
-    def verify(self, model: nn.Module | None = None, x: Any = None, y: Any = None) -> "Verification":
+    def verify(self, model: Any = None, x: Any = None, y: Any = None) -> "Verification":
         """Replay the run on its exact models and name whatever differs; see `robustframe.verify`.
 
         Args:

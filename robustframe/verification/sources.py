@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from robustframe.calls import device_of
-from robustframe.data import Dataset, from_arrays
+from robustframe.data import Dataset, as_dataset
 from robustframe.errors import InputError
-from robustframe.models.classifiers import Classifier, classify, load_models
+from robustframe.models.classifiers import Classifier, load_models
+from robustframe.models.given import classify_given
 from robustframe.recipe import ModelSpec
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.run import Run
@@ -53,7 +52,7 @@ def load_sources(
     return Sources(data, classifiers, device)
 
 
-def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
+def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
     """Take the model and the images of a run that was made with `robustframe.evaluate`.
 
     Raises:
@@ -61,11 +60,12 @@ def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
     """
     if not run.from_python:
         raise InputError(f"{run.folder} is the run of a recipe, which names its models and data; leave model, x, y out")
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
-    name = run.record.classifiers[0].model if run.record.classifiers else "model"
-    data = from_arrays(x, y)
-    return Sources(data, classify(model, name, ModelSpec(use="python"), images=data.images), device_of(model))
+    names = [entry.model for entry in run.record.classifiers]
+    # A list was called NAME-1, NAME-2, ....
+    name = names[0].rpartition("-")[0] if isinstance(model, list | tuple) else names[0]
+    data = as_dataset(x, y)
+    classifiers, device = classify_given(model, name, data.images)
+    return Sources(data, classifiers, device)
 
 
 def _relative(spec: ModelSpec) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from torch import nn
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.evaluation.loading import pick_device
@@ -43,13 +42,18 @@ class VerificationProgress:
     parts: int
     what: str
 
+    @property
+    def shown(self) -> tuple[int, int, str, str]:
+        """What a bar shows; see `robustframe.bar.Progress`."""
+        return self.done, self.parts, self.what, ""
+
 
 Report = Callable[[VerificationProgress], None]
 
 
 def verify(
     run: str | Path,
-    model: nn.Module | None = None,
+    model: Any = None,
     x: Any = None,
     y: Any = None,
     *,
@@ -130,7 +134,7 @@ def _verified(read: Run, sources: Sources | None, *, seal: str | None, batch_siz
 
 
 def _sources(
-    run: Run, model: nn.Module | None, x: Any, y: Any, *, device: str, root: str | Path | None, download: bool
+    run: Run, model: Any, x: Any, y: Any, *, device: str, root: str | Path | None, download: bool
 ) -> Sources | None:
     if model is not None:
         return given_sources(run, model, x, y)

@@ -77,7 +77,8 @@ def test_what_the_user_does_to_the_arrays_later_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "sentence"),
     [
-        (torch.zeros(2, 3, dtype=torch.uint8), TWO, r"images are uint8, not floating .*; divide by 255"),
+        (torch.eye(2, 3, dtype=torch.uint8), TWO, r"bytes of 0 and 1 alone; .* images / 255 or images.float\(\)"),
+        (torch.ones(2, 3, dtype=torch.uint16), TWO, r"images are uint16, not floating .*\(images / 65535\)"),
         (
             torch.zeros(2, 3, dtype=torch.int64),
             TWO,

@@ -13,7 +13,7 @@ import pytest
 import robustframe
 
 ROOMS = [
-    ["types", "errors"],
+    ["types", "errors", "bar"],
     ["lending"],
     ["children"],
     ["files"],

@@ -1,0 +1,274 @@
+"""What a Python user hands over: images, labels, models, threats and batteries in any of their usual forms."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import robustframe
+from robustframe import ThreatModel
+from robustframe.attacks import PGD, Attack, Square, TorchAttack
+from robustframe.attacks.registry import make_attack, words_of
+from robustframe.data import Dataset, load
+from robustframe.errors import InputError
+from robustframe.models.given import classify_given
+from robustframe.recipe import Battery, as_batteries, threat_words
+
+DIGITS = load("digits").first(24)
+IMAGES, LABELS = DIGITS.images, DIGITS.labels
+
+
+def linear(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(zip(IMAGES.numpy(), LABELS.tolist()))
+
+
+BYTES = (IMAGES * 255).round().to(torch.uint8)
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "tensors": (IMAGES, LABELS),
+    "arrays": (IMAGES.numpy(), LABELS.numpy()),
+    "labels in a column": (IMAGES, LABELS[:, None]),
+    "dataset": (DIGITS, None),
+    "torch dataset": (TensorDataset(IMAGES, LABELS), None),
+    "loader": (DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7), None),
+    "stream": (Stream(), None),
+    "loader of a stream": (DataLoader(Stream(), batch_size=7), None),
+}
+
+
+@pytest.mark.parametrize("form", ALIKE)
+def test_every_form_of_the_same_examples_is_the_same_evaluation(form: str) -> None:
+    x, y = ALIKE[form]
+    asked: dict[str, Any] = {"threat": "linf:0.05", "battery": [PGD(steps=3)], "diagnose": False}
+    expected = robustframe.evaluate(linear(), IMAGES, LABELS, **asked)
+    found = robustframe.evaluate(linear(), x, y, **asked)
+    assert found.record.data.sha256 == expected.record.data.sha256
+    assert found.verdicts.equals(expected.verdicts)
+    assert torch.equal(found.examples().images, IMAGES)
+    attacked = robustframe.attack(linear(), x, y, PGD(steps=3), "linf:0.05")
+    assert len(attacked.images) == len(IMAGES)
+
+
+@pytest.mark.parametrize("given", [BYTES, BYTES.numpy()], ids=["tensor", "array"])
+def test_bytes_are_scaled_and_that_is_said(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    found = robustframe.attack(linear(), given, LABELS, "fgsm", ThreatModel(norm="linf", eps=1e-9))
+    assert "bytes from 0 to 255; they are divided by 255" in caplog.text
+    assert torch.allclose(found.images, BYTES / 255, atol=1e-6)
+
+
+def test_a_loader_that_shuffles_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "robustframe"):
+        robustframe.attack(linear(), DataLoader(TensorDataset(IMAGES, LABELS), shuffle=True), attack="fgsm")
+    assert "the DataLoader shuffles" in caplog.text
+
+
+class Odd(TensorDataset):
+    """A dataset whose items are given."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(IMAGES)
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.items[at]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (IMAGES, None, "the labels y are missing; give one class number an image, or a Dataset or DataLoader"),
+        (DIGITS, LABELS, "a Dataset has its own labels; leave y out"),
+        (TensorDataset(IMAGES, LABELS), LABELS, "a TensorDataset has its own labels; leave y out"),
+        (TensorDataset(IMAGES), None, "items of the TensorDataset are tuple; give pairs of image and label"),
+        (Odd(), None, "the Odd is empty"),
+        (Odd({"image": 1, "label": 2}), None, "items of the Odd are tables of image, label; give pairs"),
+        (Odd((object(), 1)), None, "images of the Odd are object; give it transform=torchvision.transforms.ToTensor"),
+        (Odd((torch.rand(1, 8, 8), 1), (torch.rand(1, 9, 8), 1)), None, r"differ in shape, \(1, 8, 8\) and"),
+    ],
+)
+def test_examples_that_are_none_are_refused(x: Any, y: Any, sentence: str) -> None:
+    for way in (robustframe.evaluate, robustframe.attack):
+        with pytest.raises(InputError, match=sentence):
+            way(linear(), x, y)
+
+
+def test_several_models_share_a_run_and_are_verified(tmp_path: Path) -> None:
+    models = {"one": linear(0), "other": linear(1)}
+    run = robustframe.evaluate(models, DIGITS, threat="linf:0.05", battery=PGD(steps=3), out=tmp_path / "run")
+    assert [each.name for each in run.record.classifiers] == ["one", "other"]
+    single = robustframe.evaluate(linear(1), DIGITS, threat="linf:0.05", battery=PGD(steps=3))
+    assert run.results[1].robust_correct == single.results[0].robust_correct
+    assert robustframe.verify(run.folder, models, DIGITS).ok
+    assert not robustframe.verify(run.folder, {"one": linear(0), "other": linear(2)}, DIGITS).ok
+    listed = robustframe.evaluate(list(models.values()), DIGITS, battery=PGD(steps=3), name="net", diagnose=False)
+    assert [each.name for each in listed.record.classifiers] == ["net-1", "net-2"]
+    assert robustframe.verify(listed.folder, list(models.values()), DIGITS).ok
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({}, "no model is given"),
+        ([], "no model is given"),
+        ({"one": linear(), "two": 3}, "two: the model is int"),
+        ({1: linear()}, "the name 1 of a model is no text"),
+    ],
+)
+def test_models_that_are_none_are_refused(model: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        classify_given(model, "model", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("linf:8/255", ["linf:8/255"]),
+        (ThreatModel.parse("linf:8/255"), ["linf:8/255"]),
+        (ThreatModel(norm="l2", eps=1 / 3), ["l2:0.3333333333333333"]),
+        (ThreatModel(norm="linf", eps=0.1, label="mine"), ["linf:0.1"]),
+        (["linf:0.1", ThreatModel(norm="l0", eps=12.0)], ["linf:0.1", "l0:12"]),
+    ],
+)
+def test_the_words_of_a_threat_are_read_as_the_same_ball(given: Any, words: list[str]) -> None:
+    assert threat_words(given) == words
+    first = given[0] if isinstance(given, list) else given
+    if isinstance(first, ThreatModel):
+        again = ThreatModel.parse(words[0])
+        assert (again.norm, again.eps) == (first.norm, first.eps)
+
+
+ATTACKS: list[Attack] = [
+    PGD(),
+    PGD(steps=7, step_size=0.25, restarts=2, loss="dlr"),
+    Square(queries=50),
+    TorchAttack(name="PGD", settings={"steps": 3}),
+    make_attack("apgd", {"loss": "margin"}),
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack!r:.40}")
+def test_an_attack_is_made_again_of_its_words(attack: Attack) -> None:
+    words = words_of(attack)
+    use = words.pop("use")
+    assert make_attack(str(use), words) == attack
+
+
+def test_what_stands_in_a_file_is_named_by_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from robustframe.attacks import PGD\n\n\nclass Mine(PGD):\n    pass\n\n\n"
+        "def loss(logits, labels):\n    return -logits.gather(1, labels[:, None]).squeeze(1)\n"
+    )
+    words: dict[str, Any] = {"loss": f"file:{file}:loss", "steps": 3}
+    attack = make_attack(f"file:{file}:Mine", words)
+    assert words_of(attack) == {"use": f"file:{file}:Mine", **words}
+    run = robustframe.evaluate(linear(), DIGITS, threat="linf:0.05", battery=attack, diagnose=False)
+    assert run.results[0].attacks[0].label.startswith("python-")
+    assert robustframe.verify(run.folder, linear(), DIGITS, code=[file]).ok
+
+
+def test_batteries_are_put_together_in_order() -> None:
+    found = as_batteries(["quick", PGD(steps=3), {"use": "square", "queries": 9}, "swift@1", "rand"])
+    assert [each.cited.split("-")[0] for each in found] == ["quick@1", "python", "swift@1", "rand@1"]
+    assert [spec.use for spec in found[1].attack] == ["pgd", "square"]
+    assert as_batteries(PGD(steps=3)) == as_batteries([{"use": "pgd", "steps": 3}])
+    assert as_batteries(PGD(steps=3))[0].cited != as_batteries(PGD(steps=4))[0].cited
+    mine = Battery.model_validate({"schema": 1, "name": "mine", "version": "1", "attack": [{"use": "pgd"}]})
+    assert as_batteries(mine) == [mine]
+
+
+class Script(PGD):
+    """An attack of the script that runs."""
+
+
+Script.__module__ = "__main__"
+
+
+class Nowhere:
+    """So that a class stands inside something."""
+
+    class Still(PGD):
+        """An attack that no file has at its top."""
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "no battery is given"),
+        (PGD, "PGD is the class of an attack; call it, PGD()"),
+        ([3], "an attack is a name, .* not int"),
+        ([{"steps": 3}], "does not say which"),
+        ([{"use": "pgd", "stps": 3}], "steps"),
+        (Script(), "Script is of the script or notebook that runs"),
+        (Nowhere.Still(), "Still stands at the top of no file"),
+        (PGD(loss=lambda logits, labels: logits.sum(1)), "stands at the top of no file"),
+    ],
+)
+def test_batteries_that_are_none_are_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        as_batteries(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "no threat is given"),
+        (0.1, "a threat is text such as 'linf:8/255', or a ThreatModel, not float"),
+        (ThreatModel(norm="linf", eps=0.1, low=-1.0), r"the box is \[-1, 1\]; an evaluation is of images in \[0, 1\]"),
+    ],
+)
+def test_threats_that_are_none_are_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        threat_words(given)
+
+
+class Terminal:
+    """Writes like a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_by_default_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {"threat": "linf:0.05", "battery": PGD(steps=2), "diagnose": False}
+    robustframe.evaluate(linear(), DIGITS, **asked)
+    assert capsys.readouterr().err == ""
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    robustframe.evaluate(linear(), DIGITS, **asked)
+    assert "survivors" in shown.text
+    shown.text = ""
+    robustframe.evaluate(linear(), DIGITS, **asked, report=robustframe.silent)
+    assert shown.text == ""
+
+
+def test_datasets_of_ours_are_taken_whole() -> None:
+    assert isinstance(DIGITS, Dataset)
+    run = robustframe.evaluate(linear(), DIGITS, battery=PGD(steps=2), diagnose=False)
+    assert (run.record.data.use, run.record.data.count) == ("digits", len(DIGITS))
+    assert np.array_equal(run.examples().labels.numpy(), LABELS.numpy())
