@@ -164,7 +164,7 @@ def _timm(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedMo
     try:
         import timm
     except ImportError as error:
-        raise InputError(f"{spec.use} needs timm, which is not installed; `pip install timm`") from error
+        raise InputError(f"{spec.use} needs timm, which is not installed: pip install 'robustframe[timm]'") from error
     if spec.weights == PRETRAINED:
         raise InputError(
             f"pretrained weights of {spec.use} are not fetched here; save timm.create_model({place!r}, "

@@ -153,7 +153,7 @@ def test_the_api_pages_show_modules_that_are_there_and_every_public_room() -> No
         function = package.joinpath(*parts[:-1]).with_suffix(".py")
         named = function.is_file() and f"def {parts[-1]}(" in function.read_text(encoding="utf-8")
         assert named or any(place.is_file() for place in places), name
-    inside = {"cli", "calls", "children", "lending", "types", "userfile", "templates", "__main__", "__init__"}
+    inside = {"bar", "cli", "calls", "children", "lending", "types", "userfile", "templates", "__main__", "__init__"}
     rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert rooms - inside <= {name.split(".")[1] for name in shown}
     attacks = {path.stem for path in (package / "attacks").glob("*.py")} - {"__init__", "hyperplane", "apgd_l1"}
@@ -196,3 +196,12 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "claimed breaks were replayed on the exact model" in printed
     assert "fmnist-chain3-linf/recurrent" in printed
+
+
+def test_the_readme_names_every_extra_for_users() -> None:
+    rows = re.findall(r"^\| `robustframe\[(\w+)\]` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(rows) == sorted(set(project["optional-dependencies"]) - {"dev", "docs", "all"})
+    # What errors tell people to install is one of them.
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "robustframe").rglob("*.py"))
+    assert set(re.findall(r"pip install 'robustframe\[(\w+)\]'", code)) <= set(rows)
