@@ -27,6 +27,7 @@ from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
+from robustframe.plugins import find_plugin, plugins
 from robustframe.userfile import UserFunction, load_user_file, load_user_function, plain_name
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", fo
     """Build an attack from a battery's words.
 
     Args:
-        use: a name in `ATTACKS`, ``"torchattacks:CLASS"``, or ``"file:PATH.py:CLASS"`` for a user's own
-            `Attack`.
+        use: a name in `ATTACKS` or of an installed package, ``"torchattacks:CLASS"``, or ``"file:PATH.py:CLASS"`` for
+            a user's own `Attack`.
         settings: the attack's settings by name; those left out keep their defaults.
         where: the file and key this stood in, put in front of every error.
         folder: what a relative ``PATH`` is relative to; the working directory when ``None``.
@@ -87,10 +88,7 @@ def make_attack(use: str, settings: Mapping[str, object], *, where: str = "", fo
             return TorchAttack(name=name, settings=_plain(settings))
         if colon and kind == "file":
             return _configure(_load(name, folder or Path()), settings, folder or Path())
-        if use not in ATTACKS:
-            known = [*ATTACKS, "torchattacks:CLASS", "file:PATH.py:CLASS"]
-            raise unknown("attack", use, known)
-        return _configure(ATTACKS[use], settings, folder or Path())
+        return _configure(ATTACKS.get(use) or _of_package(use), settings, folder or Path())
     except InputError as error:
         if not where:
             raise
@@ -130,7 +128,10 @@ def words_of(attack: Attack) -> dict[str, object]:
         return {"use": f"torchattacks:{attack.name}", **dict(attack.settings)}
     cls = type(attack)
     names = {each: name for name, each in ATTACKS.items()}
-    use = names.get(cls) or f"file:{_file_of(cls)}:{cls.__name__}"
+    added = (find_plugin("attacks", name) for name in plugins("attacks"))
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    of_package = next((each.name for each in added if each is not None and each.place == place), None)
+    use = names.get(cls) or of_package or f"file:{_file_of(cls)}:{cls.__name__}"
     words: dict[str, object] = {"use": use}
     for field in dataclasses.fields(attack):
         value = getattr(attack, field.name)
@@ -234,6 +235,16 @@ def _with_functions(value: object, hint: object, folder: Path) -> object:
     if takes and isinstance(value, str) and value.startswith("file:"):
         return load_user_function(value.removeprefix("file:"), folder, kind="function")
     return value
+
+
+def _of_package(use: str) -> type[Attack]:
+    plugin = find_plugin("attacks", use)
+    if plugin is None:
+        raise unknown("attack", use, [*ATTACKS, *plugins("attacks"), "torchattacks:CLASS", "file:PATH.py:CLASS"])
+    found = plugin.load()
+    if not isinstance(found, type) or not issubclass(found, Attack) or inspect.isabstract(found):
+        raise InputError(f"{use} of {plugin.label} is no subclass of robustframe.attacks.Attack")
+    return found
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str]:

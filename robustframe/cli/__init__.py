@@ -167,6 +167,7 @@ def list_attacks() -> None:
     import dataclasses
 
     from robustframe.attacks import ATTACKS, GradientAttack
+    from robustframe.plugins import plugins
 
     shared = {field.name for field in dataclasses.fields(GradientAttack)}
     rows = []
@@ -175,6 +176,7 @@ def list_attacks() -> None:
         settings = ", ".join(f"{field.name} = {field.default!r}" for field in own)
         rows.append((name, "/".join(attack.norms), (attack.__doc__ or "").splitlines()[0]))
         rows.append(("", "", f"{settings} +" if issubclass(attack, GradientAttack) else settings))
+    rows += [(name, "", "of an installed package") for name in plugins("attacks")]
     rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (see `robustframe doctor`)"))
     rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
     _list(rows)
@@ -184,10 +186,10 @@ def list_attacks() -> None:
 @list_app.command("batteries")
 def list_batteries() -> None:
     """Batteries a recipe can use."""
-    from robustframe.recipe import batteries
+    from robustframe.recipe import batteries, batteries_of_packages
 
     rows = []
-    for each in batteries():
+    for each in (*batteries(), *batteries_of_packages()):
         # A name that stands for several norms is one attack to a reader.
         attacks = ", ".join(dict.fromkeys(spec.name or spec.use for spec in each.attack))
         rows += [(each.cited, each.about), ("", attacks)]

@@ -3,17 +3,19 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robustframe.data import shipped
-from robustframe.data.dataset import Dataset, from_pixels
+from robustframe.data.dataset import Dataset, from_arrays, from_pixels
 from robustframe.data.idx import parse_idx
-from robustframe.errors import InputError, IntegrityError, unknown
+from robustframe.errors import InputError, IntegrityError, told, unknown
 from robustframe.files import IDX_BYTES, gunzip, read_plain
+from robustframe.lending import contained
+from robustframe.plugins import Plugin, find_plugin, plugins
 
 ROOT_VARIABLE = "ROBUSTFRAME_DATA"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -191,14 +193,15 @@ _LOADERS: dict[str, tuple[Callable[[str, _Place], Dataset], str]] = {
 
 def available() -> dict[str, str]:
     """Say in one line what each dataset is, by the name that `load` takes."""
-    return {name: about for name, (_, about) in _LOADERS.items()}
+    added = {name: "of an installed package" for name in plugins("data")}
+    return added | {name: about for name, (_, about) in _LOADERS.items()}
 
 
 def load(name: str, split: str = "test", *, data_root: Path | None = None, download: bool = False) -> Dataset:
     """Load one split of a dataset by name, checked to be whole.
 
     Args:
-        name: one of `available`.
+        name: one of `available`, those of installed packages among them.
         split: ``"train"`` or ``"test"``.
         data_root: the folder that holds the files, as their distributor or torchvision lays them out; when left
             out, the environment variable ROBUSTFRAME_DATA, then the user's cache, then, for Fashion-MNIST,
@@ -212,8 +215,26 @@ def load(name: str, split: str = "test", *, data_root: Path | None = None, downl
         InputError: for an unknown name or split, and when the files are not found or not fetched.
         IntegrityError: when a file is missing from the package, truncated or altered.
     """
-    if name not in _LOADERS:
-        raise unknown("dataset", name, _LOADERS)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    return _LOADERS[name][0](split, _Place(data_root, download))
+    if name in _LOADERS:
+        return _LOADERS[name][0](split, _Place(data_root, download))
+    plugin = find_plugin("data", name)
+    if plugin is None:
+        raise unknown("dataset", name, available())
+    return _of_package(plugin, split, data_root)
+
+
+def _of_package(plugin: Plugin, split: str, data_root: Path | None) -> Dataset:
+    """Call ``function(split, data_root)`` of a package, which returns a `Dataset`, or images and labels."""
+    try:
+        with contained():
+            found = plugin.load()(split, data_root)
+        if isinstance(found, Dataset):
+            return found
+        images, labels = found
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the data {plugin.name} of {plugin.label} failed: {told(error)}") from error
+    return replace(from_arrays(images, labels, name=plugin.name), split=split)

@@ -21,6 +21,7 @@ from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.data.listing import CLASSES
 from robustframe.errors import InputError, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
+from robustframe.plugins import find_plugin, plugins
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
 from robustframe.userfile import code_named, files_of
@@ -204,6 +205,23 @@ def batteries() -> Iterator[Battery]:
         yield read_toml(path, Battery)
 
 
+def batteries_of_packages() -> Iterator[Battery]:
+    """Yield the batteries that installed packages add: each entry point is the path of a TOML file.
+
+    Raises:
+        InputError: for one that is none, or that calls itself as one that ships.
+    """
+    for name in plugins("batteries"):
+        plugin = find_plugin("batteries", name)
+        path = None if plugin is None else plugin.load()
+        if plugin is None or not isinstance(path, str | Path):
+            raise InputError(f"the battery {name} of an installed package is no path of a TOML file")
+        battery = read_toml(Path(path), Battery)
+        if differs_from_shipped(battery) is not None:
+            raise InputError(f"{plugin.label} calls a battery {battery.cited}, which ships; it needs another name")
+        yield battery
+
+
 def differs_from_shipped(battery: Battery) -> bool | None:
     """Say whether a battery is another one than the shipped one that it is cited as; ``None`` where none ships."""
     cited = (battery.name.casefold(), Version(battery.version))
@@ -249,6 +267,9 @@ def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
     for battery in sorted(known, key=lambda each: Version(each.version)):
         named[battery.name] = battery
     if given not in named:
+        added = {name: battery for battery in batteries_of_packages() for name in (battery.cited, battery.name)}
+        if given in added:
+            return added[given]
         if meant := _CALLED.get(given.casefold().replace("_", "-")):
             raise InputError(f"{f'{where}: ' if where else ''}{given} is called {meant} here")
         if given in ATTACKS:
@@ -256,7 +277,7 @@ def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
                 f"{f'{where}: ' if where else ''}{given} is an attack and no battery; write one of it, mine.toml with "
                 f'schema = 1, name, version and [[attack]] use = "{given}"'
             )
-        raise unknown("battery", given, {battery.cited for battery in known}, where=where)
+        raise unknown("battery", given, {each.cited for each in (*known, *added.values())}, where=where)
     return named[given]
 
 
@@ -281,7 +302,7 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
 
 
 def code_files(recipe: dict[str, Any], batteries: Sequence[Battery], folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of all code of the user's that an evaluation names, and that this imports.
+    """Return the SHA-256 of all code of others that an evaluation names: files with what they import, and packages.
 
     Args:
         recipe: as a record holds it.
@@ -289,12 +310,16 @@ def code_files(recipe: dict[str, Any], batteries: Sequence[Battery], folder: Pat
         folder: what paths in them are relative to.
 
     Returns:
-        By the path that names a file, and what it brings with it: ``mine/model.py: helper.py``.
+        By the path that names a file, and what it brings with it: ``mine/model.py: helper.py``; of an installed package
+        its name and version, and the module that adds an attack.
 
     Raises:
-        InputError: for a file that is not there.
+        InputError: for a file or module that is not there.
     """
     found: dict[str, str] = {}
+    for use in {spec.use for battery in batteries for spec in battery.attack} - set(ATTACKS):
+        plugin = find_plugin("attacks", use)
+        found |= {} if plugin is None else plugin.files()
     for name in code_named([recipe, [battery.model_dump(by_alias=True) for battery in batteries]]):
         if not os.path.isfile(folder / name):
             raise InputError(f"{folder / name} does not exist, whose code is named")

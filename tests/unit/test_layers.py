@@ -14,7 +14,7 @@ import robustframe
 
 ROOMS = [
     ["types", "errors", "bar"],
-    ["lending"],
+    ["lending", "plugins"],
     ["children"],
     ["files"],
     ["draws"],

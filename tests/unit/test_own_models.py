@@ -209,7 +209,7 @@ def test_timm_is_asked_by_name_and_its_absence_said(here: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="name the file in weights"):
         find(here, use="timm:resnet18", weights="pretrained")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match="needs timm, which is not installed: pip install .robustframe.timm.."):
+    with pytest.raises(InputError, match=r"needs timm, which is not installed: pip install .robustframe.timm.."):
         find(here, use="timm:resnet18")
 
 
