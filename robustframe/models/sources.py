@@ -15,7 +15,7 @@ from robustframe.calls import forked_random
 from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.lending import contained, lent
-from robustframe.models.weights import load_weights
+from robustframe.models.weights import load_weights, weights_file
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
 from robustframe.userfile import files_of, load_user_file, plain_name
@@ -87,7 +87,7 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
         )
     found = SOURCES[kind][2](spec, place, folder, download)
     if spec.weights is not None and found.weights_sha256 is None:
-        found = replace(found, weights_sha256=load_weights(found.module, folder / spec.weights))
+        found = replace(found, weights_sha256=load_weights(found.module, *weights_file(folder, spec.weights)))
     normalise = spec.normalise or found.normalise
     if normalise is None:
         return found

@@ -88,7 +88,7 @@ class ModelSpec(Strict):
     sweeps: int | None = Field(default=None, ge=2, le=SWEEPS)
     """Sweeps of the recurrent twin; the pair's own when left out."""
     weights: str | None = Field(default=None, max_length=_PLACE)
-    """A safetensors or weights-only checkpoint to load, or ``pretrained``."""
+    """A safetensors or weights-only checkpoint to load, ``FILE:KEYS`` where it holds several, or ``pretrained``."""
     classes: int | None = Field(default=None, ge=2, le=CLASSES)
     """Of a model by name: how many logits it has."""
     normalise: Normalise | None = None
