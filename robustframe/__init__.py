@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustframe.attacks import attack as attack
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
+    from robustframe.models.adapters import adapt as adapt
     from robustframe.pairs import Pair as Pair
     from robustframe.runs import Run as Run
     from robustframe.runs import open_run as open_run
@@ -22,6 +23,7 @@ _HOMES = {
     "Record": "robustframe.runs.record",
     "Run": "robustframe.runs",
     "ThreatModel": "robustframe.threat",
+    "adapt": "robustframe.models.adapters",
     "attack": "robustframe.attacks",
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
@@ -29,7 +31,18 @@ _HOMES = {
     "verify": "robustframe.verification",
 }
 
-__all__ = ["Pair", "Record", "Run", "ThreatModel", "attack", "evaluate", "evaluate_recipe", "open_run", "verify"]
+__all__ = [
+    "Pair",
+    "Record",
+    "Run",
+    "ThreatModel",
+    "adapt",
+    "attack",
+    "evaluate",
+    "evaluate_recipe",
+    "open_run",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,9 @@ from torch import nn
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.models.adapters import Normalised
 from robustframe.models.classifiers import Classifier, load_models
-from robustframe.models.sources import SOURCES, Normalised
+from robustframe.models.sources import SOURCES
 from robustframe.models.trials import check_model
 from robustframe.recipe import ModelSpec
 from robustframe.verification import verify
