@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from robustframe.evaluation import evaluate as evaluate
     from robustframe.evaluation import evaluate_recipe as evaluate_recipe
     from robustframe.evaluation import silent as silent
+    from robustframe.models.adapters import adapt as adapt
     from robustframe.pairs import Pair as Pair
     from robustframe.runs import Run as Run
     from robustframe.runs import open_run as open_run
@@ -23,6 +24,7 @@ _HOMES = {
     "Record": "robustframe.runs.record",
     "Run": "robustframe.runs",
     "ThreatModel": "robustframe.threat",
+    "adapt": "robustframe.models.adapters",
     "attack": "robustframe.attacks",
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
@@ -36,6 +38,7 @@ __all__ = [
     "Record",
     "Run",
     "ThreatModel",
+    "adapt",
     "attack",
     "evaluate",
     "evaluate_recipe",

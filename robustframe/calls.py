@@ -1,8 +1,10 @@
 """How models are called: borrowed and given back as they were, in batches that round alike."""
 
+import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -38,12 +40,24 @@ def require_differentiable(model: object) -> None:
         InputError: for anything but a module, and for one that was made inside inference mode.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+        raise InputError(not_a_model(model))
     # One that has not seen an image yet is refused where it is asked first, by name.
     if any(not is_lazy(each) and each.is_inference() for each in [*model.parameters(), *model.buffers()]):
         raise InputError(
             "the model was made inside torch.inference_mode(), so that no gradient goes through it; make it outside"
         )
+
+
+def not_a_model(model: object) -> str:
+    """Say what something is that is no module, and what makes one of it."""
+    kind = type(model).__name__
+    if isinstance(model, type):
+        return f"the model is the class {model.__name__}; make one of it, {model.__name__}(...)"
+    if kind == "ExportedProgram":
+        return "the model is an exported program; take its module, model.module()"
+    if callable(model):
+        return f"the model is a {kind}, no torch.nn.Module; wrap it, robustframe.adapt(model)"
+    return f"the model is {kind}; it must be a torch.nn.Module"
 
 
 @contextmanager
@@ -76,12 +90,13 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
     Raises:
         Misbehaved: for what would have ended the process, such as `SystemExit`, in place of it.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    # A program that was frozen has no mode.
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     with forked_random(seed), lent(), _unchanged_buffers(model):
         writes = _writes(model.parameters())
         try:
-            model.eval()
+            _set_evaluating(model)
             for parameter, _, _ in parameters:
                 parameter.requires_grad_(False)
                 # Whatever a module accumulates meanwhile does not land in the user's tensor.
@@ -97,6 +112,17 @@ def borrowed(model: nn.Module, *, seed: int = 0) -> Iterator[nn.Module]:
                 note("changes its own weights while it answers, so that answers depend on those before them")
 
 
+def _set_evaluating(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError:
+        # An exported program stays in the mode that it was exported in; what stands around it does not.
+        if not isinstance(model, torch.fx.GraphModule):
+            model.training = False
+            for child in model.children():
+                _set_evaluating(child)
+
+
 @contextmanager
 def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
     """Give the buffers of a model back as they were, such as running statistics and counters."""
@@ -110,7 +136,8 @@ def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name, buffer, before in held:
-            now = module._buffers.get(name)
+            # Those of a compiled program are no dict.
+            now = dict(module._buffers.items()).get(name)
             # Of another shape it is no statistic but something that was computed once, and is kept.
             if now is None or (now.shape, now.dtype) != (before.shape, before.dtype):
                 continue
@@ -132,9 +159,30 @@ def call(model: Callable[[Tensor], Tensor], images: Images) -> Logits:
         InputError: when it does not return one row of logits an image.
     """
     recording = torch.is_grad_enabled()
-    said = model(images)
+    said = answer(model, images)
     torch.set_grad_enabled(recording)
     return checked(said, images)
+
+
+def type_of(model: object) -> torch.dtype | None:
+    """Return the type of the first weights that a model computes with; ``None`` where it has none."""
+    if not isinstance(model, nn.Module):
+        return None
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), None)
+
+
+def answer(model: Callable[[Tensor], Any], images: Images) -> Any:
+    """Return what a model says to images, which are cast to the type of its weights if it does not take them else."""
+    kind = type_of(model)
+    if kind is None or kind == images.dtype:
+        return model(images)
+    try:
+        # It may cast them itself, and before that change them in place.
+        return model(images.clone())
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+    return model(images.to(kind))
 
 
 def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
@@ -178,19 +226,49 @@ def pad(points: Tensor) -> Tensor:
     return torch.cat([points, points[:1].expand(missing, *points.shape[1:])]) if missing else points.clone()
 
 
-def checked(logits: object, points: Tensor) -> Logits:
-    """Return what a model gave for some points, if it is one row of logits a point.
+def checked(said: object, points: Tensor) -> Logits:
+    """Return the logits in what a model gave for some points, if they are one row a point, in the type of the points.
 
     Raises:
-        InputError: when it is not.
+        InputError: when they are not.
     """
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(points):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            f"the model returned {shape} for {len(points)} images; it must return logits of shape "
-            f"({len(points)}, classes)"
+    logits = own_logits(said)
+    if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(points) and logits.shape[1] > 1:
+        return logits.to(points.dtype)
+    raise InputError(f"the model returned {_no_logits(said, points)}")
+
+
+def own_logits(said: object) -> object:
+    """Return the logits of an object that has them as an attribute, as models of Hugging Face do; else what it is."""
+    logits = None if isinstance(said, Tensor) else getattr(said, "logits", None)
+    return logits if isinstance(logits, Tensor) else said
+
+
+def one_number(said: object, points: Tensor) -> TypeGuard[Tensor]:
+    """Say whether a model gave one number a point, as before a sigmoid."""
+    rows = len(points)
+    return isinstance(said, Tensor) and said.is_floating_point() and tuple(said.shape) in ((rows,), (rows, 1))
+
+
+def _no_logits(said: object, points: Tensor) -> str:
+    """Say what a model returned in place of logits, and the line that makes logits of it."""
+    rows = len(points)
+    if one_number(said, points):
+        return (
+            f"one number an image, shape {tuple(said.shape)}; if that is the input of a sigmoid, "
+            "robustframe.adapt(model, sigmoid=True) makes two logits of it, sigmoid = true in a recipe"
         )
-    return logits
+    if isinstance(said, Mapping | tuple | list) and len(said):
+        held: dict[Any, Any] = dict(said) if isinstance(said, Mapping) else dict(enumerate(said))
+        fitting = [key for key, part in held.items() if isinstance(part, Tensor) and part.shape[:1] == (rows,)]
+        key = [*fitting, *held][0]
+        named = f" of {', '.join(map(str, held))}" if isinstance(said, Mapping) else f" of {len(said)}"
+        return (
+            f"a {type(said).__name__}{named}; say which are the logits, such as robustframe.adapt(model, "
+            f"output={key!r}), output = {json.dumps(key, default=str)} in a recipe"
+        )
+    what = str(tuple(said.shape)) if isinstance(said, Tensor) else type(said).__name__
+    return f"{what} for {rows} images; it must return logits of shape ({rows}, classes), at least two"
 
 
 def padded(rows: int) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -219,12 +219,18 @@ def _check_readable(module: nn.Module, name: str) -> None:
     lazy = [key for key, value in [*module.named_parameters(), *module.named_buffers()] if is_lazy(value)]
     if lazy:
         raise InputError(f"{name} has no {lazy[0]} yet; call it on one image first, so that it knows its sizes")
-    odd = [key for key, value in module.state_dict().items() if not isinstance(value, Tensor) or value.is_quantized]
+    odd = [key for key, value in module.state_dict().items() if not _is_readable(value)]
     if odd:
         raise InputError(
-            f"{name} holds {odd[0]}, which is no plain tensor, as quantised models do; evaluate the model that it was "
-            "made from, or one whose weights are rounded but kept as floats"
+            f"{name} holds {odd[0]}, whose numbers cannot be read; evaluate the model that it was made from, or one "
+            "that keeps them as tensors"
         )
+
+
+def _is_readable(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_readable(each) for each in value)
+    return value is None or isinstance(value, Tensor | torch.dtype | str | int | float)
 
 
 def _identity(module: nn.Module, files: Mapping[str, str], images: Images | None) -> CodeIdentity:
@@ -247,7 +253,19 @@ def _ask(module: nn.Module, images: Images) -> None:
 
 def _fingerprint(module: nn.Module, code: CodeIdentity) -> str:
     sha = hashlib.sha256(code.sha256.encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(module.state_dict().items()):
+        for tensor in _tensors(value):
+            sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        if not isinstance(value, Tensor):
+            sha.update(f"{name} {value if not isinstance(value, tuple | list) else len(value)}".encode())
     return sha.hexdigest()
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yield the tensors of an entry of a state dict, quantised ones as the numbers that they stand for."""
+    if isinstance(value, Tensor):
+        yield value.dequantize() if value.is_quantized else value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)

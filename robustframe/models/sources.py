@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from robustframe.calls import forked_random
+from robustframe.calls import forked_random, not_a_model
 from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.lending import contained, lent
-from robustframe.models.weights import load_weights
+from robustframe.models.adapters import Answering, Normalised
+from robustframe.models.weights import load_weights, weights_file
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec, Normalise
 from robustframe.userfile import files_of, load_user_file, plain_name
@@ -40,34 +41,6 @@ class LoadedModel:
     weights_sha256: str | None = None
 
 
-class Normalised(nn.Module):
-    """A model with its preprocessing in front of it, so that attacks see images in [0, 1].
-
-    Args:
-        model: takes normalised images.
-        mean: of each channel, in units of [0, 1].
-        std: of each channel, in the same units, above 0.
-
-    Raises:
-        InputError: when mean and std differ in length, or images have another number of channels.
-    """
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        if len(mean) != len(std):
-            raise InputError(f"normalise has {len(mean)} means and {len(std)} standard deviations; give one a channel")
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        if x.dim() != 4 or x.shape[1] != len(mean):
-            raise InputError(f"normalise has {len(mean)} channels, an image has shape {tuple(x.shape[1:])}")
-        logits: Tensor = self.model((x - mean) / std)
-        return logits
-
-
 def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> LoadedModel:
     """Load what a recipe names: the module of its source, its weights, and its preprocessing in front.
 
@@ -87,13 +60,15 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
         )
     found = SOURCES[kind][2](spec, place, folder, download)
     if spec.weights is not None and found.weights_sha256 is None:
-        found = replace(found, weights_sha256=load_weights(found.module, folder / spec.weights))
+        found = replace(found, weights_sha256=load_weights(found.module, *weights_file(folder, spec.weights)))
     normalise = spec.normalise or found.normalise
-    if normalise is None:
-        return found
-    if isinstance(found.module, Pair):
-        raise InputError(f"{spec.use} is a pair, which solves for the image itself; leave normalise out")
-    return replace(found, module=Normalised(found.module, normalise.mean, normalise.std))
+    answers = spec.output is not None or spec.sigmoid
+    if isinstance(found.module, Pair) and (normalise or answers):
+        raise InputError(
+            f"{spec.use} is a pair, which solves for the image itself; leave normalise, output and sigmoid out"
+        )
+    module = Answering(found.module, spec.output, sigmoid=spec.sigmoid) if answers else found.module
+    return replace(found, module=module if normalise is None else Normalised(module, normalise.mean, normalise.std))
 
 
 def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
@@ -121,7 +96,7 @@ def _called(place: str, folder: Path) -> LoadedModel:
     except Exception as error:
         raise InputError(f"{path}:{name}() failed: {plain_name(told(error))}") from error
     if not isinstance(built, nn.Module):
-        raise InputError(f"{path}:{name}() returned {type(built).__name__}; it must return a torch.nn.Module")
+        raise InputError(f"{path}:{name}() built no model: {not_a_model(built)}")
     return LoadedModel(built, path.stem, files=files_of(path, code))
 
 

@@ -1,14 +1,16 @@
 """A classifier tried on a few examples before anything is evaluated."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import borrowed, call, call_in_batches, out_of_memory, pad
+from robustframe.calls import answer, borrowed, call, call_in_batches, out_of_memory, pad, type_of
 from robustframe.data import Dataset
-from robustframe.errors import InputError, first_line
+from robustframe.errors import InputError, Misbehaved, first_line
 from robustframe.lending import noting
+from robustframe.models.adapters import adapt
 from robustframe.models.classifiers import Classifier
 from robustframe.types import Images
 
@@ -16,6 +18,8 @@ _OTHER_ROWS = (24, 16)
 """Rows of a call of another size than the first: for few examples and for many."""
 _MOST_ROWS = 512
 """Largest number in a model's error that may be the size of a batch."""
+_SIZES = (28, 32, 64, 224)
+"""Sides of images that are tried where a model does not take those it is given, and the least one."""
 _ROUNDING = 1e-5
 """Of the largest pixel: what two roundings in float32 and a fit through them differ by at most."""
 
@@ -51,19 +55,20 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
             call(module, _rows(few, _OTHER_ROWS[len(few) > _OTHER_ROWS[0]]))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Misbehaved:
+            raise
+        except Exception as error:
+            # The model raises what it likes.
             if out_of_memory(error):
                 raise
             reason = first_line(error)
-            hint = _batch_hint(module, few, reason)
+            hint = _batch_hint(module, few, reason) or _image_hint(module, few, reason)
             raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}{hint}") from error
     if not logits.isfinite().all():
         raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
     rows = logits.sum(1)
     if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
         raise InputError(f"{name} returns probabilities; return logits, without the final softmax")
-    if logits.shape[1] < 2:
-        raise InputError(f"{name} has one class; a classifier that can be wrong has at least two")
     highest = int(data.labels.max())
     if highest >= logits.shape[1]:
         raise InputError(f"{name} has {logits.shape[1]} classes, but the labels go up to {highest}")
@@ -80,6 +85,11 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
         flags.append(
             f"{name} answers the same images differently each time; its accuracies are single draws unless a battery "
             "has votes, such as rand"
+        )
+    if (kind := type_of(classifier.module)) not in (None, few.dtype):
+        flags.append(
+            f"{name} has weights of {str(kind).removeprefix('torch.')}: images that it does not take in float32 are "
+            "cast to that, and its logits back"
         )
     if classifier.entry.use.startswith(("torchvision:", "timm:")) and classifier.entry.weights_sha256 is None:
         flags.append(f"{name} has random weights; name a file of weights in the recipe")
@@ -101,10 +111,27 @@ def _batch_hint(module: nn.Module, few: Images, reason: str) -> str:
         # The model raises what it likes; what it said first is reported.
         except Exception:  # noqa: BLE001
             continue
-        return (
-            f"; it takes {count} image{'s' if count > 1 else ''} at a time and no other number, so write "
-            "x.view(len(x), -1) or the like where the size of a batch stands"
+        exported = any(isinstance(each, torch.fx.GraphModule) for each in module.modules())
+        cure = (
+            "export it with dynamic_shapes=({0: torch.export.Dim.AUTO},)"
+            if exported
+            else "write x.view(len(x), -1) or the like where the size of a batch stands"
         )
+        return f"; it takes {count} image{'s' if count > 1 else ''} at a time and no other number, so {cure}"
+    return ""
+
+
+def _image_hint(module: nn.Module, few: Images, reason: str) -> str:
+    """Say that a model takes images of another size or order, where it does: tried are the numbers in its error."""
+    sizes = [size for size in sorted({*map(int, re.findall(r"\d{1,3}", reason)), *_SIZES}) if size >= _SIZES[0]]
+    ways: list[dict[str, Any]] = [{"channels_last": True}, *({"resize": (size, size)} for size in sizes)]
+    for way in ways:
+        try:
+            call(adapt(module, **way), few[:2])
+        except Exception:  # noqa: BLE001  as above
+            continue
+        said = ", ".join(f"{key}={value}" for key, value in way.items())
+        return f"; it takes them after robustframe.adapt(model, {said})"
     return ""
 
 
@@ -136,7 +163,7 @@ def _prepares_unseen(classifier: Classifier, images: Images) -> bool:
     with borrowed(classifier.module) as model, torch.enable_grad():
         lent_images = pad(images.clone().requires_grad_())
         before, step = lent_images.detach().clone(), lent_images.grad_fn
-        model(lent_images)
+        answer(model, lent_images)
     after = lent_images.detach()
     if lent_images.grad_fn is not step or torch.equal(before, after):
         return False

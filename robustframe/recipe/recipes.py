@@ -89,11 +89,22 @@ class ModelSpec(Strict):
     sweeps: int | None = Field(default=None, ge=2, le=SWEEPS)
     """Sweeps of the recurrent twin; the pair's own when left out."""
     weights: str | None = Field(default=None, max_length=_PLACE)
-    """A safetensors or weights-only checkpoint to load, or ``pretrained``."""
+    """A safetensors or weights-only checkpoint to load, ``FILE:KEYS`` where it holds several, or ``pretrained``."""
     classes: int | None = Field(default=None, ge=2, le=CLASSES)
     """Of a model by name: how many logits it has."""
     normalise: Normalise | None = None
     """Preprocessing put in front of the model; attacks see images in [0, 1]."""
+    output: Annotated[str, Field(max_length=_PLACE)] | int | None = None
+    """The key, attribute or place of the logits in what the model returns, where it returns more."""
+    sigmoid: bool = False
+    """The model returns one number an image, before its sigmoid."""
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
+        # As for data: models that return their logits ask what they always did. A place may be 0, which is no False.
+        stated = write(self)
+        unsaid = {key for key in ("output", "sigmoid") if stated[key] is None or stated[key] is False}
+        return {key: value for key, value in stated.items() if key not in unsaid}
 
 
 class Recipe(Strict):

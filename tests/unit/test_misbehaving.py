@@ -439,14 +439,6 @@ def test_a_model_made_in_inference_mode_is_refused_with_a_sentence(small: str) -
         )
 
 
-def test_a_model_of_float64_is_refused_with_a_sentence(small: str) -> None:
-    net = InPlace("copy").double()
-    with pytest.raises(InputError, match="fails on images of shape"):
-        robustframe.evaluate(
-            net, torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), threat="linf:0.02", battery=small
-        )
-
-
 def test_buffers_come_back_as_they_were() -> None:
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
     norm = net[1]

@@ -16,8 +16,9 @@ from torch import nn
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
+from robustframe.models.adapters import Normalised
 from robustframe.models.classifiers import Classifier, load_models
-from robustframe.models.sources import SOURCES, Normalised
+from robustframe.models.sources import SOURCES
 from robustframe.models.trials import check_model
 from robustframe.recipe import ModelSpec
 from robustframe.verification import verify
@@ -226,15 +227,17 @@ def test_every_source_is_said_in_the_error_and_in_the_docs() -> None:
 
 
 def test_a_run_with_weights_verifies_and_names_other_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save(linear().state_dict(), here / "weights.pt")
+    average = linear().state_dict()
+    torch.save({"model": {name: 0 * each for name, each in average.items()}, "ema": average}, here / "weights.pt")
     (here / "recipe.toml").write_text(
         'schema = 1\nname = "own"\nseed = 0\nthreats = ["linf:0.01"]\nbattery = ["quick@1"]\ndiagnose = false\n'
         '[data]\nuse = "digits"\ncount = 60\n'
-        '[[model]]\nuse = "file:mine.py:build"\nweights = "weights.pt"\n'
+        '[[model]]\nuse = "file:mine.py:build"\nweights = "weights.pt:ema"\n'
     )
     run = evaluate_recipe(here / "recipe.toml", runs=here / "runs", device="cpu")
     folder = run.folder
     assert any("about as often as by chance" in flag for flag in run.record.flags)
+    assert run.record.recipe["model"][0]["weights"] == "weights.pt:ema"
     # One's own run, made on this machine, does not ask again.
     assert verify(folder, folder=here, device="cpu").ok
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "of somebody else"))
@@ -243,7 +246,7 @@ def test_a_run_with_weights_verifies_and_names_other_weights(here: Path, monkeyp
     verified = partial(verify, folder, folder=here, device="cpu", code=[here / "mine.py"])
     found = verified()
     assert found.ok, str(found)
-    write_state(here / "weights.pt", **{"1.bias": torch.ones(10)})
+    torch.save({"ema": {**average, "1.bias": torch.ones(10)}}, here / "weights.pt")
     found = verified()
     assert not found.ok
     assert "weights_sha256 is" in str(found)

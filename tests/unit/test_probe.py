@@ -159,9 +159,16 @@ def test_calls_are_padded_split_and_give_what_one_call_gives():
     assert [padded(rows) for rows in (1, 16, 17, 25)] == [16, 16, 24, 32]
 
 
-@pytest.mark.parametrize("answer", [lambda x: x.mean(1), lambda x: x[:1], lambda x: (x,)])
-def test_a_model_that_does_not_return_logits_is_refused_in_words(answer):
-    with pytest.raises(InputError, match="it must return logits of shape"):
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda x: x.mean(1), r"returned one number an image, shape \(16,\)"),
+        (lambda x: x[:1], r"returned \(1, 4\) for 16 images; it must return logits of shape"),
+        (lambda x: (x,), "returned a tuple of 1; say which are the logits"),
+    ],
+)
+def test_a_model_that_does_not_return_logits_is_refused_in_words(answer, sentence):
+    with pytest.raises(InputError, match=sentence):
         call_in_batches(answer, torch.zeros(3, 4), 16)
 
 
