@@ -37,7 +37,7 @@ class Plugin:
             InputError: when that fails, with the package.
         """
         try:
-            return metadata.EntryPoint(self.name, f"robustframe.{self.group}", self.place).load()
+            return metadata.EntryPoint(self.name, self.place, f"robustframe.{self.group}").load()
         except Exception as error:
             raise InputError(f"{self.name} of {self.label} cannot be loaded: {told(error)}") from error
 

@@ -200,9 +200,11 @@ def list_batteries() -> None:
 def list_models() -> None:
     """Models a recipe or --model can name."""
     from robustframe.models.sources import SOURCES
+    from robustframe.plugins import plugins
     from robustframe.zoo import ZOO, names, read_card
 
-    _list([(form, about) for form, about, _ in SOURCES.values()])
+    added = [(f"{name}:NAME", "of an installed package") for name in plugins("models")]
+    _list([*((form, about) for form, about, _ in SOURCES.values()), *added])
     typer.echo("\nThe zoo:")
     cards = [read_card(ZOO / f"{name}.json") for name in names()]
     _list([(f"zoo:{card.name}", card.about) for card in cards])

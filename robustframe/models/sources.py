@@ -18,6 +18,7 @@ from robustframe.lending import contained, lent
 from robustframe.models.adapters import Answering, Normalised
 from robustframe.models.weights import load_weights, weights_file
 from robustframe.pairs import Pair
+from robustframe.plugins import find_plugin, plugins
 from robustframe.recipe import ModelSpec, Normalise
 from robustframe.userfile import files_of, load_user_file, plain_name
 from robustframe.zoo import Card, load_named
@@ -53,12 +54,13 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
         InputError: for an unknown source or name, code that builds no module, or weights that do not fit.
     """
     kind, colon, place = spec.use.partition(":")
-    if not colon or kind not in SOURCES:
-        forms = [form for form, _, _ in SOURCES.values()]
+    source = SOURCES[kind][2] if kind in SOURCES else _of_package
+    if not colon or (source is _of_package and find_plugin("models", kind) is None):
+        forms = [*(form for form, _, _ in SOURCES.values()), *(f"{name}:NAME" for name in plugins("models"))]
         raise InputError(
             f"model {spec.use!r} must read {', '.join(forms[:-1])} or {forms[-1]}; `robustframe zoo list` shows the zoo"
         )
-    found = SOURCES[kind][2](spec, place, folder, download)
+    found = source(spec, place, folder, download)
     if spec.weights is not None and found.weights_sha256 is None:
         found = replace(found, weights_sha256=load_weights(found.module, *weights_file(folder, spec.weights)))
     normalise = spec.normalise or found.normalise
@@ -98,6 +100,24 @@ def _called(place: str, folder: Path) -> LoadedModel:
     if not isinstance(built, nn.Module):
         raise InputError(f"{path}:{name}() built no model: {not_a_model(built)}")
     return LoadedModel(built, path.stem, files=files_of(path, code))
+
+
+def _of_package(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
+    """Call ``function(NAME)`` of an installed package, which returns a module."""
+    plugin = find_plugin("models", spec.use.partition(":")[0])
+    if plugin is None:
+        raise InputError(f"no package adds models such as {spec.use}")
+    _refuse(spec, f"{plugin.label} decides", "classes")
+    try:
+        with lent(), contained(), forked_random(0):
+            built = plugin.load()(place)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{spec.use} of {plugin.label} failed: {told(error)}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{spec.use} of {plugin.label} built no model: {not_a_model(built)}")
+    return LoadedModel(built, place or plugin.name, files=plugin.files())
 
 
 def _torchvision(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
