@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustframe.calls import borrowed, predict
+from robustframe.calls import answer, borrowed, predict
 from robustframe.diagnose.case import Case, differ
 from robustframe.diagnose.question import Measurement
 from robustframe.losses import cross_entropy, margin
@@ -80,7 +80,7 @@ def input_dependent(case: Case) -> Measurement:
     with borrowed(case.model) as model, torch.no_grad():
         for image in images:
             with _Graded() as graded, _Counted() as counted:  # type: ignore[no-untyped-call]
-                model(image.unsqueeze(0))
+                answer(model, image.unsqueeze(0))
             counts.append(counted.operations)
             optimises |= graded.seen
     case.spent.forwards += len(images)

@@ -1,6 +1,7 @@
 """What a file of weights holds, read without running anything of it: every dict of tensors in it, by its keys."""
 
 import io
+import itertools
 import pickle
 import warnings
 import zipfile
@@ -25,6 +26,8 @@ _OTHERS = (
     (b"\x1f\x8b", "a gzip archive, not weights: unpack it"),
 )
 """How files begin that are taken for weights, and are none."""
+_MOST, _DEEP = 1000, 200
+"""Most dicts of tensors in a file, and most characters of the keys that lead to one."""
 _TAR, _TAR_AT = b"ustar", 257
 
 
@@ -58,7 +61,9 @@ def read_checkpoint(path: Path, content: bytes) -> list[StateDict]:
         InputError: for a file of another kind, damage, or one that can hold code.
     """
     held = _tensors(path, content)
-    found = list(_state_dicts(held))
+    found = list(itertools.islice(_state_dicts(held), _MOST + 1))
+    if len(found) > _MOST:
+        raise InputError(f"{path} holds more than {_MOST:,} dicts of tensors; save model.state_dict() of one")
     if not found:
         keys = ", ".join(map(shown_key, list(held)[:6])) if isinstance(held, dict) else type(held).__name__
         raise InputError(f"{path} holds no state dict ({keys or 'nothing'}); save model.state_dict()")
@@ -132,6 +137,8 @@ def _state_dicts(held: Any) -> Iterator[StateDict]:
     pending = [("", held)]
     while pending:
         keys, value = pending.pop()
+        if len(keys) > _DEEP:
+            continue
         if isinstance(value, dict) and _holds_tensors(value):
             yield StateDict(keys, {str(name): entry for name, entry in value.items()})
         elif isinstance(value, dict | list | tuple) and id(value) not in met and "param_groups" not in value:

@@ -160,6 +160,13 @@ def test_logits_are_float32_and_gradients_go_through(kind: str) -> None:
     assert attacked.success.float().mean() > 0.5
 
 
+def test_a_half_model_is_diagnosed_like_any_other() -> None:
+    run = robustframe.evaluate(net().half(), X, Y, threat="linf:0.05", battery="quick")
+    diagnosis = run.results[0].diagnosis
+    assert diagnosis is not None
+    assert {check.name: check.passed for check in diagnosis.checks}["input-dependent-computation"]
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a dict": (lambda: Says(dictionary), "robustframe.adapt(model, output='logits'), output = \"logits\" in a recipe"),
     "a tuple": (lambda: Says(pair_of), "robustframe.adapt(model, output=1), output = 1 in a recipe"),

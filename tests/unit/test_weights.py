@@ -246,3 +246,15 @@ def test_a_checkpoint_that_holds_itself_is_read_once(tmp_path: Path) -> None:
     held["whole"] = held
     held["list"] = [held]
     assert loaded(held, tmp_path) == 2
+
+
+def test_a_checkpoint_of_hostile_shape_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    deep: Any = state(1)
+    for _ in range(150):
+        deep = [deep]
+    for held, sentence in (
+        (deep, r"holds no state dict \(list\)"),
+        ([state(1)] * 2000, "holds more than 1,000 dicts of tensors"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            loaded(held, tmp_path)
