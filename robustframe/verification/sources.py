@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustframe.calls import device_of
+from robustframe.calls import device_of, not_a_model
 from robustframe.data import Dataset, from_arrays
 from robustframe.errors import InputError
 from robustframe.models.classifiers import Classifier, classify, load_models
@@ -62,7 +62,7 @@ def given_sources(run: Run, model: nn.Module, x: Any, y: Any) -> Sources:
     if not run.from_python:
         raise InputError(f"{run.folder} is the run of a recipe, which names its models and data; leave model, x, y out")
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
+        raise InputError(not_a_model(model))
     name = run.record.classifiers[0].model if run.record.classifiers else "model"
     data = from_arrays(x, y)
     return Sources(data, classify(model, name, ModelSpec(use="python"), images=data.images), device_of(model))
