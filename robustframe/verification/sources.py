@@ -62,7 +62,8 @@ def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
         raise InputError(f"{run.folder} is the run of a recipe, which names its models and data; leave model, x, y out")
     names = [entry.model for entry in run.record.classifiers]
     # A list was called NAME-1, NAME-2, ....
-    name = names[0].rpartition("-")[0] if isinstance(model, list | tuple) else names[0]
+    first = names[0] if names else "model"
+    name = first.rpartition("-")[0] if isinstance(model, list | tuple) else first
     data = as_dataset(x, y)
     classifiers, device = classify_given(model, name, data.images)
     return Sources(data, classifiers, device)

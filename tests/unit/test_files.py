@@ -197,10 +197,18 @@ def test_weights_are_read_from_plain_files_only(path: str, tmp_path: Path) -> No
         load_weights(net(), tmp_path / path)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_model_without_plain_tensors_is_refused() -> None:
-    quantised = torch.ao.quantization.quantize_dynamic(net(), {nn.Linear}, dtype=torch.qint8)
-    for model, sentence in ((quantised, "no plain tensor, as quantised"), (nn.LazyLinear(3), "has no weight yet")):
+class Described(nn.Linear):
+    """A layer that keeps an object beside its tensors."""
+
+    def get_extra_state(self) -> object:
+        return {"scale": 1.0}
+
+
+def test_a_model_whose_weights_cannot_be_read_is_refused() -> None:
+    for model, sentence in (
+        (Described(3, 3), "holds _extra_state, whose numbers"),
+        (nn.LazyLinear(3), "has no weight"),
+    ):
         with pytest.raises(InputError, match=sentence):
             classify(model, "mine", ModelSpec(use="mine"))
 

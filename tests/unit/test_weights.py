@@ -258,3 +258,23 @@ def test_a_checkpoint_of_hostile_shape_is_refused_in_a_sentence(tmp_path: Path) 
     ):
         with pytest.raises(InputError, match=sentence):
             loaded(held, tmp_path)
+
+
+def test_a_model_that_does_not_know_its_sizes_yet_takes_no_weights(tmp_path: Path) -> None:
+    torch.save(state(1), tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"the model has no 1\.weight yet; call it on one image first"):
+        load_weights(nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.BatchNorm1d(3)), tmp_path / "x.pt")
+
+
+def test_what_loading_itself_refuses_is_said(tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        """Has a counter of the name of batch normalisation's, which loading does not begin at 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+            self.bias = nn.Parameter(torch.zeros(3))
+
+    torch.save({"bias": torch.ones(3)}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"x\.pt does not fit the model: .*Counts"):
+        load_weights(Counts(), tmp_path / "x.pt")
