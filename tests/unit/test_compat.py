@@ -1,9 +1,12 @@
 """The peers' own examples run with the import line exchanged, and say what is not here."""
 
+import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +18,9 @@ from robustframe.attacks import PGD as OurPGD
 from robustframe.compat.shared import written
 from robustframe.data import load
 from robustframe.errors import InputError
+from robustframe.models.sources import find_model
 from robustframe.pairs import Pair
+from robustframe.recipe import ModelSpec
 from robustframe.zoo import load_named
 
 DATA = load("digits").first(40)
@@ -374,3 +379,85 @@ def test_both_twins_of_a_pair_are_taken_one_by_one() -> None:
         right(twin, compat.PGD(twin, eps=0.1)(DATA.images, DATA.labels)) for twin in (pair.feedforward, pair.recurrent)
     ]
     assert all(each < 1 for each in found)
+
+
+FAKE = """
+import torch
+from torch import nn
+
+asked = []
+
+def load_model(model_name, model_dir="./models", dataset="cifar10", threat_model="Linf"):
+    asked.append((model_name, model_dir, dataset, threat_model))
+    if model_name == "NoSuch":
+        raise KeyError(model_name)
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def robustbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A package of RobustBench's name and call, and a working directory of its own."""
+    package = tmp_path / "installed" / "robustbench"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "utils.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(package.parent)
+    for name in ("robustbench", "robustbench.utils"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield importlib.import_module("robustbench.utils")
+    for name in ("robustbench", "robustbench.utils"):
+        sys.modules.pop(name, None)
+
+
+RECIPE = """
+schema = 1
+name = "theirs"
+seed = 0
+threats = ["linf:0.05"]
+battery = ["quick@1"]
+[data]
+use = "digits"
+count = 10
+[[model]]
+use = "{use}"
+"""
+
+
+def test_a_model_of_robustbenchs_zoo_is_evaluated(robustbench: ModuleType, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(use="robustbench:Carmon2019Unlabeled"))
+    with pytest.raises(InputError, match=r"models/cifar10/Linf/Carmon2019Unlabeled.pt; fetch them with --download"):
+        robustframe.evaluate_recipe(recipe)
+    assert not robustbench.asked
+    run = robustframe.evaluate_recipe(recipe, download=True)
+    assert set(robustbench.asked) == {("Carmon2019Unlabeled", "models", "cifar10", "Linf")}
+    assert [each.name for each in run.record.classifiers] == ["Carmon2019Unlabeled"]
+    weights = tmp_path / "models" / "cifar100" / "L2" / "Rice2020Overfitting.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    recipe.write_text(RECIPE.format(use="robustbench:cifar100/L2/Rice2020Overfitting"))
+    robustframe.evaluate_recipe(recipe)
+    assert robustbench.asked[-1] == ("Rice2020Overfitting", "models", "cifar100", "L2")
+
+
+@pytest.mark.usefixtures("robustbench")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"use": "robustbench:NoSuch"}, "robustbench:NoSuch cannot be loaded.*NoSuch"),
+        ({"use": "robustbench:L2/Rice2020Overfitting"}, "robustbench:DATA/THREAT/NAME"),
+        ({"use": "robustbench:Rice2020Overfitting", "classes": 10}, "leave both out"),
+    ],
+)
+def test_what_robustbench_does_not_have_is_said(given: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_model(ModelSpec(**given), folder=Path(), download=True)
+
+
+def test_robustbench_that_is_not_there_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "robustbench", None)
+    with pytest.raises(InputError, match=r"cannot be imported.*`pip install robustbench`"):
+        find_model(ModelSpec(use="robustbench:Rice2020Overfitting"), folder=Path(), download=True)
