@@ -16,6 +16,7 @@ from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.lending import contained, lent
 from robustframe.models.adapters import Answering, Normalised
+from robustframe.models.robustbench import load_robustbench
 from robustframe.models.weights import load_weights, weights_file
 from robustframe.pairs import Pair
 from robustframe.plugins import find_plugin, plugins
@@ -201,6 +202,13 @@ SOURCES: dict[str, tuple[str, str, Source]] = {
     "hf": ("hf:OWNER/REPO", "a pair of the hub (the extra hub)", _with_card),
     "torchvision": ("torchvision:NAME", "a network by name, with your weights or weights = pretrained", _torchvision),
     "timm": ("timm:NAME", "likewise, where timm is installed", _timm),
+    "robustbench": (
+        "robustbench:NAME",
+        "a model of RobustBench's zoo, where that is installed",
+        lambda spec, place, _, download: LoadedModel(
+            load_robustbench(spec, place, download=download), Path(place).name
+        ),
+    ),
     "file": ("file:PATH.py:FUNCTION", "what a function of yours returns, a torch.nn.Module", _file),
 }
 """By what stands before the colon: how it is written, what it is, and what loads it."""

@@ -41,6 +41,7 @@ ROOMS = [
     ["evaluation"],
     ["report"],
     ["verification"],
+    ["compat"],
     ["doctor"],
     ["templates"],
     ["cli"],

@@ -1,0 +1,84 @@
+"""What the peers' calls have in common: how they name norms, and models that are functions."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from robustframe.errors import InputError, unknown
+from robustframe.evaluation.loading import pick_device
+from robustframe.pairs import Pair
+from robustframe.threat import ThreatModel
+from robustframe.types import Norm
+
+NORMS: dict[str, Norm] = {"Linf": "linf", "L2": "l2", "L1": "l1"}
+"""Ours by theirs."""
+
+
+def threat_of(norm: str, eps: float) -> ThreatModel:
+    """Return the ball that a peer's caller means, labelled as a user of ours would write it.
+
+    Args:
+        norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
+        eps: radius in input units.
+
+    Raises:
+        InputError: for another norm, or a radius that is none.
+
+    >>> threat_of("Linf", 8 / 255).label
+    'linf:8/255'
+    """
+    if norm not in NORMS:
+        raise unknown("norm", str(norm), NORMS)
+    return ThreatModel.parse(f"{NORMS[norm]}:{written(eps)}")
+
+
+def written(eps: float) -> str:
+    """Write a radius so that it reads back as the same float, in steps of a byte where it is a number of them.
+
+    >>> written(8 / 255), written(0.5)
+    ('8/255', '0.5')
+    """
+    eps = float(eps)
+    steps = round(eps * 255) if abs(eps) < 1 else 0
+    return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
+
+
+class Forward(nn.Module):
+    """A function from images to logits as a module.
+
+    Args:
+        function: such as a closure over a model.
+        device: where it takes its images.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("anchor", torch.zeros(1, device=device), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def as_module(model: object, device: object = None) -> nn.Module:
+    """Return the one classifier that a peer's caller means: a module as it is, a function as one.
+
+    Args:
+        model: a module, its ``forward``, or a function from images to logits.
+        device: where a function takes its images; a module is called on the device that it is on.
+
+    Raises:
+        InputError: for a pair, which is two classifiers, for what cannot be called, or a device that is not there.
+    """
+    owner = getattr(model, "__self__", None)
+    if isinstance(owner, nn.Module) and getattr(model, "__name__", "") in ("forward", "__call__", "_call_impl"):
+        model = owner
+    if isinstance(model, Pair):
+        raise InputError("a pair is two classifiers; give model.recurrent or model.feedforward")
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model):
+        raise InputError(f"the model is {type(model).__name__}; give a torch.nn.Module or a function that gives logits")
+    return Forward(cast("Callable[[Tensor], Tensor]", model), pick_device(str(device or "auto")))
