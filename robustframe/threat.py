@@ -43,6 +43,17 @@ def parse_eps(text: str | float) -> float:
     return value
 
 
+def written_eps(eps: float) -> str:
+    """Write a radius so that it reads back as the same float, in steps of a byte where it is a number of them.
+
+    >>> written_eps(8 / 255), written_eps(0.5)
+    ('8/255', '0.5')
+    """
+    eps = float(eps)
+    steps = round(eps * 255) if abs(eps) < 1 else 0
+    return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
     """A ball of radius ``eps`` in one norm, intersected with the box of valid images."""
@@ -99,7 +110,7 @@ class ThreatModel:
         except InputError:
             parsed = None
         same = parsed is not None and (parsed.norm, parsed.eps) == (self.norm, self.eps)
-        return self.label if same else f"{self.norm}:{self.eps!r}"
+        return self.label if same else f"{self.norm}:{written_eps(self.eps)}"
 
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""

@@ -1,11 +1,8 @@
 """AutoAttack's class (Croce and Hein, 2020, arXiv:2003.01690; github.com/fra31/auto-attack) with a run behind it."""
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from robustframe.data import from_arrays
 from robustframe.errors import InputError, unknown
 from robustframe.evaluation import evaluate
 from robustframe.evaluation.progress import Moment, Report, silent
+from robustframe.recipe import Battery
 from robustframe.runs import Run
 from robustframe.types import Images, Labels
 
@@ -227,16 +225,12 @@ class AutoAttack:
         diagnose: bool = True,
     ) -> Run:
         asked, ours = self._asked(attacks), _SHIPPED.get(self.version)
-        with tempfile.TemporaryDirectory() as folder:
-            if ours is None or asked != self._as_made:
-                path = Path(folder) / "battery.toml"
-                path.write_text(_battery(self.version, asked), encoding="utf-8")
-                ours = str(path)
-            self._run = evaluate(
-                as_module(self.model, self.device), x, y,
-                threat=threat_of(self.norm, self.epsilon).label, battery=ours, seed=self.seed or 0,
-                batch_size=bs, out=out, diagnose=diagnose, report=report,
-            )  # fmt: skip
+        self._run = evaluate(
+            as_module(self.model, self.device), x, y,
+            threat=threat_of(self.norm, self.epsilon),
+            battery=ours if ours is not None and asked == self._as_made else _battery(self.version, asked),
+            seed=self.seed or 0, batch_size=bs, out=out, diagnose=diagnose, report=report,
+        )  # fmt: skip
         return self._run
 
     def _asked(self, attacks: Sequence[str]) -> list[dict[str, Any]]:
@@ -315,11 +309,7 @@ def _outcome(run: Run, x: Images, y: Labels) -> tuple[Images, Labels]:
     return x_adv, torch.from_numpy(said.to_numpy().copy()).to(y)
 
 
-def _battery(version: str, attacks: Sequence[Mapping[str, object]]) -> str:
-    """Write a battery of some attacks; the votes on a random model are those of `rand`."""
-    lines = ["schema = 1", f'name = "autoattack-{version}"', 'version = "1"']
-    lines += [f"votes = {_VOTES}"] if version == "rand" else []
-    for words in attacks:
-        # What JSON writes of texts, numbers and truths is TOML too.
-        lines += ["[[attack]]", *(f"{key} = {json.dumps(value)}" for key, value in words.items())]
-    return "\n".join(lines)
+def _battery(version: str, attacks: Sequence[Mapping[str, object]]) -> Battery:
+    """Make a battery of some attacks; the votes on a random model are those of `rand`."""
+    content = {"schema": 1, "name": f"autoattack-{version}", "version": "1", "attack": attacks}
+    return Battery.model_validate(content | ({"votes": _VOTES} if version == "rand" else {}))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from robustframe.errors import InputError, unknown
 from robustframe.evaluation.loading import pick_device
+from robustframe.models.adapters import Called
 from robustframe.pairs import Pair
-from robustframe.threat import ThreatModel
+from robustframe.threat import ThreatModel, written_eps
 from robustframe.types import Norm
 
 NORMS: dict[str, Norm] = {"Linf": "linf", "L2": "l2", "L1": "l1"}
@@ -31,22 +32,11 @@ def threat_of(norm: str, eps: float) -> ThreatModel:
     """
     if norm not in NORMS:
         raise unknown("norm", str(norm), NORMS)
-    return ThreatModel.parse(f"{NORMS[norm]}:{written(eps)}")
+    return ThreatModel.parse(f"{NORMS[norm]}:{written_eps(eps)}")
 
 
-def written(eps: float) -> str:
-    """Write a radius so that it reads back as the same float, in steps of a byte where it is a number of them.
-
-    >>> written(8 / 255), written(0.5)
-    ('8/255', '0.5')
-    """
-    eps = float(eps)
-    steps = round(eps * 255) if abs(eps) < 1 else 0
-    return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
-
-
-class Forward(nn.Module):
-    """A function from images to logits as a module.
+class Forward(Called):
+    """A function from images to logits as a module, on a device.
 
     Args:
         function: such as a closure over a model.
@@ -54,12 +44,8 @@ class Forward(nn.Module):
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        super().__init__()
-        self.function = function
+        super().__init__(function)
         self.register_buffer("anchor", torch.zeros(1, device=device), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def as_module(model: object, device: object = None) -> nn.Module:

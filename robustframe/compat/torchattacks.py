@@ -23,7 +23,7 @@ from robustframe.data import Dataset, from_arrays
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.losses import find_loss
-from robustframe.models.sources import Normalised
+from robustframe.models.adapters import Normalised
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Verdicts

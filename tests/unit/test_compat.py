@@ -15,12 +15,12 @@ from torch import Tensor, nn
 import robustframe
 from robustframe import compat
 from robustframe.attacks import PGD as OurPGD
-from robustframe.compat.shared import written
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.models.sources import find_model
 from robustframe.pairs import Pair
 from robustframe.recipe import ModelSpec
+from robustframe.threat import written_eps
 from robustframe.zoo import load_named
 
 DATA = load("digits").first(40)
@@ -362,7 +362,7 @@ def test_benchmark_says_what_it_does_not_take(model: nn.Module, given: dict[str,
 
 @pytest.mark.parametrize("eps", [8 / 255, 1 / 255, 0.5, 3.0, 0.2, 1e-3, 0.3 + 1e-9])
 def test_a_radius_is_written_so_that_it_reads_back(eps: float) -> None:
-    assert robustframe.ThreatModel.parse(f"linf:{written(eps)}" if eps < 1 else f"l1:{written(eps)}").eps == eps
+    assert robustframe.ThreatModel.parse(f"linf:{written_eps(eps)}" if eps < 1 else f"l1:{written_eps(eps)}").eps == eps
 
 
 def test_the_peers_calls_are_imported_on_use() -> None:

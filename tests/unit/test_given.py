@@ -137,7 +137,8 @@ def test_models_that_are_none_are_refused(model: Any, sentence: str) -> None:
     [
         ("linf:8/255", ["linf:8/255"]),
         (ThreatModel.parse("linf:8/255"), ["linf:8/255"]),
-        (ThreatModel(norm="l2", eps=1 / 3), ["l2:0.3333333333333333"]),
+        (ThreatModel(norm="l2", eps=1 / 3), ["l2:85/255"]),
+        (ThreatModel(norm="l2", eps=1 / 7), ["l2:0.14285714285714285"]),
         (ThreatModel(norm="linf", eps=0.1, label="mine"), ["linf:0.1"]),
         (["linf:0.1", ThreatModel(norm="l0", eps=12.0)], ["linf:0.1", "l0:12"]),
     ],
