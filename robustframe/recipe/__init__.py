@@ -2,6 +2,7 @@
 
 from robustframe.recipe.recipes import (
     THREATS,
+    About,
     AttackSpec,
     Battery,
     DataSpec,
@@ -26,6 +27,7 @@ from robustframe.recipe.recipes import (
 
 __all__ = [
     "THREATS",
+    "About",
     "AttackSpec",
     "Battery",
     "DataSpec",

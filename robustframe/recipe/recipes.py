@@ -76,6 +76,21 @@ class Normalise(Strict):
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
+class About(Strict):
+    """Where a model is published: what a leaderboard says beside its numbers."""
+
+    title: str | None = Field(default=None, max_length=500)
+    """Of the paper; a leaderboard shows the model's name when it is left out."""
+    authors: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=1000)
+    venue: str | None = Field(default=None, max_length=200)
+    """Such as ``ICML`` or ``arXiv``."""
+    year: int | None = Field(default=None, ge=1950, le=2200)
+    link: str | None = Field(default=None, pattern=r"^https?://[^\s\"'<>]+$", max_length=1000)
+    architecture: str | None = Field(default=None, max_length=200)
+    additional_data: bool | None = None
+    """Whether it was trained on more than the training split of its data set."""
+
+
 class ModelSpec(Strict):
     """One model, where it comes from, and what it is given."""
 
@@ -93,6 +108,14 @@ class ModelSpec(Strict):
     """Of a model by name: how many logits it has."""
     normalise: Normalise | None = None
     """Preprocessing put in front of the model; attacks see images in [0, 1]."""
+    about: About | None = None
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
+        # As for data: models of which nothing is said ask what they always did.
+        stated = write(self)
+        unsaid = {key for key in ("about",) if stated[key] is None}
+        return {key: value for key, value in stated.items() if key not in unsaid}
 
 
 class Recipe(Strict):
