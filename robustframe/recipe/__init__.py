@@ -3,6 +3,7 @@
 from robustframe.recipe.given import as_batteries, threat_words
 from robustframe.recipe.recipes import (
     THREATS,
+    About,
     AttackSpec,
     Battery,
     DataSpec,
@@ -28,6 +29,7 @@ from robustframe.recipe.recipes import (
 
 __all__ = [
     "THREATS",
+    "About",
     "AttackSpec",
     "Battery",
     "DataSpec",

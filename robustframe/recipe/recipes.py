@@ -77,6 +77,21 @@ class Normalise(Strict):
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
+class About(Strict):
+    """Where a model is published: what a leaderboard says beside its numbers."""
+
+    title: str | None = Field(default=None, max_length=500)
+    """Of the paper; a leaderboard shows the model's name when it is left out."""
+    authors: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=1000)
+    venue: str | None = Field(default=None, max_length=200)
+    """Such as ``ICML`` or ``arXiv``."""
+    year: int | None = Field(default=None, ge=1950, le=2200)
+    link: str | None = Field(default=None, pattern=r"^https?://[^\s\"'<>]+$", max_length=1000)
+    architecture: str | None = Field(default=None, max_length=200)
+    additional_data: bool | None = None
+    """Whether it was trained on more than the training split of its data set."""
+
+
 class ModelSpec(Strict):
     """One model, where it comes from, and what it is given."""
 
@@ -98,12 +113,14 @@ class ModelSpec(Strict):
     """The key, attribute or place of the logits in what the model returns, where it returns more."""
     sigmoid: bool = False
     """The model returns one number an image, before its sigmoid."""
+    about: About | None = None
+    """Whose it is, for exports."""
 
     @model_serializer(mode="wrap")
     def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
         # As for data: models that return their logits ask what they always did. A place may be 0, which is no False.
         stated = write(self)
-        unsaid = {key for key in ("output", "sigmoid") if stated[key] is None or stated[key] is False}
+        unsaid = {key for key in ("output", "sigmoid", "about") if stated[key] is None or stated[key] is False}
         return {key: value for key, value in stated.items() if key not in unsaid}
 
 

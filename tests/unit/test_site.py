@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from robustframe.cli import app
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
-from robustframe.recipe import Recipe
+from robustframe.recipe import ModelSpec, Recipe, read_toml
 from robustframe.report.figures import gather_examples
 from robustframe.report.pixels import eight_bit
 from robustframe.report.site import board, build, build_site
@@ -361,7 +362,10 @@ def test_a_recipe_survives_its_way_through_toml(text: str) -> None:
         {
             "schema": 1, "name": "r", "about": text, "seed": 2, "threats": ["linf:8/255"], "battery": ["quick"],
             "data": {"use": text, "count": None}, "diagnose": False,
-            "model": [{"use": text, "twins": ["recurrent"]}, {"use": "zoo:x", "name": text}],
+            "model": [
+                {"use": text, "twins": ["recurrent"]},
+                {"use": "zoo:x", "name": text, "about": {"authors": [text, "B"], "year": 2026}},
+            ],
         }
     ).model_dump(by_alias=True)  # fmt: skip
     assert Recipe.model_validate(tomllib.loads(recipe_toml(stated))).model_dump(by_alias=True) == stated
@@ -384,6 +388,114 @@ def test_only_autoattack_stands_under_its_name(shown_run: Path, tmp_path: Path, 
         assert float(info["clean_acc"]) == pytest.approx(100 * result.clean_correct / 90, abs=0.005)
         assert other not in info
         assert info["dataset"] == "digits"
+
+
+def test_an_export_is_of_the_form_of_robustbenchs_own_files(shown_run: Path, tmp_path: Path) -> None:
+    """What all 188 files of its leaderboards in linf and l2 have, with these types (commit 78fcc9e)."""
+    texts = {"link", "name", "authors", "dataset", "venue", "architecture", "eps", "clean_acc", "reported"}
+    site = build_site([str(shown_run)], tmp_path / "site").folder
+    files = list((site / "model_info").rglob("*.json"))
+    assert len(files) == 4
+    # Its readers take the text before the first underscore for the model.
+    assert len({(path.parent, path.stem.split("_")[0]) for path in files}) == 4
+    for path in files:
+        info = json.loads(path.read_text())
+        assert {key for key, value in info.items() if isinstance(value, str)} >= texts
+        assert isinstance(info["number_forward_passes"], int)
+        assert isinstance(info["unreliable"], bool)
+        assert 0 <= float(info.get("external") or info["autoattack_acc"]) <= float(info["clean_acc"]) <= 100
+        assert path.parent.parts[-3:-1] == ("model_info", info["dataset"])
+
+
+STANDARD = """
+schema = 1
+name = "published"
+seed = 0
+threats = ["linf:0.02", "linf:8/255", "l2:0.3"]
+battery = ["standard@1", "quick@1"]
+diagnose = false
+[data]
+use = "digits"
+count = 12
+[[model]]
+use = "zoo:digits-fc2-16"
+twins = ["feedforward"]
+[model.about]
+title = "A defence_of <b>ours</b>"
+authors = ["A. Author", "B. Author"]
+venue = "ICML"
+year = 2026
+link = "https://example.org/paper"
+additional_data = false
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of one model with what is known of its paper, attacked by `standard` and then by more."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "recipe.toml").write_text(STANDARD)
+    run = evaluate_recipe(folder / "recipe.toml", runs=folder / "runs", device="cpu")
+    return build_site([str(run.folder)], folder / "site").folder
+
+
+def test_a_recipe_says_where_its_model_is_published(published: Path) -> None:
+    (path,) = published.glob("model_info/digits/L2/*.json")
+    info = json.loads(path.read_text())
+    (run,) = (published.parent / "runs").iterdir()
+    (result,) = [each for each in open_run(run).results if each.threat == "l2:0.3"]
+    standard = result.clean_correct - sum(each.broken for each in result.attacks if each.battery == "standard@1")
+    assert float(info["autoattack_acc"]) == pytest.approx(100 * standard / 12, abs=0.005)
+    expected = {
+        "name": "A defence_of ‹b›ours‹/b›", "authors": "A. Author, B. Author", "venue": "ICML 2026",
+        "link": "https://example.org/paper", "additional_data": False, "eps": "0.3", "unreliable": True,
+    }  # fmt: skip
+    assert expected.items() <= info.items()
+
+
+def test_each_threat_has_a_folder_of_its_own(published: Path) -> None:
+    folder = published / "model_info"
+    places = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.json")}
+    assert places == {"digits/L2", "0.02/digits/Linf", "8-255/digits/Linf"}
+
+
+@pytest.mark.parametrize(("models_folder", "norm"), [("model_info", "L2"), ("model_info/8-255", "Linf")])
+def test_robustbenchs_own_page_is_made_of_an_export(
+    published: Path, monkeypatch: pytest.MonkeyPatch, models_folder: str, norm: str
+) -> None:
+    template = pytest.importorskip("robustbench.leaderboard.template")
+    # It ranks data sets of its own only.
+    monkeypatch.setattr(template, "BenchmarkDataset", lambda name: SimpleNamespace(value=name))
+    page = template.generate_leaderboard("digits", norm, str(published / models_folder))
+    assert page.count("<tr>") == 2
+    (path,) = (published / models_folder / "digits" / norm).glob("*.json")
+    info = json.loads(path.read_text())
+    assert f'<td class="aatd">{info["autoattack_acc"]}%</td>' in page
+    # It escapes nothing.
+    assert "A defence_of ‹b›ours‹/b›" in page
+    assert "<b>" not in page
+    assert '<td class="venuetd">ICML 2026</td>' in page
+    assert "&#9745;" in page
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('link = "javascript:alert(1)"', "model.1..about.link"),
+        ('author = "A"', "unknown key 'author'; did you mean 'authors'"),
+        ('authors = "A"', "authors"),
+        ("year = 20260", "year"),
+    ],
+)
+def test_what_a_recipe_says_of_a_paper_is_checked(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(STANDARD.partition("[model.about]")[0] + f"[model.about]\n{line}\n")
+    with pytest.raises(InputError, match=message):
+        read_toml(path, Recipe)
+
+
+def test_models_of_which_nothing_is_said_ask_what_they_always_did() -> None:
+    assert "about" not in ModelSpec(use="zoo:x").model_dump()
 
 
 def test_the_command_says_where_the_site_is(shown_run: Path, tmp_path: Path) -> None:

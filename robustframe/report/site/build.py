@@ -26,7 +26,7 @@ from robustframe.report.site.pages import (
     threat_title,
 )
 from robustframe.report.site.pictures import MOST, ExamplePicture, draw_examples
-from robustframe.report.site.robustbench import model_info
+from robustframe.report.site.robustbench import Radii, model_info, radii
 from robustframe.runs.units import slug
 
 LIMIT = 2_950_000
@@ -79,8 +79,9 @@ def build_site(
     found = models(entries)
     names = page_names([(model.name, model.sha256) for model in found])
     pages = [Page(model, name, facts(model)) for model, name in zip(found, names)]
-    renderer = _Renderer(templates(), groups, pages, pictures)
-    fixed = {**_fixed_files(pages, groups), **renderer.board()}
+    several = radii(entries)
+    renderer = _Renderer(templates(), groups, pages, pictures, several)
+    fixed = {**_fixed_files(pages, groups, several), **renderer.board()}
     for most, sentences in _LEVELS:
         files, size = dict(fixed), sum(len(content) for content in fixed.values())
         for name, content in renderer.models(most=most, sentences=sentences):
@@ -93,7 +94,7 @@ def build_site(
     return Site(put_in_place(files, out), len(pages), len(entries), size, most)
 
 
-def _fixed_files(pages: Sequence[Page], groups: Sequence[Group]) -> dict[str, bytes]:
+def _fixed_files(pages: Sequence[Page], groups: Sequence[Group], several: Radii) -> dict[str, bytes]:
     """Everything that is no page: assets, recipes, the numbers as data."""
     assets = package_files("robustframe.report.site") / "assets"
     files = {f"assets/{name}": (assets / name).read_bytes() for name in ("site.css", "site.js")}
@@ -101,7 +102,7 @@ def _fixed_files(pages: Sequence[Page], groups: Sequence[Group]) -> dict[str, by
         for source, _ in by_run(page.model):
             if source.provenance.recipe is not None:
                 files[f"recipes/{source.place}.toml"] = source.provenance.recipe.encode()
-        files |= model_info(page.model.entries, page.name, page.facts)
+        files |= model_info(page.model.entries, page.name, page.facts, several)
     named = {(page.model.name, page.model.sha256): page.name for page in pages}
     rows = [_row(group, place, named) for group in groups for place in group.places]
     files["leaderboard.json"] = ("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n").encode()
@@ -137,6 +138,7 @@ class _Renderer:
         groups: Sequence[Group],
         pages: Sequence[Page],
         pictures: Mapping[BoardEntry, Sequence[ExamplePicture]],
+        several: Radii,
     ) -> None:
         self.environment, self.groups, self.pages = environment, groups, pages
         runs = len({entry.source for page in pages for entry in page.model.entries})
@@ -144,7 +146,7 @@ class _Renderer:
         ranked = [sum(place.rank is not None for place in group.places) for group in groups]
         ranks = {place.entry: (place, of) for group, of in zip(groups, ranked) for place in group.places}
         self.contexts = [run_contexts(page, ranks, pictures) for page in pages]
-        self.exported = [sorted(model_info(page.model.entries, page.name, page.facts)) for page in pages]
+        self.exported = [sorted(model_info(page.model.entries, page.name, page.facts, several)) for page in pages]
 
     def board(self) -> dict[str, bytes]:
         """The board, and how to read it."""
