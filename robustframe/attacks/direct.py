@@ -1,5 +1,6 @@
 """Attacks on a batch in hand, without a run on disk."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,23 @@ import torch
 from torch import nn
 
 from robustframe.attacks.registry import AnyAttack, as_attack
-from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, device_of, predict, require_differentiable
+from robustframe.calls import (
+    DEFAULT_BATCH,
+    borrowed,
+    call_in_batches,
+    device_of,
+    out_of_memory,
+    predict,
+    require_differentiable,
+)
 from robustframe.data import as_dataset
 from robustframe.draws import Draws
-from robustframe.errors import InputError
+from robustframe.errors import InputError, Misbehaved, first_line
 from robustframe.lending import kept
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, PerExample, Verdicts
+
+log = logging.getLogger("robustframe")
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,7 @@ def attack(
             raise InputError(reason)
     device = device_of(model)
     images, labels = data.images.to(device), data.labels.to(device)
-    with borrowed(model) as lent, torch.no_grad():
-        prediction = predict(call_in_batches(lent, images, batch_size))
+    prediction = _answers(model, images, batch_size)
     correct = prediction == labels
     found, success = images.clone(), ~correct
     passes = torch.ones_like(labels)
@@ -99,4 +109,25 @@ def attack(
         )  # fmt: skip
         found[rows], success[rows], prediction[rows] = result.adversarial, result.success, result.prediction
         passes[rows] += result.forwards + result.backwards
+        if bool(result.backwards.any()) and torch.equal(result.zero_gradients, result.backwards):
+            log.warning(
+                "the model gave %s zeros for all gradients, so what withstood it says little; 'square' needs none",
+                type(each).__name__,
+            )
     return Attacked(found, success, ball.distance(images, found), prediction, correct, passes)
+
+
+def _answers(model: nn.Module, images: Images, batch_size: int) -> Labels:
+    try:
+        with borrowed(model) as lent, torch.no_grad():
+            return predict(call_in_batches(lent, images, batch_size))
+    except (InputError, Misbehaved):
+        raise
+    except Exception as error:
+        # The model raises what it likes.
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"the model fails on images of shape {tuple(images.shape[1:])}: {first_line(error)}; robustframe.adapt "
+            "makes it take others"
+        ) from error

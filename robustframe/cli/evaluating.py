@@ -48,6 +48,13 @@ def evaluate(
             help="What is done to each channel of its images first: 0.5,0.5,0.5/0.25,0.25,0.25.",
         ),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Key or place of the logits in what it returns, where more.", rich_help_panel=_MODEL),
+    ] = None,
+    sigmoid: Annotated[
+        bool, typer.Option("--sigmoid", help="It returns one number, before a sigmoid.", rich_help_panel=_MODEL)
+    ] = False,
     name: Annotated[str | None, typer.Option(help="What tables call it.", rich_help_panel=_MODEL)] = None,
     data: Annotated[
         str | None,
@@ -136,8 +143,9 @@ def evaluate(
     keep = engine == "process" and not dry_run
     if recipe is not None:
         _refuse_with_recipe(
-            weights=weights, classes=classes, normalise=normalise, name=name, data=data, split=split, count=count,
-            resize=resize, crop=crop, class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+            weights=weights, classes=classes, normalise=normalise, output=output, sigmoid=sigmoid or None, name=name,
+            data=data, split=split, count=count, resize=resize, crop=crop, class_map=class_map, threat=threat or None,
+            battery=battery or None, seed=seed,
         )  # fmt: skip
         place = find_recipe(recipe)
         stated = read_toml(place, Recipe)
@@ -145,7 +153,10 @@ def evaluate(
         for option, given in (("--weights", weights), ("--name", name)):
             if given and len(model or []) > 1:
                 raise InputError(f"{option} belongs to one model; a recipe gives each its own")
-        shared = {"weights": weights, "classes": classes, "name": name, "normalise": _normalise(normalise)}
+        shared = {
+            "weights": weights, "classes": classes, "name": name, "normalise": _normalise(normalise),
+            "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
+        }  # fmt: skip
         images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
         content = {
             "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],

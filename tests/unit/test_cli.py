@@ -166,6 +166,8 @@ def test_every_source_of_models_and_every_pair_is_listed() -> None:
     ("words", "change"),
     [
         (["--normalise", "0.5,0.25/2,4"], {"model": [{"normalise": {"mean": [0.5, 0.25], "std": [2.0, 4.0]}}]}),
+        (["--output", "1"], {"model": [{"output": 1}]}),
+        (["--output", "logits", "--sigmoid"], {"model": [{"output": "logits", "sigmoid": True}]}),
         (["--name", "mine", "--weights", "w.pt"], {"model": [{"name": "mine", "weights": "w.pt"}]}),
         (["--data", "folder:d", "--resize", "9", "--crop", "8", "--class-map", "c.txt"],
          {"data": {"use": "folder:d", "resize": 9, "crop": 8, "class_map": "c.txt"}}),

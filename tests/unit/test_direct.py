@@ -100,3 +100,27 @@ def test_wrong_input_gets_a_sentence(model: nn.Module, change: dict[str, object]
     given = {"model": model, "x": DATA.images, "y": DATA.labels, "attack": "pgd", "threat": "linf:0.1", **change}
     with pytest.raises(InputError, match=message):
         robustframe.attack(**given)
+
+
+class Flat(nn.Module):
+    """A model whose answers have no gradient."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model((x * 255).round() / 255)
+
+
+def test_a_model_without_gradients_is_pointed_out(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    robustframe.attack(model, DATA.images, DATA.labels, "pgd", "linf:0.1")
+    robustframe.attack(Flat(model), DATA.images, DATA.labels, "square", "linf:0.1")
+    assert not caplog.text
+    robustframe.attack(Flat(model), DATA.images, DATA.labels, "pgd", "linf:0.1")
+    assert "the model gave PGD zeros for all gradients" in caplog.text
+
+
+def test_a_model_that_takes_no_such_images_is_refused_in_a_sentence(model: nn.Module) -> None:
+    with pytest.raises(InputError, match=r"the model fails on images of shape \(1, 4, 4\): .*robustframe.adapt"):
+        robustframe.attack(model, torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 2]))
