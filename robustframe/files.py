@@ -149,6 +149,9 @@ def decoding(path: Path | str, kind: str, hint: str = "") -> Iterator[None]:
         raise IntegrityError(f"{said}; {hint}" if hint else said) from error
 
 
+_LEAST, _MOST = -(2**63), 2**64 - 1
+
+
 def read_toml_tables(path: Path) -> dict[str, Any]:
     """Read a TOML file of at most `CARD_BYTES` whose numbers are finite.
 
@@ -169,7 +172,7 @@ def read_toml_tables(path: Path) -> dict[str, Any]:
 
 
 def check_finite(tree: Any, path: Path | str) -> None:
-    """Refuse NaN and infinity, wherever they stand in the tables and lists of a file.
+    """Refuse NaN, infinity and numbers beyond 64 bits, wherever they stand in the tables and lists of a file.
 
     Raises:
         InputError: with the key of the first.
@@ -179,6 +182,9 @@ def check_finite(tree: Any, path: Path | str) -> None:
         key, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{path}: {key.lstrip('.')} = {value} is no finite number")
+        # TOML has no others, and Python cannot write those of thousands of digits.
+        if isinstance(value, int) and not _LEAST <= value <= _MOST:
+            raise InputError(f"{path}: {key.lstrip('.')} is a whole number beyond 64 bits")
         if isinstance(value, dict):
             pending += [(f"{key}.{name}", part) for name, part in value.items()]
         elif isinstance(value, list):

@@ -19,7 +19,7 @@ from torch import nn
 
 from robustframe.data.own import from_file, from_folder
 from robustframe.errors import InputError
-from robustframe.files import decoding, gunzip, parse_safetensors
+from robustframe.files import decoding, gunzip, parse_safetensors, read_toml_tables
 from robustframe.models.classifiers import classify
 from robustframe.models.weights import load_weights
 from robustframe.recipe import Battery, ModelSpec, Recipe, find_recipe, read_toml
@@ -274,3 +274,11 @@ def test_whatever_a_decoder_raises_is_one_sentence() -> None:
         raise MemoryError
     with pytest.raises(KeyboardInterrupt), decoding("x", "a thing"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", ["0x1" + "0" * 16, "-9223372036854775809", "0x" + "f" * 5000])
+def test_a_whole_number_beyond_64_bits_is_refused_in_a_sentence(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(f"[[attack]]\nuse = 'pgd'\nsteps = {number}\n")
+    with pytest.raises(InputError, match=r"attack.*steps is a whole number beyond 64 bits"):
+        read_toml_tables(path)
