@@ -153,7 +153,19 @@ def test_the_api_pages_show_modules_that_are_there_and_every_public_room() -> No
         function = package.joinpath(*parts[:-1]).with_suffix(".py")
         named = function.is_file() and f"def {parts[-1]}(" in function.read_text(encoding="utf-8")
         assert named or any(place.is_file() for place in places), name
-    inside = {"bar", "cli", "calls", "children", "lending", "types", "userfile", "templates", "__main__", "__init__"}
+    inside = {
+        "bar",
+        "cli",
+        "calls",
+        "children",
+        "lending",
+        "plugins",
+        "types",
+        "userfile",
+        "templates",
+        "__main__",
+        "__init__",
+    }
     rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert rooms - inside <= {name.split(".")[1] for name in shown}
     attacks = {path.stem for path in (package / "attacks").glob("*.py")} - {"__init__", "hyperplane", "apgd_l1"}
