@@ -268,8 +268,10 @@ def test_images_of_a_run_from_python_need_its_examples(tmp_path: Path) -> None:
         assert torch.equal(example.clean, x[row["index"]])
         assert float((example.adversarial - example.clean).abs().max()) == pytest.approx(row["distance"])
         assert example.predicted == f"class {model(example.adversarial[None]).argmax()}"
+    # Who evaluated has them still; who opens the folder has not.
+    assert [example.label for example in gather_examples([made], count=100)] == [example.label for example in shown]
     with pytest.raises(InputError, match="was evaluated from Python, so its record names no data set"):
-        gather_examples([made])
+        gather_examples([open_run(tmp_path)])
     with pytest.raises(InputError, match="are not those of"):
         gather_examples([made], data=from_arrays(x.flip(0), y))
 
