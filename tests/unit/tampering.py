@@ -154,6 +154,7 @@ def stray(run: Path) -> None:
 
 
 BROKEN, ROBUST = ~pl.col("robust") & pl.col("clean_correct"), pl.col("robust")
+BY_FIRST = pl.col("broken_by").str.contains("/01-").fill_null(value=False)
 V, R, FIRST = "verdicts.parquet", "record.json", "results.0"
 DIAGNOSIS = "units/00-tiny_feedforward/linf_0.15/diagnosis.json"
 T0, I0 = f"{PGD}/00000.parquet", f"{PGD}/00000.safetensors"
@@ -168,7 +169,7 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("verdict: clean prediction", cell(V, ROBUST, "clean_prediction", other), V, "clean_prediction is"),
     ("verdict: adversarial prediction", cell(V, BROKEN, "adversarial_prediction", other), V,
      "adversarial_prediction is"),
-    ("verdict: broken by another attack", cell(V, BROKEN, "broken_by", "small@0.1/02-apgd"), V, "broken_by is"),
+    ("verdict: broken by another attack", cell(V, BY_FIRST, "broken_by", "small@0.1/02-apgd"), V, "broken_by is"),
     ("verdict: distance", cell(V, BROKEN, "distance", 0.01), V, "distance is 0.01, its units give"),
     ("verdict: label", cell(V, ROBUST, "label", other), V, "label is"),
     ("verdict: cost", cell(V, ROBUST, "forwards", lambda n: n + 1), V, "forwards is"),

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tampering import (
     BROKEN,
+    BY_FIRST,
     CLEAN,
     CONTENT,
     DERIVED,
@@ -296,7 +297,7 @@ COPIED: list[tuple[str, Callable[[Path], None], str]] = [
     ("robust", cell(V, BROKEN, "robust", True), "robust does not follow"),
     ("clean_correct", cell(V, ROBUST, "clean_correct", False), "clean_correct does not follow"),
     ("broken_by", cell(V, BROKEN, "broken_by", "other@1/01-x"), "which is in no battery"),
-    ("broken_by another", cell(V, BROKEN, "broken_by", "small@0.1/02-apgd"), "02-apgd: broken is"),
+    ("broken_by another", cell(V, BY_FIRST, "broken_by", "small@0.1/02-apgd"), "02-apgd: broken is"),
     ("label", cell(V, ROBUST, "label", other), "its label is"),
     ("prediction and label", cell(V, ROBUST, "clean_prediction", other), "the exact model says"),
     ("adversarial", cell(V, BROKEN, "adversarial_prediction", None), "a break without its prediction"),
