@@ -128,3 +128,10 @@ def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -
     listed = ", ".join(names) if names else "none"
     prefix = f"{where}: " if where else ""
     return InputError(f"{prefix}unknown {kind} {shown(given)}; {hint + ' ' if hint else ''}known: {listed}")
+
+
+def whole_number(value: int, what: str, *, least: int) -> int:
+    """Return a whole number of at least ``least``; anything else is an `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{what} {value!r} must be a whole number of at least {least}")
+    return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robustframe.errors import InputError, told
+from robustframe.lending import contained
 
 Group = Literal["attacks", "models", "data", "batteries"]
 
@@ -37,7 +38,8 @@ class Plugin:
             InputError: when that fails, with the package.
         """
         try:
-            return metadata.EntryPoint(self.name, self.place, f"robustframe.{self.group}").load()
+            with contained():
+                return metadata.EntryPoint(self.name, self.place, f"robustframe.{self.group}").load()
         except Exception as error:
             raise InputError(f"{self.name} of {self.label} cannot be loaded: {told(error)}") from error
 

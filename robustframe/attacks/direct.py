@@ -20,7 +20,7 @@ from robustframe.calls import (
 )
 from robustframe.data import as_dataset
 from robustframe.draws import Draws
-from robustframe.errors import InputError, Misbehaved, first_line
+from robustframe.errors import InputError, Misbehaved, first_line, whole_number
 from robustframe.lending import kept
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, PerExample, Verdicts
@@ -84,7 +84,11 @@ def attack(
     """
     require_differentiable(model)
     data = as_dataset(x, y)
+    if not isinstance(threat, str | ThreatModel):
+        raise InputError(f"the threat is {type(threat).__name__}; give one, such as 'linf:8/255'")
     ball = threat if isinstance(threat, ThreatModel) else ThreatModel.parse(threat)
+    whole_number(seed, "seed", least=0)
+    whole_number(batch_size, "batch size", least=1)
     several: list[Any] = list(attack) if isinstance(attack, list | tuple) else [attack]
     attacks = [as_attack(each) for each in several]
     if not attacks:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from robustframe.attacks.adapters import TorchAttack
@@ -147,6 +148,8 @@ def _in_words(value: object) -> object:
         return str(value)
     if callable(value):
         return f"file:{_file_of(value)}:{getattr(value, '__name__', '')}"
+    if isinstance(value, np.generic):
+        return value.item()
     return list(value) if isinstance(value, tuple) else value
 
 

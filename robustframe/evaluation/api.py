@@ -13,7 +13,8 @@ from torch import nn
 from robustframe.attacks.registry import AnyAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import as_dataset
-from robustframe.evaluation.engine import run, whole_number
+from robustframe.errors import InputError, whole_number
+from robustframe.evaluation.engine import run
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
 from robustframe.evaluation.limits import NO_LIMITS, Limits
@@ -132,6 +133,10 @@ def evaluate(
         InputError: for images outside [0, 1], labels out of range, a model that returns no logits, an unknown
             battery.
     """
+    if not isinstance(diagnose, bool):
+        raise InputError(f"diagnose = {diagnose!r} must be True or False")
+    if out is not None and not isinstance(out, str | Path):
+        raise InputError(f"out is {type(out).__name__}; it must be the path of a folder")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
     threats = parse_threats(words)
     check_stages(make_stages(batteries, Path()), threats)

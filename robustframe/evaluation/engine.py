@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.errors import InputError, StoppedEarly
+from robustframe.errors import InputError, StoppedEarly, whole_number
 from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_out
 from robustframe.evaluation.jobs import Failed, TryModel, first_jobs, last_jobs
 from robustframe.evaluation.limits import NO_LIMITS, Limits
@@ -95,13 +95,6 @@ def run(
         return open_run(folder)
     finally:
         executor.close()
-
-
-def whole_number(value: int, what: str, *, least: int) -> int:
-    """Return a whole number of at least ``least``; anything else is an `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{what} {value!r} must be a whole number of at least {least}")
-    return value
 
 
 def _try_models(task: Task, executor: Executor, *, keep_going: bool) -> list[Trial]:

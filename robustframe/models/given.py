@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from robustframe.calls import device_of, require_differentiable
-from robustframe.errors import InputError
+from robustframe.errors import InputError, shown
 from robustframe.models.classifiers import Classifier, classify
 from robustframe.recipe import ModelSpec
 from robustframe.types import Images
+
+_LETTERS = 100
+"""Of a name at most: it becomes part of the names of files."""
 
 
 def classify_given(given: Any, name: str, images: Images) -> tuple[list[Classifier], torch.device]:
@@ -40,16 +43,27 @@ def classify_given(given: Any, name: str, images: Images) -> tuple[list[Classifi
         raise InputError(f"models are on {' and '.join(sorted(map(str, devices)))}; move all of them to one device")
     spec = ModelSpec(use="python")
     found = [each for key, model in models.items() for each in classify(model, key, spec, images=images)]
+    names = [each.entry.name for each in found]
+    for each in names:
+        if names.count(each) > 1:
+            raise InputError(f"two models are called {each}; give one of them another name")
     return found, devices.pop()
 
 
 def _named(given: Any, name: str) -> dict[str, Any]:
+    if not isinstance(name, str):
+        raise InputError(f"the name {name!r} of a model is no text")
     # Containers of torch are modules and no collections of models here.
     if isinstance(given, Mapping) and not isinstance(given, nn.Module):
         odd = [key for key in given if not isinstance(key, str) or not key]
         if odd:
             raise InputError(f"the name {odd[0]!r} of a model is no text")
-        return dict(given)
-    if isinstance(given, list | tuple):
-        return {f"{name}-{place}": each for place, each in enumerate(given, start=1)}
-    return {name: given}
+        found = dict(given)
+    elif isinstance(given, list | tuple):
+        found = {f"{name}-{place}": each for place, each in enumerate(given, start=1)}
+    else:
+        found = {name: given}
+    for key in found:
+        if len(key) > _LETTERS or not key.isprintable():
+            raise InputError(f"a model is called {shown(key)}; a name has at most {_LETTERS} letters, all printable")
+    return found

@@ -76,6 +76,7 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
         f"{name} gives no gradient: its output does not depend on its input differentiably, so that attacks with "
         "gradients search blindly; name what stands in the way in a battery's bpda, and trust attacks without gradients"
     ]  # fmt: skip
+    flags += _sigmoid_twice(name, logits)
     if _prepares_unseen(classifier, few):
         flags.append(
             f"{name} prepares its images in place where gradients do not follow; they are right but for a factor that "
@@ -99,6 +100,16 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
 def _rows(images: Tensor, count: int) -> Tensor:
     """Repeat images until there are so many."""
     return images[torch.arange(count, device=images.device) % len(images)]
+
+
+def _sigmoid_twice(name: str, logits: Tensor) -> list[str]:
+    # Only `adapt` gives a column of zeros, beside the number that is said to come before a sigmoid.
+    if logits.shape[1] != 2 or logits[:, 0].any() or not bool(((logits >= 0) & (logits <= 1)).all()):
+        return []
+    return [
+        f"{name} returns numbers in [0, 1] alone, as after a sigmoid, and sigmoid asks for what comes before it; leave "
+        "the model's own out"
+    ]
 
 
 def _batch_hint(module: nn.Module, few: Images, reason: str) -> str:

@@ -47,6 +47,8 @@ def as_batteries(given: Any) -> list[Battery]:
     if not found:
         raise InputError("no battery is given; say battery='quick', or the attacks, [PGD(steps=40)]")
     for battery in found:
+        if sum(battery.cited == each.cited for each in found) > 1:
+            raise InputError(f"the battery {battery.cited} is given twice; an example meets each once")
         make_attacks(battery)
         if differs_from_shipped(battery):
             raise InputError(f"a battery calls itself {battery.cited}, which ships with other content; rename it")

@@ -1,5 +1,6 @@
 """What a record names, loaded again: examples and exact models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
     # A list was called NAME-1, NAME-2, ....
     first = names[0] if names else "model"
     name = first.rpartition("-")[0] if isinstance(model, list | tuple) else first
+    if isinstance(model, Mapping) and set(model) == set(names):
+        # They are known by name, in whatever order.
+        model = {each: model[each] for each in names}
     data = as_dataset(x, y)
     classifiers, device = classify_given(model, name, data.images)
     return Sources(data, classifiers, device)

@@ -18,6 +18,7 @@ from robustframe.data import Dataset, load
 from robustframe.errors import InputError
 from robustframe.models.given import classify_given
 from robustframe.recipe import Battery, as_batteries, threat_words
+from robustframe.zoo import load_named
 
 DIGITS = load("digits").first(24)
 IMAGES, LABELS = DIGITS.images, DIGITS.labels
@@ -26,6 +27,9 @@ IMAGES, LABELS = DIGITS.images, DIGITS.labels
 def linear(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+PAIR = load_named("zoo:digits-fc2-16")[0]
 
 
 class Stream(IterableDataset[Any]):
@@ -112,6 +116,7 @@ def test_several_models_share_a_run_and_are_verified(tmp_path: Path) -> None:
     single = robustframe.evaluate(linear(1), DIGITS, threat="linf:0.05", battery=PGD(steps=3))
     assert run.results[1].robust_correct == single.results[0].robust_correct
     assert robustframe.verify(run.folder, models, DIGITS).ok
+    assert robustframe.verify(run.folder, dict(reversed(models.items())), DIGITS).ok
     assert not robustframe.verify(run.folder, {"one": linear(0), "other": linear(2)}, DIGITS).ok
     listed = robustframe.evaluate(list(models.values()), DIGITS, battery=PGD(steps=3), name="net", diagnose=False)
     assert [each.name for each in listed.record.classifiers] == ["net-1", "net-2"]
@@ -125,6 +130,9 @@ def test_several_models_share_a_run_and_are_verified(tmp_path: Path) -> None:
         ([], "no model is given"),
         ({"one": linear(), "two": 3}, "two: the model is int"),
         ({1: linear()}, "the name 1 of a model is no text"),
+        ({"x" * 300: linear()}, "a name has at most 100 letters, all printable"),
+        ({"a\nb": linear()}, "a name has at most 100 letters, all printable"),
+        ({"p": PAIR, "p/feedforward": linear()}, "two models are called p/feedforward"),
     ],
 )
 def test_models_that_are_none_are_refused(model: Any, sentence: str) -> None:
@@ -211,6 +219,8 @@ class Nowhere:
         ([], "no battery is given"),
         (PGD, "PGD is the class of an attack; call it, PGD()"),
         ([3], "an attack is a name, .* not int"),
+        (["quick", "quick@1"], "the battery quick@1 is given twice"),
+        ([PGD(steps=3), "quick", PGD(steps=3)], "the battery python-.* is given twice"),
         ([{"steps": 3}], "does not say which"),
         ([{"use": "pgd", "stps": 3}], "steps"),
         (Script(), "Script is of the script or notebook that runs"),
@@ -273,3 +283,72 @@ def test_datasets_of_ours_are_taken_whole() -> None:
     run = robustframe.evaluate(linear(), DIGITS, battery=PGD(steps=2), diagnose=False)
     assert (run.record.data.use, run.record.data.count) == ("digits", len(DIGITS))
     assert np.array_equal(run.examples().labels.numpy(), LABELS.numpy())
+
+
+class Careless(PGD):
+    """An attack of a user's that does something wrong."""
+
+    does: str = ""
+
+    def perturb(self, probe: Any, x: Any, threat: Any, draws: Any) -> Any:
+        if self.does == "write":
+            x += 0.1
+            return x
+        return {"few": x[:1], "double": x.double() + 0.01, "none": None}[self.does]
+
+
+def careless(does: str) -> Careless:
+    attack = Careless()
+    object.__setattr__(attack, "does", does)
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("does", "sentence"),
+    [
+        ("write", r"writes into the images that it is given; let it work on x.clone\(\)"),
+        ("few", "returned points of shape"),
+    ],
+)
+def test_an_attack_that_breaks_its_contract_is_named(does: str, sentence: str) -> None:
+    before = IMAGES.clone()
+    with pytest.raises(InputError, match=rf"Careless.perturb {sentence}"):
+        robustframe.attack(linear(), IMAGES, LABELS, careless(does), "linf:0.05")
+    assert torch.equal(IMAGES, before)
+
+
+def test_an_attack_may_return_other_floats_or_nothing() -> None:
+    for does in ("double", "none"):
+        found = robustframe.attack(linear(), IMAGES, LABELS, careless(does), "linf:0.05")
+        assert found.images.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": -1}, "seed -1 must be a whole number of at least 0"),
+        ({"batch_size": 0}, "batch size 0 must be a whole number of at least 1"),
+    ],
+)
+def test_settings_of_one_batch_are_checked(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        robustframe.attack(linear(), IMAGES, LABELS, **change)
+
+
+def test_numbers_of_numpy_are_settings_too() -> None:
+    assert words_of(PGD(steps=7)) == words_of(make_attack("pgd", {"steps": 7}))
+    attack = PGD()
+    object.__setattr__(attack, "steps", np.int64(7))
+    assert as_batteries(attack) == as_batteries(PGD(steps=7))
+
+
+def test_a_sigmoid_that_comes_twice_is_flagged() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    labels = (LABELS > 4).long()
+    asked: dict[str, Any] = {"threat": "linf:0.05", "battery": PGD(steps=2), "diagnose": False}
+    twice = robustframe.adapt(nn.Sequential(inner, nn.Sigmoid()), sigmoid=True)
+    run = robustframe.evaluate(twice, IMAGES, labels, **asked)
+    assert any("as after a sigmoid" in flag for flag in run.record.flags)
+    once = robustframe.evaluate(robustframe.adapt(inner, sigmoid=True), IMAGES, labels, **asked)
+    assert not any("as after a sigmoid" in flag for flag in once.record.flags)

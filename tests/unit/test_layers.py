@@ -14,7 +14,8 @@ import robustframe
 
 ROOMS = [
     ["types", "errors", "bar"],
-    ["lending", "plugins"],
+    ["lending"],
+    ["plugins"],
     ["children"],
     ["files"],
     ["draws"],

@@ -112,6 +112,7 @@ number = 3
         ("attacks", "broken_one:number", "mine of broken 0.1 is no subclass of robustframe.attacks.Attack"),
         ("attacks", "broken_one:missing", "mine of broken 0.1 cannot be loaded: .*missing"),
         ("attacks", "no_such_module:A", "mine of broken 0.1 cannot be loaded: .*no_such_module"),
+        ("attacks", "ends_all:A", "mine of broken 0.1 cannot be loaded: .*SystemExit"),
         ("models", "broken_one:fails", "mine:x of broken 0.1 failed: .*not today"),
         ("models", "broken_one:nothing", "mine:x of broken 0.1 built no model"),
         ("data", "broken_one:fails", "the data mine of broken 0.1 failed: .*not today"),
@@ -121,6 +122,7 @@ number = 3
 )
 def test_a_package_that_is_broken_is_named(packages: Path, group: str, value: str, sentence: str) -> None:
     packages.joinpath("broken_one.py").write_text(BROKEN)
+    packages.joinpath("ends_all.py").write_text("import sys\n\nsys.exit(7)\n")
     put(packages, "broken", "0.1", {f"robustframe.{group}": {"mine": value}})
     asked: dict[str, Any] = {
         "attacks": lambda: make_attack("mine", {}),
