@@ -149,7 +149,8 @@ def decoding(path: Path | str, kind: str, hint: str = "") -> Iterator[None]:
         raise IntegrityError(f"{said}; {hint}" if hint else said) from error
 
 
-_LEAST, _MOST = -(2**63), 2**64 - 1
+_WHOLE = range(-(2**63), 2**64)
+"""What 64 bits hold, with a sign or without."""
 
 
 def read_toml_tables(path: Path) -> dict[str, Any]:
@@ -182,8 +183,8 @@ def check_finite(tree: Any, path: Path | str) -> None:
         key, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{path}: {key.lstrip('.')} = {value} is no finite number")
-        # TOML has no others, and Python cannot write those of thousands of digits.
-        if isinstance(value, int) and not _LEAST <= value <= _MOST:
+        # Python reads others, and cannot write those of thousands of digits.
+        if isinstance(value, int) and value not in _WHOLE:
             raise InputError(f"{path}: {key.lstrip('.')} is a whole number beyond 64 bits")
         if isinstance(value, dict):
             pending += [(f"{key}.{name}", part) for name, part in value.items()]

@@ -64,9 +64,18 @@ def _installed(group: Group) -> tuple[Plugin, ...]:
     return tuple(sorted(set(found), key=lambda each: (each.name, each.package)))
 
 
-def plugins(group: Group) -> list[str]:
-    """Return the names that packages add to a group."""
-    return list(dict.fromkeys(each.name for each in _installed(group)))
+def plugins(group: Group) -> dict[str, str]:
+    """Return the names that packages add to a group, each with a line on where it comes from."""
+    found: dict[str, list[str]] = {}
+    for each in _installed(group):
+        found.setdefault(each.name, []).append(each.label)
+    clash = ", which clash: uninstall one of them"
+    return {name: f"of {' and '.join(labels)}{clash * (len(labels) > 1)}" for name, labels in found.items()}
+
+
+def plugin_at(group: Group, place: str) -> str | None:
+    """Return the name under which a package adds ``MODULE:OBJECT``; ``None`` where none does."""
+    return next((each.name for each in _installed(group) if each.place == place), None)
 
 
 def find_plugin(group: Group, name: str) -> Plugin | None:

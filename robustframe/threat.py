@@ -69,6 +69,8 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise unknown("norm", str(self.norm), NORMS)
+        if isinstance(self.eps, bool | str):
+            raise InputError(f"eps {self.eps!r} is no number; ThreatModel.parse reads text such as 'linf:8/255'")
         parse_eps(self.eps)
         if not self.low < self.high:
             raise InputError(f"the box [{self.low}, {self.high}] is empty")

@@ -28,7 +28,7 @@ from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
-from robustframe.plugins import find_plugin, plugins
+from robustframe.plugins import find_plugin, plugin_at, plugins
 from robustframe.userfile import UserFunction, load_user_file, load_user_function, plain_name
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ def words_of(attack: Attack) -> dict[str, object]:
         return {"use": f"torchattacks:{attack.name}", **dict(attack.settings)}
     cls = type(attack)
     names = {each: name for name, each in ATTACKS.items()}
-    added = (find_plugin("attacks", name) for name in plugins("attacks"))
-    place = f"{cls.__module__}:{cls.__qualname__}"
-    of_package = next((each.name for each in added if each is not None and each.place == place), None)
+    of_package = plugin_at("attacks", f"{cls.__module__}:{cls.__qualname__}")
     use = names.get(cls) or of_package or f"file:{_file_of(cls)}:{cls.__name__}"
     words: dict[str, object] = {"use": use}
     for field in dataclasses.fields(attack):

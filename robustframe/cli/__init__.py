@@ -176,7 +176,7 @@ def list_attacks() -> None:
         settings = ", ".join(f"{field.name} = {field.default!r}" for field in own)
         rows.append((name, "/".join(attack.norms), (attack.__doc__ or "").splitlines()[0]))
         rows.append(("", "", f"{settings} +" if issubclass(attack, GradientAttack) else settings))
-    rows += [(name, "", "of an installed package") for name in plugins("attacks")]
+    rows += [(name, "", about) for name, about in plugins("attacks").items() if name not in ATTACKS]
     rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (see `robustframe doctor`)"))
     rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
     _list(rows)
@@ -203,7 +203,7 @@ def list_models() -> None:
     from robustframe.plugins import plugins
     from robustframe.zoo import ZOO, names, read_card
 
-    added = [(f"{name}:NAME", "of an installed package") for name in plugins("models")]
+    added = [(f"{name}:NAME", about) for name, about in plugins("models").items() if name not in SOURCES]
     _list([*((form, about) for form, about, _ in SOURCES.values()), *added])
     typer.echo("\nThe zoo:")
     cards = [read_card(ZOO / f"{name}.json") for name in names()]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
         if y is not None:
             raise InputError(f"a {type(x).__name__} has its own labels; leave y out")
         if isinstance(x, Dataset):
-            return x
+            # Made anew, so that its hash is that of its examples, whoever built it.
+            return replace(from_arrays(x.images, x.labels, name=x.name), split=x.split, classes=x.classes)
         x, y = _collected(x)
     elif y is None:
         raise InputError("the labels y are missing; give one class number an image, or a Dataset or DataLoader")
@@ -51,14 +53,17 @@ def _collected(given: Any) -> tuple[Tensor, Tensor]:
     for item in _items(given):
         image, label = _pair(item, given)
         images.append(image if loader else image[None])
-        labels.append(label if loader else label.reshape(1))
+        labels.append(label if loader else label[None])
     if not images:
         raise InputError(f"the {type(given).__name__} is empty: there is nothing to evaluate")
-    sizes = {tuple(each.shape[1:]) for each in images}
+    return _joined(images, "images", given), _joined(labels, "labels", given)
+
+
+def _joined(parts: list[Tensor], what: str, given: object) -> Tensor:
+    sizes = sorted({tuple(each.shape[1:]) for each in parts})
     if len(sizes) > 1:
-        one, two = sorted(sizes)[:2]
-        raise InputError(f"images of the {type(given).__name__} differ in shape, {one} and {two}; resize them to one")
-    return torch.cat(images), torch.cat(labels)
+        raise InputError(f"{what} of the {type(given).__name__} differ in shape, {sizes[0]} and {sizes[1]}")
+    return torch.cat(parts)
 
 
 def _items(given: Any) -> Iterable[Any]:
@@ -74,12 +79,15 @@ def _pair(item: Any, given: object) -> tuple[Tensor, Tensor]:
         raise InputError(f"items of the {kind} are tables of {keys}; give pairs of image and label")
     if not isinstance(item, tuple | list) or len(item) < 2:
         raise InputError(f"items of the {kind} are {type(item).__name__}; give pairs of image and label")
-    image, label = item[:2]
-    if not isinstance(image, Tensor):
-        try:
-            image = torch.as_tensor(image)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"images of the {kind} are {type(image).__name__}; give it transform=torchvision.transforms.ToTensor()"
-            ) from None
-    return image, torch.as_tensor(label)
+    image, label = _tensor(item[0], "images", kind), _tensor(item[1], "labels", kind)
+    if isinstance(given, torch_data.DataLoader) and not (image.dim() and label.dim()):
+        raise InputError(f"batches of the {kind} have no rows; give it a batch_size")
+    return image, label
+
+
+def _tensor(value: Any, what: str, kind: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        cure = "transform=torchvision.transforms.ToTensor()" if what == "images" else "class numbers"
+        raise InputError(f"{what} of the {kind} are {type(value).__name__}; give it {cure}") from None

@@ -193,8 +193,7 @@ _LOADERS: dict[str, tuple[Callable[[str, _Place], Dataset], str]] = {
 
 def available() -> dict[str, str]:
     """Say in one line what each dataset is, by the name that `load` takes."""
-    added = {name: "of an installed package" for name in plugins("data")}
-    return added | {name: about for name, (_, about) in _LOADERS.items()}
+    return plugins("data") | {name: about for name, (_, about) in _LOADERS.items()}
 
 
 def load(name: str, split: str = "test", *, data_root: Path | None = None, download: bool = False) -> Dataset:

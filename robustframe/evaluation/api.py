@@ -137,6 +137,8 @@ def evaluate(
         raise InputError(f"diagnose = {diagnose!r} must be True or False")
     if out is not None and not isinstance(out, str | Path):
         raise InputError(f"out is {type(out).__name__}; it must be the path of a folder")
+    if report is not None and not callable(report):
+        raise InputError(f"report is {type(report).__name__}; it must be a function of a Moment, or robustframe.silent")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
     threats = parse_threats(words)
     check_stages(make_stages(batteries, Path()), threats)

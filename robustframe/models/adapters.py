@@ -20,8 +20,8 @@ def adapt(
     *,
     output: str | int | None = None,
     sigmoid: bool = False,
-    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
-    resize: tuple[int, int] | None = None,
+    normalise: tuple[float | Sequence[float], float | Sequence[float]] | None = None,
+    resize: int | tuple[int, int] | None = None,
     channels_last: bool = False,
 ) -> nn.Module:
     """Make of a model as it comes one that can be evaluated: images in [0, 1], shape (b, c, h, w), to logits.
@@ -33,8 +33,8 @@ def adapt(
         model: a module, or anything else that can be called with images.
         output: the key, attribute or place of the logits in what it returns.
         sigmoid: it returns one number z an image, before its sigmoid; the logits are then (0, z).
-        normalise: mean and standard deviation of each channel, in units of [0, 1].
-        resize: height and width to which images are scaled first, bilinear with antialiasing.
+        normalise: mean and standard deviation of each channel, in units of [0, 1]; two numbers for a single channel.
+        resize: height and width to which images are scaled first, or both in one; bilinear with antialiasing.
         channels_last: it takes images of shape (b, h, w, c).
 
     Returns:
@@ -53,8 +53,29 @@ def adapt(
     if channels_last:
         module = ChannelsLast(module)
     if normalise is not None:
-        module = Normalised(module, *normalise)
-    return module if resize is None else Resized(module, resize)
+        module = Normalised(module, *(_each_channel(part) for part in _two(normalise, "normalise")))
+    return module if resize is None else Resized(module, _two(resize, "resize"))
+
+
+def _two(given: Any, what: str) -> tuple[Any, Any]:
+    """Return the two parts of a setting; one number stands for both of a size."""
+    if what == "resize" and isinstance(given, int):
+        return given, given
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
+        means = "a height and a width, such as (224, 224)" if what == "resize" else "means and standard deviations"
+        raise InputError(f"{what} = {given!r} must be {means}")
+    return given[0], given[1]
+
+
+def _each_channel(given: Any) -> list[float]:
+    """Return one number a channel."""
+    try:
+        numbers: list[float] = torch.as_tensor(given, dtype=torch.float32).flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
+        numbers = []
+    if not numbers:
+        raise InputError(f"normalise has {given!r} where a number for each channel is asked for, such as [0.5]")
+    return numbers
 
 
 class Called(nn.Module):
@@ -123,7 +144,7 @@ class Resized(nn.Module):
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        if len(size) != 2 or min(size) < 1:
+        if len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
             raise InputError(f"resize = {tuple(size)} must be a height and a width, such as (224, 224)")
         self.model, self.size = model, (int(size[0]), int(size[1]))
 
@@ -147,6 +168,8 @@ class Normalised(nn.Module):
         super().__init__()
         if len(mean) != len(std):
             raise InputError(f"normalise has {len(mean)} means and {len(std)} standard deviations; give one a channel")
+        if not all(each > 0 for each in std):
+            raise InputError(f"normalise divides by {list(std)}; a standard deviation is above 0")
         self.model = model
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])

@@ -241,9 +241,11 @@ def batteries_of_packages() -> Iterator[Battery]:
     """
     for name in plugins("batteries"):
         plugin = find_plugin("batteries", name)
-        path = None if plugin is None else plugin.load()
-        if plugin is None or not isinstance(path, str | Path):
-            raise InputError(f"the battery {name} of an installed package is no path of a TOML file")
+        if plugin is None:
+            continue
+        path = plugin.load()
+        if not isinstance(path, str | Path):
+            raise InputError(f"the battery {name} of {plugin.label} is no path of a TOML file")
         battery = read_toml(Path(path), Battery)
         if differs_from_shipped(battery) is not None:
             raise InputError(f"{plugin.label} calls a battery {battery.cited}, which ships; it needs another name")
@@ -323,9 +325,9 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
         threats = [ThreatModel.parse(text) for text in texts]
     except InputError as error:
         raise InputError(f"{where}: {error}" if where else str(error)) from error
-    labels = [threat.label for threat in threats]
-    if len(set(labels)) < len(labels):
-        raise InputError(f"{where or 'threats'}: a threat stands twice in {', '.join(labels)}")
+    if len({(threat.norm, threat.eps) for threat in threats}) < len(threats):
+        labels = ", ".join(threat.label for threat in threats)
+        raise InputError(f"{where or 'threats'}: a threat stands twice in {labels}")
     return threats
 
 

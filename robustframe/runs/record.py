@@ -285,6 +285,8 @@ def find_run(given: str | Path) -> Path:
     Raises:
         InputError: when there is no record.
     """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"a run is given as the path of its folder, not as {type(given).__name__}")
     path = Path(given)
     folder = path.parent if path.name == RECORD else path
     # Unlike the method of a path, this takes a name of any length.

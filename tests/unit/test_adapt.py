@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import robustframe
 from robustframe.calls import answer, require_differentiable
 from robustframe.errors import InputError
+from robustframe.models import adapters
 from robustframe.models.classifiers import load_models
 from robustframe.models.trials import slope_of
 from robustframe.recipe import ModelSpec, Recipe
@@ -338,3 +339,36 @@ def test_a_recipe_that_says_nothing_of_outputs_asks_what_it_always_did() -> None
     assert ModelSpec.model_validate(given.model_dump(by_alias=True)) == given
     assert "output" in given.model_dump(by_alias=True)
     assert Recipe.model_fields["model"].annotation == list[ModelSpec]
+
+
+def test_one_number_stands_for_one_channel_and_both_sides() -> None:
+    images = torch.rand(3, 1, 8, 8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    by_hand = net((images - 0.5) / 0.25)
+    assert torch.allclose(robustframe.adapt(net, normalise=(0.5, 0.25))(images), by_hand)
+    small = torch.rand(3, 1, 4, 4)
+    assert torch.equal(robustframe.adapt(net, resize=8)(small), robustframe.adapt(net, resize=(8, 8))(small))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"normalise": ([0.5], [-1.0])}, "a standard deviation is above 0"),
+        ({"normalise": ([0.5], [0.5, 0.5])}, "1 means and 2 standard deviations"),
+        ({"resize": 0}, "must be a height and a width"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        robustframe.adapt(nn.Flatten(), **settings)
+
+
+def test_settings_of_another_type_are_refused_in_a_sentence() -> None:
+    for given in (3, "ab", ([0.5],)):
+        with pytest.raises(InputError, match="must be means and standard deviations"):
+            adapters._two(given, "normalise")
+    with pytest.raises(InputError, match="resize = '88' must be a height and a width"):
+        adapters._two("88", "resize")
+    for part in ("a", None, []):
+        with pytest.raises(InputError, match="where a number for each channel is asked for"):
+            adapters._each_channel(part)

@@ -1,6 +1,7 @@
 """What a Python user hands over: images, labels, models, threats and batteries in any of their usual forms."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import robustframe
 from robustframe import ThreatModel
 from robustframe.attacks import PGD, Attack, Square, TorchAttack
 from robustframe.attacks.registry import make_attack, words_of
-from robustframe.data import Dataset, load
+from robustframe.data import Dataset, as_dataset, load
 from robustframe.errors import InputError
 from robustframe.models.given import classify_given
+from robustframe.plugins import Plugin, plugins
 from robustframe.recipe import Battery, as_batteries, threat_words
 from robustframe.zoo import load_named
 
@@ -100,6 +102,10 @@ class Odd(TensorDataset):
         (Odd(), None, "the Odd is empty"),
         (Odd({"image": 1, "label": 2}), None, "items of the Odd are tables of image, label; give pairs"),
         (Odd((object(), 1)), None, "images of the Odd are object; give it transform=torchvision.transforms.ToTensor"),
+        (Odd((torch.rand(1, 8, 8), torch.eye(10)[3])), None, r"labels have shape \(1, 10\), they need .*one-hot"),
+        (Odd((torch.rand(1, 8, 8), "cat")), None, "labels of the Odd are str; give it class numbers"),
+        (Odd((torch.rand(1, 8, 8), 1), (torch.rand(1, 8, 8), torch.tensor([1]))), None, "labels .* differ in shape"),
+        (DataLoader(TensorDataset(IMAGES, LABELS), batch_size=None), None, "differ in shape|have no rows"),
         (Odd((torch.rand(1, 8, 8), 1), (torch.rand(1, 9, 8), 1)), None, r"differ in shape, \(1, 8, 8\) and"),
     ],
 )
@@ -291,8 +297,8 @@ class Careless(PGD):
     does: str = ""
 
     def perturb(self, probe: Any, x: Any, threat: Any, draws: Any) -> Any:
-        if self.does == "write":
-            x += 0.1
+        if self.does.startswith("write"):
+            (x.data if "past" in self.does else x).mul_(0.5)
             return x
         return {"few": x[:1], "double": x.double() + 0.01, "none": None}[self.does]
 
@@ -303,24 +309,32 @@ def careless(does: str) -> Careless:
     return attack
 
 
-@pytest.mark.parametrize(
-    ("does", "sentence"),
-    [
-        ("write", r"writes into the images that it is given; let it work on x.clone\(\)"),
-        ("few", "returned points of shape"),
-    ],
-)
-def test_an_attack_that_breaks_its_contract_is_named(does: str, sentence: str) -> None:
-    before = IMAGES.clone()
-    with pytest.raises(InputError, match=rf"Careless.perturb {sentence}"):
-        robustframe.attack(linear(), IMAGES, LABELS, careless(does), "linf:0.05")
+def test_points_of_another_shape_are_refused_by_the_name_of_their_attack() -> None:
+    with pytest.raises(InputError, match=r"Careless.perturb returned points of shape \(1, 1, 8, 8\) for images of"):
+        robustframe.attack(linear(), IMAGES[:5], linear()(IMAGES[:5]).argmax(1), careless("few"), "linf:0.05")
+
+
+@pytest.mark.parametrize("does", ["write", "write past autograd", "double", "none"])
+def test_what_an_attack_makes_of_its_images_moves_no_ball(does: str) -> None:
+    model, before = linear(), IMAGES.clone()
+    labels = model(IMAGES).argmax(1)
+    found = robustframe.attack(model, IMAGES, labels, careless(does), "linf:0.05")
     assert torch.equal(IMAGES, before)
+    assert found.images.dtype == torch.float32
+    assert float((found.images - before).abs().max()) <= 0.05 + 1e-6
+    # The attacks after it meet the same images.
+    both = robustframe.attack(model, IMAGES, labels, [careless(does), PGD(steps=3)], "linf:0.05")
+    alone = robustframe.attack(model, IMAGES, labels, [careless("none"), PGD(steps=3)], "linf:0.05")
+    assert bool((both.success >= alone.success).all())
+    assert torch.allclose(both.distance, (both.images - before).double().flatten(1).abs().amax(1))
 
 
-def test_an_attack_may_return_other_floats_or_nothing() -> None:
-    for does in ("double", "none"):
-        found = robustframe.attack(linear(), IMAGES, LABELS, careless(does), "linf:0.05")
-        assert found.images.dtype == torch.float32
+def test_a_dataset_is_known_by_its_examples_whatever_it_says() -> None:
+    lying = replace(DIGITS, images=IMAGES.flip(0))
+    assert lying.sha256 == DIGITS.sha256
+    assert as_dataset(lying).sha256 == as_dataset(IMAGES.flip(0), LABELS).sha256 != DIGITS.sha256
+    with pytest.raises(InputError, match=r"not in \[0, 1\]"):
+        as_dataset(replace(DIGITS, images=IMAGES * 255))
 
 
 @pytest.mark.parametrize(
@@ -352,3 +366,15 @@ def test_a_sigmoid_that_comes_twice_is_flagged() -> None:
     assert any("as after a sigmoid" in flag for flag in run.record.flags)
     once = robustframe.evaluate(robustframe.adapt(inner, sigmoid=True), IMAGES, labels, **asked)
     assert not any("as after a sigmoid" in flag for flag in once.record.flags)
+
+
+def test_one_ball_written_in_two_ways_is_one_threat() -> None:
+    with pytest.raises(InputError, match=r"a threat stands twice in linf:1/10, linf:0.1"):
+        robustframe.evaluate(linear(), DIGITS, threat=["linf:1/10", "linf:0.1"])
+
+
+def test_our_attacks_have_words_whatever_packages_clash_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = tuple(Plugin("attacks", "mine", name, "1", "nowhere:A") for name in ("one", "other"))
+    monkeypatch.setattr("robustframe.plugins._installed", lambda group: two)
+    assert words_of(PGD()) == {"use": "pgd"}
+    assert plugins("attacks") == {"mine": "of one 1 and other 1, which clash: uninstall one of them"}

@@ -117,7 +117,7 @@ number = 3
         ("models", "broken_one:nothing", "mine:x of broken 0.1 built no model"),
         ("data", "broken_one:fails", "the data mine of broken 0.1 failed: .*not today"),
         ("data", "broken_one:nothing", "the data mine of broken 0.1 failed"),
-        ("batteries", "broken_one:number", "the battery mine of an installed package is no path of a TOML file"),
+        ("batteries", "broken_one:number", "the battery mine of broken 0.1 is no path of a TOML file"),
     ],
 )
 def test_a_package_that_is_broken_is_named(packages: Path, group: str, value: str, sentence: str) -> None:

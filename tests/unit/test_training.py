@@ -21,7 +21,7 @@ from robustframe.frames import Structure, build_frame
 from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, Twin, Untied, train_pair
 from robustframe.pairs.readouts import read_out
 from robustframe.pairs.training import _Trainer, augmented
-from robustframe.pairs.upkeep import idle_atoms, overlap_loss, overlaps
+from robustframe.pairs.upkeep import TRACKED, follow_step_sizes, idle_atoms, overlap_loss, overlaps
 from robustframe.solvers import DeepPursuit, LayeredPursuit, Truncated, iterate, optimality
 from robustframe.threat import ThreatModel
 from robustframe.train import (
@@ -635,3 +635,20 @@ def test_zoo_train_stops_and_goes_on_and_leaves_no_process(tmp_path: Path) -> No
     card = read_card(tmp_path / "zoo" / "digits-fc2-8.json")
     assert card.learning_curve is not None
     assert len(card.learning_curve.loss) == 60
+
+
+def test_step_sizes_find_a_direction_that_none_of_their_vectors_has() -> None:
+    frame = build_frame((1, 16, 16), [{"filters": 8, "kernel": 4, "stride": 2, "padding": 0}], "chain")
+    (layer,) = frame.blocks
+    smooth, rough = torch.ones(4, 4), (-1.0) ** torch.arange(4).view(4, 1).add(torch.arange(4))
+    with torch.no_grad():
+        layer.operator.weight.copy_(torch.stack([smooth] * 3 + [rough] * 5).unsqueeze(1))
+    frame.project_()
+    vectors = [torch.randn(TRACKED, *shape, generator=torch.Generator().manual_seed(0)) for shape in frame.code_shapes]
+    # At steps of two pixels the patterns are orthogonal to the bit: iterations alone never find the stronger one.
+    vectors[0][:, 3:] = 0
+    exact = copy.deepcopy(frame)
+    exact.update_step_sizes_()
+    for each in range(3):
+        follow_step_sizes(frame, vectors, seed=each)
+    assert float(layer.step_size / exact.blocks[0].step_size) == pytest.approx(1, abs=0.02)
