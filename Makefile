@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo gpu-zoo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ museum: $(READY) ## evaluate the museum of broken defences, going on where it st
 
 zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priority; continues where it stopped
 	$(BIN)/robustframe zoo train --out robustframe/zoo/pairs
+
+gpu-zoo: $(READY) ## train the same on a CUDA GPU, many at once, as far as their checkpoints; `make zoo` then measures the cards
+	$(BIN)/robustframe zoo train --device cuda --jobs 16 --no-card --out robustframe/zoo/pairs
 
 clean: ## remove environments and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

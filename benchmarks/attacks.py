@@ -27,7 +27,7 @@ from attacks_page import Row, Target
 import robustframe
 from robustframe import data, zoo
 from robustframe.calls import forked_random
-from robustframe.evaluation import pick_device
+from robustframe.devices import pick_device
 from robustframe.runs.record import write_aside
 from robustframe.threat import ThreatModel
 

@@ -113,23 +113,30 @@ def train(
     recipe: Annotated[str, typer.Argument(help="The name of a zoo pair, or RECIPE.toml; of a grid GRID.toml:NAME.")],
     out: Annotated[Path, typer.Option(help="Where checkpoint, weights and card go.")] = Path("runs/train"),
     device: Device = "auto",
+    card: Annotated[
+        bool, typer.Option(help="--no-card: stop at the checkpoint; the same command without it measures the card.")
+    ] = True,
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:
     """Train a pair; an interrupted training is continued by the same command."""
-    from robustframe.evaluation import pick_device
-    from robustframe.train import find_training_recipe
+    from robustframe.devices import pick_device
+    from robustframe.train import find_training_recipe, train_only
     from robustframe.train import train as train_recipe
 
     stated = find_training_recipe(recipe)
     with Bar("batches", stated.name) as bar:
-        card = train_recipe(
+        if not card:
+            where = pick_device(device)
+            train_only(stated, out, device=where, data_root=data_root, download=download, report=bar.show)
+            return
+        made = train_recipe(
             stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show
         )
-    next_step = ["robustframe", "evaluate", "--model", f"card:{card}", "--data", stated.data.use]
+    next_step = ["robustframe", "evaluate", "--model", f"card:{made}", "--data", stated.data.use]
     next_step += ["--data-root", str(data_root)] if data_root is not None else []
     say(f"evaluate it with: {shlex.join(next_step)}")
-    typer.echo(str(card))
+    typer.echo(str(made))
 
 
 @app.command()

@@ -201,7 +201,7 @@ def _devices(name: str, engine: str) -> "tuple[torch.device, torch.device]":
     """Where units are carried out, and where this process loads models."""
     import torch
 
-    from robustframe.evaluation import pick_device
+    from robustframe.devices import pick_device
 
     if engine == "process":
         return pick_device(name), pick_device(name)

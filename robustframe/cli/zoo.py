@@ -3,7 +3,7 @@
 import fnmatch
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,9 +49,14 @@ def zoo_train(
     out: Annotated[Path, typer.Option(help="Where checkpoints, logs, weights and cards go.")] = Path("runs/zoo"),
     jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.", min=1)] = os.cpu_count() or 1,
     hours: Annotated[float | None, typer.Option(help="Stop after so long; the same command continues.")] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    card: Annotated[
+        bool, typer.Option(help="--no-card: stop at the checkpoints; the same command without it measures the cards.")
+    ] = True,
     status: Annotated[bool, typer.Option("--status", help="Say what is left, and train nothing.")] = False,
 ) -> None:
     """Train the pairs that have no card in a folder yet, at low priority; the same command continues anywhere."""
+    from robustframe.devices import pick_device
     from robustframe.errors import unknown
     from robustframe.train.many import left, train_many
     from robustframe.train.spec import training_recipes
@@ -64,8 +69,10 @@ def zoo_train(
         if not fnmatch.filter(known, given):
             raise unknown("zoo pair", given, known)
     if not status:
+        pick_device(device)
         failed = train_many(
-            list(chosen.values()), out, jobs=jobs, seconds=None if hours is None else 3600 * hours,
+            list(chosen.values()), out, jobs=jobs, seconds=None if hours is None else 3600 * hours, device=device,
+            card=card,
             report=lambda name, code: say(f"{name}: {'trained' if code == 0 else f'failed, see {out / name}.log'}"),
         )  # fmt: skip
     rest = [each for each in (left(recipe, out) for recipe in chosen.values()) if not each.card]

@@ -7,8 +7,8 @@ from typing import Any
 from robustframe.calls import device_of
 from robustframe.compat.autoattack import AutoAttack
 from robustframe.compat.shared import as_module
+from robustframe.devices import pick_device
 from robustframe.errors import InputError, unknown
-from robustframe.evaluation.loading import pick_device
 from robustframe.recipe import DataSpec
 from robustframe.recipe.examples import load_examples
 

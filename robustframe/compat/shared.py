@@ -6,8 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from robustframe.devices import pick_device
 from robustframe.errors import InputError, unknown
-from robustframe.evaluation.loading import pick_device
 from robustframe.models.adapters import Called
 from robustframe.pairs import Pair
 from robustframe.threat import ThreatModel, written_eps

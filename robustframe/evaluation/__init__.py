@@ -3,7 +3,7 @@
 from robustframe.evaluation.api import evaluate, evaluate_recipe
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.limits import Limits
-from robustframe.evaluation.loading import load_task, make_task, pick_device, run_folder
+from robustframe.evaluation.loading import load_task, make_task, run_folder
 from robustframe.evaluation.progress import Moment, silent
 from robustframe.evaluation.task import Task
 
@@ -15,7 +15,6 @@ __all__ = [
     "evaluate_recipe",
     "load_task",
     "make_task",
-    "pick_device",
     "run",
     "run_folder",
     "silent",

@@ -13,12 +13,13 @@ from torch import nn
 from robustframe.attacks.registry import AnyAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import as_dataset
+from robustframe.devices import pick_device
 from robustframe.errors import InputError, whole_number
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
 from robustframe.evaluation.limits import NO_LIMITS, Limits
-from robustframe.evaluation.loading import load_task, pick_device, run_folder
+from robustframe.evaluation.loading import load_task, run_folder
 from robustframe.evaluation.progress import Report, reporting
 from robustframe.evaluation.task import Task
 from robustframe.lending import kept

@@ -4,28 +4,11 @@ from pathlib import Path
 
 import torch
 
-from robustframe.errors import InputError
 from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, load_models
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.examples import load_examples
 from robustframe.recipe.stages import check_stages, make_stages
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first CUDA device, or the CPU where there is none.
-
-    Raises:
-        InputError: for a device this machine or this torch does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not to be had here; use cpu, or auto") from error
-    return device
 
 
 def load_task(

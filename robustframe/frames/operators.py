@@ -24,12 +24,12 @@ class Operator(nn.Module, ABC):
     code_shape: tuple[int, ...]
 
     @abstractmethod
-    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    def analysis(self, signal: Tensor, *, scale: float | Tensor = 1.0, bias: Tensor | None = None) -> Tensor:
         """Apply the adjoint: inner products of signals with every atom.
 
         Args:
             signal: shape (b, *in_shape).
-            scale: factor on the inner products, fused into the weight.
+            scale: factor on the inner products, a number or shape (), fused into the weight.
             bias: one number an atom or filter to add, fused into the kernel; shape (code_shape[0],).
 
         Returns:
@@ -76,7 +76,7 @@ class Dense(Operator):
         self.in_shape, self.code_shape = in_shape, (atoms,)
         self.weight = nn.Parameter(torch.randn(atoms, numbers) / math.sqrt(numbers))
 
-    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    def analysis(self, signal: Tensor, *, scale: float | Tensor = 1.0, bias: Tensor | None = None) -> Tensor:
         return F.linear(signal.flatten(1), _scaled(self.weight, scale), bias)
 
     def synthesis(self, code: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Conv(Operator):
         """The filters as they stand in the signal, shape (filters, channels, kernel, kernel)."""
         return self.weight
 
-    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    def analysis(self, signal: Tensor, *, scale: float | Tensor = 1.0, bias: Tensor | None = None) -> Tensor:
         weight = _scaled(self.weight, scale)
         if not self._phased:
             return _conv2d(signal, weight, bias, self.stride, self.padding)
@@ -195,7 +195,7 @@ class Conv(Operator):
         lags = lags[:, :, first :: self.stride, first :: self.stride]
         centre = reach // self.stride
         own = torch.zeros_like(lags)
-        own[range(len(lags)), range(len(lags)), centre, centre] = 1
+        own[:, :, centre, centre] = torch.eye(len(lags), dtype=lags.dtype, device=lags.device)
         return (lags * (1 - own)).flatten(1)
 
     @torch.no_grad()
@@ -235,7 +235,7 @@ class PooledConv(Conv):
     def filters(self) -> Tensor:
         return self.weight.expand(-1, -1, self.pool, self.pool) / self.pool
 
-    def analysis(self, signal: Tensor, *, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    def analysis(self, signal: Tensor, *, scale: float | Tensor = 1.0, bias: Tensor | None = None) -> Tensor:
         pooled = F.avg_pool2d(signal, self.pool)
         return _conv2d(pooled, _scaled(self.weight, scale * self.pool), bias)
 
@@ -300,8 +300,8 @@ class _Frozen(torch.autograd.Function):
         return (found[0], *[None] * 5)
 
 
-def _scaled(weight: Tensor, scale: float) -> Tensor:
-    return weight if scale == 1 else weight * scale
+def _scaled(weight: Tensor, scale: float | Tensor) -> Tensor:
+    return weight if not isinstance(scale, Tensor) and scale == 1 else weight * scale
 
 
 def squared_norm(operator: Operator, *, steps: int = 200, tolerance: float = 1e-6) -> float:

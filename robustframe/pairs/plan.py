@@ -109,6 +109,8 @@ class Epoch:
     validation: float | None = None
     """Accuracy on the images held out, in [0, 1]: the least of the read-outs that are trained, on adversarial examples
     where trained so. ``None`` where none are held out."""
+    device: str = ""
+    """What it ran on, by its maker's name."""
 
 
 @dataclass(frozen=True)

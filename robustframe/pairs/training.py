@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from robustframe.devices import device_name
 from robustframe.draws import Draws, derive_seed
 from robustframe.errors import InputError, IntegrityError
 from robustframe.files import decoding
 from robustframe.frames import Frame, coherence_loss, deep_frame_potential, structural_nonzeros
+from robustframe.pairs.capture import Captured
 from robustframe.pairs.pair import Pair
 from robustframe.pairs.plan import Adversary, Epoch, TrainingPlan, TrainingProgress
 from robustframe.pairs.readouts import ReadOuts, read_out
@@ -81,6 +85,9 @@ def train_pair(
         raise InputError("an untied net has no feed-forward twin; train it with arm 'recurrent' or 'joint'")
     kept = len(images) - plan.validation
     trainer = _Trainer(pair, plan, adversary, seed=seed, examples=kept)
+    if trainer.device.type != "cpu":
+        # Batches are gathered there, not sent one by one.
+        images, labels = images.to(trainer.device), labels.to(trainer.device)
     start = trainer.resume(checkpoint)
     if start == 0:
         trainer.calibrate(images[: plan.batch])
@@ -96,6 +103,15 @@ def train_pair(
 
 _FEW = 100
 """Images that tell one epoch from another at the least."""
+
+
+class _Task(NamedTuple):
+    """What is trained at a step."""
+
+    first: bool
+    later: bool
+    sweeps: int
+    """Of the later read-out; the pair's own when 0."""
 
 
 class _Trainer:
@@ -117,7 +133,9 @@ class _Trainer:
         self.device = next(pair.parameters()).device
         self.parameters = dict(pair.named_parameters())
         # One group a parameter: thresholds get a rate in units of what they are compared with (`calibrate`).
-        self.optimizer = torch.optim.Adam([{"params": [p], "scale": 1.0} for p in self.parameters.values()])
+        self.fused = self.device.type == "cuda"
+        groups = [{"params": [p], "scale": 1.0} for p in self.parameters.values()]
+        self.optimizer = torch.optim.Adam(groups, fused=self.fused)
         self.group_of = dict(zip(self.parameters.values(), self.optimizer.param_groups))
         generator = torch.Generator().manual_seed(derive_seed(seed, "power iteration"))
         self.vectors = [
@@ -126,26 +144,33 @@ class _Trainer:
         ]
         self.floors = None if plan.active is None else Floors(pair.frames[0], plan.active)
         self.nonzeros = [structural_nonzeros(frame) for frame in pair.frames] if plan.potential else []
+        # The potential is computed on the CPU, for which no graph can wait.
+        self.captured = Captured(torch.device("cpu") if plan.potential else self.device)
         self.used: list[Tensor] = []
         self.average: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.epochs: list[Epoch] = []
 
-    def read_out(self, images: Images, number: int) -> ReadOuts:
-        """Run the pair for the read-outs that are trained at a step."""
+    def task(self, number: int) -> _Task:
+        """Say which read-outs are trained at a step."""
         plan, alone = self.plan, number < self.plan.alone * self.batches
+        first, later = alone or plan.arm != "recurrent", not alone and plan.arm != "feedforward"
         drawn = 0
-        if plan.sweeps:
+        if plan.sweeps and later:
             drawn = plan.sweeps[derive_seed(self.seed, "sweeps", number) % len(plan.sweeps)]
-        return read_out(
-            self.pair, images, first=alone or plan.arm != "recurrent", later=not alone and plan.arm != "feedforward",
-            sweeps=drawn, last=plan.last, hurry=plan.hurry,
-        )  # fmt: skip
+        return _Task(first, later, drawn)
 
-    def loss(self, images: Images, labels: Labels, number: int) -> tuple[Tensor, ReadOuts]:
+    def read_out(self, task: _Task, images: Images) -> ReadOuts:
+        """Run the pair for the read-outs of a step."""
+        plan = self.plan
+        return read_out(
+            self.pair, images, first=task.first, later=task.later, sweeps=task.sweeps, last=plan.last, hurry=plan.hurry
+        )
+
+    def loss(self, task: _Task, images: Images, labels: Labels) -> tuple[Tensor, ReadOuts]:
         """The loss summed over a batch, and what it was read out of."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16"):
-            found = self.read_out(images, number)
+            found = self.read_out(task, images)
         losses = [F.cross_entropy(part.float(), labels, reduction="sum") for part in found.logits]
         return torch.stack(losses).mean(), found
 
@@ -155,11 +180,11 @@ class _Trainer:
         for frame, vectors in zip(self.pair.frames, self.vectors):
             # One iteration from anywhere says far too little: steps would be too long, and many sweeps diverge.
             for each in range(_CONVERGED):
-                follow_step_sizes(frame, vectors, seed=derive_seed(self.seed, "first vectors", each))
+                follow_step_sizes(frame, vectors, self.captured, seed=derive_seed(self.seed, "first vectors", each))
         images, seen = images.to(self.device), []
         handle = self.pair.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
         try:
-            self.read_out(images, self.batches * self.plan.alone)
+            self.read_out(self.task(self.batches * self.plan.alone), images)
         finally:
             handle.remove()
         self.pair.gain.div_(_size(torch.cat(seen)))
@@ -173,7 +198,7 @@ class _Trainer:
 
     def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[TrainingProgress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator).to(images.device)
         seen, total, right, began = 0, 0.0, 0, perf_counter()
         for at, rows in enumerate(torch.split(order, self.plan.batch)):
             draws = Draws((self.seed, "batch", epoch, at), len(rows), device=self.device)
@@ -189,34 +214,48 @@ class _Trainer:
         if self.plan.overlap < 1 and epoch + 1 <= _RENEW * self.plan.epochs:
             self.renew(epoch)
         self.used = []
-        self.epochs.append(Epoch(total / seen, right / seen, perf_counter() - began))
+        self.epochs.append(Epoch(total / seen, right / seen, perf_counter() - began, device=device_name(self.device)))
 
     def attack(self, x: Images, y: Labels, draws: Draws, number: int) -> Images:
         adversary = self.adversary
         if adversary is None:
             return x
-        threat = adversary.threat
+        threat, task = adversary.threat, self.task(number)
         z = threat.random_start(x, draws)
         with _frozen(self.pair):
             for _ in range(adversary.steps):
-                z = z.detach().requires_grad_()
-                (slope,) = torch.autograd.grad(self.loss(z, y, number)[0], z)
+                (slope,) = self.captured(("slope", task), partial(self.slope, task), z, y)
                 step = adversary.step_size * threat.eps * threat.steepest_ascent(slope)
-                z = threat.project(x, z.detach() + step)
+                z = threat.project(x, z + step)
         return z
+
+    def slope(self, task: _Task, z: Images, y: Labels) -> tuple[Tensor]:
+        """Return the gradient of the loss in the images."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.loss(task, z, y)[0], z)
+        return (slope,)
 
     def step(self, x: Images, y: Labels, number: int) -> tuple[float, Logits]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(number) * group["scale"]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, found = self.loss(x, y, number)
+        task = self.task(number)
+        loss, logits, *rest = self.captured(("step", task), partial(self.gradients, task), x, y)
+        for parameter in self.parameters.values():
+            parameter.grad = rest.pop(0)
+        self.optimizer.step()
+        self.look_after(tuple(rest), number)
+        return float(loss), logits
+
+    def gradients(self, task: _Task, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        """Return the loss, the last logits, the gradient of each parameter, and the codes."""
+        loss, found = self.loss(task, x, y)
         objective = loss / len(x)
         for penalty in self.penalties(found):
             objective = objective + penalty
-        objective.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.look_after(found, number)
-        return float(loss.detach()), found.logits[-1].detach()
+        slopes = torch.autograd.grad(objective, list(self.parameters.values()), materialize_grads=True)
+        codes = tuple(code.detach() for code in found.codes)
+        return loss.detach(), found.logits[-1].detach(), *slopes, *codes
 
     def penalties(self, found: ReadOuts) -> Iterator[Tensor]:
         """Yield what is added to the mean loss."""
@@ -232,26 +271,25 @@ class _Trainer:
             yield plan.potential / len(frames) * potential.to(self.device, torch.float32)
 
     @torch.no_grad()
-    def look_after(self, found: ReadOuts, number: int) -> None:
+    def look_after(self, codes: tuple[Tensor, ...], number: int) -> None:
         """Bring everything beside the parameters up to date after a step."""
         for frame, vectors in zip(self.pair.frames, self.vectors):
             frame.project_()
             before = signal_sizes(frame) if self.plan.rescale else []
-            follow_step_sizes(frame, vectors, seed=derive_seed(self.seed, "vectors", number))
+            follow_step_sizes(frame, vectors, self.captured, seed=derive_seed(self.seed, "vectors", number))
             if before:
                 self.rescale(frame, [new / old for old, new in zip(before, signal_sizes(frame))])
         if self.floors is not None:
-            self.floors.follow(found.codes)
+            self.floors.follow(codes)
             self.floors.hold()
-        if self.plan.overlap < 1 and found.codes:
-            active = [(code > 0).float().transpose(0, 1).flatten(1).mean(1) for code in found.codes]
+        if self.plan.overlap < 1 and codes:
+            active = [(code > 0).float().transpose(0, 1).flatten(1).mean(1) for code in codes]
             self.used = [old + new for old, new in zip(self.used, active)] if self.used else active
         if self.plan.average:
             # Young averages forget faster, so that the random beginning does not stay in them.
-            steps = float(next(iter(self.optimizer.state.values()))["step"])
-            decay = min(self.plan.average, (1 + steps) / (10 + steps))
-            for name, tensor in self.pair.state_dict().items():
-                self.average[name].lerp_(tensor, 1 - decay)
+            decay = min(self.plan.average, (2 + number) / (11 + number))
+            now = self.pair.state_dict()
+            torch._foreach_lerp_([self.average[name] for name in now], list(now.values()), 1 - decay)
 
     def rate(self, number: int) -> float:
         warm, all_steps = self.batches, self.batches * self.plan.epochs
@@ -374,8 +412,8 @@ class _Trainer:
             self.floors.values = tensors["floors"].tolist()
         for name, parameter in self.parameters.items():
             state = _part(tensors, f"adam.{name}.")
-            # Adam counts its steps on the CPU, and its moments keep the parameter's memory format.
-            state["step"] = state["step"].cpu()
+            # Adam counts its steps on the CPU unless fused, and its moments keep the parameter's memory format.
+            state["step"] = state["step"].to(self.device if self.fused else "cpu")
             for key in ("exp_avg", "exp_avg_sq"):
                 state[key] = torch.empty_like(parameter).copy_(state[key])
             self.optimizer.state[parameter] = state

@@ -1,23 +1,27 @@
 """What a training looks after beside the loss: step sizes, floors under thresholds, atoms that repeat or never fire."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robustframe.frames import Frame, Layer
+from robustframe.pairs.capture import Captured
 
 TRACKED = 4
 """Vectors that follow the largest eigenvalue of each layer."""
 _FRESH, _ITERATIONS = 0.3, 4
 """Size of the random part put into vectors of unit length, and iterations a step."""
+_SQUARINGS = 6
+"""Of a matrix of inner products: its eigenvalues to the 64th power."""
 _PACE = 0.02
 """Power of the excess of a share by which a floor moves in one step."""
 
 
 @torch.no_grad()
-def follow_step_sizes(frame: Frame, vectors: list[Tensor], *, seed: int) -> None:
+def follow_step_sizes(frame: Frame, vectors: list[Tensor], captured: Captured, *, seed: int) -> None:
     """Bring step sizes up to date by a few subspace iterations a layer, which start and end in ``vectors``.
 
     While atoms move, the largest eigenvalue of one moment is not that of the next: a single vector stays with the old
@@ -26,21 +30,49 @@ def follow_step_sizes(frame: Frame, vectors: list[Tensor], *, seed: int) -> None
 
     Args:
         frame: the frame, changed in place.
-        vectors: for each layer, shape (`TRACKED`, *code shape), largest eigenvalue first.
+        vectors: for each layer, shape (`TRACKED`, *code shape), the one of the largest eigenvalue first.
+        captured: makes the iterations.
         seed: of the random part; another one each time.
     """
     generator = torch.Generator().manual_seed(seed)
+    noise = [torch.randn(each[1:].shape, generator=generator).to(each) for each in vectors]
+    found = captured(("step sizes", id(frame)), partial(_subspace, frame), *vectors, *noise)
     for at, layer in enumerate(frame.blocks):
-        rows = vectors[at].flatten(1)
-        noise = torch.randn(rows.shape, generator=generator).to(rows) / rows.shape[1] ** 0.5
-        rows = torch.cat([rows[:1], F.normalize(rows[1:]) + _FRESH * noise[1:]])
-        for _ in range(_ITERATIONS):
-            unit = torch.linalg.qr(rows.T).Q.T.reshape(vectors[at].shape)
-            rows = layer.operator.analysis(layer.operator.synthesis(unit)).flatten(1)
-        # Of so few rows, by way of their inner products.
-        values, mix = torch.linalg.eigh(rows @ rows.T)
-        vectors[at] = (mix.T @ rows).flip(0).view_as(unit)
-        layer.step_size.copy_(1 / (values[-1].sqrt() + frame.pull(at + 1)))
+        vectors[at] = found[at]
+        layer.step_size.copy_(found[len(vectors) + at])
+
+
+def _subspace(frame: Frame, *given: Tensor) -> tuple[Tensor, ...]:
+    """Iterate; from vectors and noise to vectors and step sizes of all layers."""
+    layers, vectors, sizes = frame.blocks, [], []
+    for at, layer in enumerate(layers):
+        old, noise = (given[at + part].flatten(1) for part in (0, len(layers)))
+        rows = torch.cat([old[:1], F.normalize(old[1:]) + _FRESH * noise / noise.shape[1] ** 0.5])
+        for left in reversed(range(_ITERATIONS)):
+            # In between they may lean towards each other; the products of the last tell directions apart.
+            unit = F.normalize(rows) if left % 3 else _orthonormal(rows)
+            rows = layer.operator.analysis(layer.operator.synthesis(unit.view_as(given[at]))).flatten(1)
+        made = _leading(rows @ rows.T) @ rows
+        vectors.append(torch.cat([made, rows[1:]]).view_as(given[at]))
+        sizes.append(1 / (made.norm() + frame.pull(at + 1)))
+    return *vectors, *sizes
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """Make a few rows orthonormal, by Gram and Schmidt: on a GPU far less than a decomposition."""
+    basis = F.normalize(rows[:1])
+    for row in torch.split(rows[1:], 1):
+        basis = torch.cat([basis, F.normalize(row - row @ basis.T @ basis)])
+    return basis
+
+
+def _leading(products: Tensor) -> Tensor:
+    """Return the leading unit eigenvector of a small positive matrix, shape (1, n), by squaring it again and again."""
+    for at in range(_SQUARINGS):
+        # Now and then, lest the numbers get too small.
+        products = products / products.trace() if at % 3 == 0 else products
+        products = products @ products
+    return F.normalize(products.index_select(0, products.diagonal().argmax(0, keepdim=True)))
 
 
 def signal_sizes(frame: Frame) -> list[float]:

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
-from robustframe.solvers.proximal import ProximalSolver, descend, feed_forward
+from robustframe.solvers.proximal import ProximalSolver, Size, descend, feed_forward
 from robustframe.types import Images
 
 
 @dataclass(frozen=True)
 class _Momentum:
-    sizes: tuple[float, ...]
+    sizes: tuple[Size, ...]
     codes: tuple[Tensor, ...] = ()
     previous: tuple[Tensor, ...] = ()
     age: Tensor | None = None

@@ -7,13 +7,13 @@ from torch import Tensor
 from robustframe.errors import InputError
 from robustframe.frames import Frame
 from robustframe.solvers.penalties import smooth_gradient
-from robustframe.solvers.proximal import ProximalSolver, descend, feed_forward, zero_codes
+from robustframe.solvers.proximal import ProximalSolver, Size, descend, feed_forward, zero_codes
 from robustframe.types import Images
 
 
 @dataclass(frozen=True)
 class _Split:
-    sizes: tuple[float, ...]
+    sizes: tuple[Size, ...]
     smooth: tuple[Tensor, ...] = ()
     """v, which the misfit sees."""
     sparse: tuple[Tensor, ...] = ()

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
-from robustframe.solvers.proximal import ProximalSolver, require_chain
+from robustframe.solvers.proximal import ProximalSolver, Size, require_chain
 from robustframe.types import Images
 
 
 @dataclass(frozen=True)
 class _Layer:
-    size: float
+    size: Size
     below: Tensor
     solved: tuple[Tensor, ...]
     code: Tensor | None = None

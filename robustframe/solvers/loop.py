@@ -210,10 +210,12 @@ def _run_phase(
     for sweep in range(solver.sweeps):
         with torch.set_grad_enabled(recording and sweep >= first):
             state = solver.step(frame, x, state)
-            new, previous = solver.codes(state), codes
-            codes = new if not codes else tuple(_keep(done, old, now) for old, now in zip(codes, new))
+            codes, previous = solver.codes(state), codes
+            if previous and solver.tolerance is not None:
+                codes = tuple(_keep(done, old, now) for old, now in zip(previous, codes))
         sweeps += ~done
-        if previous:
+        # Without a tolerance nobody looks at the changes on the way.
+        if previous and (solver.tolerance is not None or sweep == solver.sweeps - 1):
             residual = torch.where(done, residual, _change(previous, codes))
         if solver.tolerance is not None:
             done = residual <= solver.tolerance

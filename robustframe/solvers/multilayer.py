@@ -7,13 +7,13 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
-from robustframe.solvers.proximal import ProximalSolver, feed_forward, require_chain
+from robustframe.solvers.proximal import ProximalSolver, Size, feed_forward, require_chain
 from robustframe.types import Images
 
 
 @dataclass(frozen=True)
 class _Deepest:
-    sizes: tuple[float, ...]
+    sizes: tuple[Size, ...]
     codes: tuple[Tensor, ...] = ()
     point: Tensor | None = None
     """The deepest code, extrapolated."""
@@ -63,7 +63,7 @@ class MultilayerPursuit(ProximalSolver[_Deepest]):
     def refine(self, frame: Frame, x: Images, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return self._sweep(frame, x, codes[-1], self.sizes(frame))
 
-    def _sweep(self, frame: Frame, x: Images, deepest: Tensor, sizes: tuple[float, ...]) -> tuple[Tensor, ...]:
+    def _sweep(self, frame: Frame, x: Images, deepest: Tensor, sizes: tuple[Size, ...]) -> tuple[Tensor, ...]:
         layers = frame.blocks
         made = [deepest]
         for layer in reversed(layers):

@@ -13,6 +13,16 @@ from robustframe.solvers.loop import Solver, State
 from robustframe.solvers.penalties import NONNEGATIVE, Penalty
 from robustframe.types import Images
 
+Size = float | Tensor
+"""A step size: a number, or on a GPU a tensor of it, shape (), which nobody has to wait for."""
+
+
+def stored_sizes(frame: Frame) -> tuple[Size, ...]:
+    """Return the step sizes that a frame carries."""
+    sizes = torch.stack([layer.step_size for layer in frame.blocks])
+    numbers: list[float] = sizes.tolist() if sizes.device.type == "cpu" else []
+    return tuple(numbers) or sizes.unbind()
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProximalSolver(Solver[State], ABC):
@@ -31,10 +41,9 @@ class ProximalSolver(Solver[State], ABC):
                 "above 0 and below 2, as a fraction of 1 / L_j"
             )
 
-    def sizes(self, frame: Frame) -> tuple[float, ...]:
+    def sizes(self, frame: Frame) -> tuple[Size, ...]:
         """Return the step size of every layer; they are read from the frame, never computed."""
-        stored: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
-        return tuple(self.step_size * size for size in stored)
+        return tuple(self.step_size * size for size in stored_sizes(frame))
 
 
 def require_chain(solver: Solver[State], frame: Frame) -> None:
@@ -55,7 +64,7 @@ def zero_codes(frame: Frame, x: Images) -> tuple[Tensor, ...]:
     return tuple(x.new_zeros(len(x), *shape) for shape in frame.code_shapes)
 
 
-def feed_forward(frame: Frame, x: Images, penalty: Penalty, sizes: Sequence[float]) -> tuple[Tensor, ...]:
+def feed_forward(frame: Frame, x: Images, penalty: Penalty, sizes: Sequence[Size]) -> tuple[Tensor, ...]:
     """Return w_j = prox(s_j D_j^T t_j, s_j b_j) for every layer, lowest first: the first sweep from zero."""
     w = [x]
     for j, (layer, size) in enumerate(zip(frame.blocks, sizes), start=1):
@@ -69,7 +78,7 @@ def descend(
     codes: tuple[Tensor, ...],
     points: tuple[Tensor, ...],
     penalty: Penalty,
-    sizes: Sequence[float],
+    sizes: Sequence[Size],
 ) -> tuple[Tensor, ...]:
     """Make one ascending Gauss-Seidel sweep of proximal gradient steps.
 

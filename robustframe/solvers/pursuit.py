@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from robustframe.frames.frame import Frame, Layer
 from robustframe.solvers.loop import Solver
+from robustframe.solvers.proximal import Size, stored_sizes
 from robustframe.types import Images
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    step_sizes: tuple[float, ...]
+    step_sizes: tuple[Size, ...]
     codes: tuple[Tensor, ...] = ()
 
 
@@ -30,8 +30,7 @@ class DeepPursuit(Solver[_Sweep]):
     """
 
     def init(self, frame: Frame, x: Images) -> _Sweep:
-        sizes: list[float] = torch.stack([layer.step_size for layer in frame.blocks]).tolist()
-        return _Sweep(tuple(sizes))
+        return _Sweep(stored_sizes(frame))
 
     def step(self, frame: Frame, x: Images, state: _Sweep) -> _Sweep:
         layers, w = frame.blocks, [x]
@@ -46,7 +45,7 @@ class DeepPursuit(Solver[_Sweep]):
             else:
                 moved = layer.operator.analysis(target[0], scale=size, bias=bias)
             if len(target) == 2:
-                moved = moved.add_(target[1], alpha=size)
+                moved = _add(moved, target[1], size)
             if made:
                 moved = _stay(frame, j, moved, size, state.codes, made)
             w.append(moved.relu_())
@@ -59,16 +58,21 @@ class DeepPursuit(Solver[_Sweep]):
         return self.step(frame, x, _Sweep(self.init(frame, x).step_sizes, codes)).codes
 
 
-def _stay(frame: Frame, j: int, moved: Tensor, size: float, codes: tuple[Tensor, ...], made: list[Tensor]) -> Tensor:
+def _stay(frame: Frame, j: int, moved: Tensor, size: Size, codes: tuple[Tensor, ...], made: list[Tensor]) -> Tensor:
     """Add the old code, and the part of the step that pulls it towards what the rows above reconstruct; in place."""
     code, pull = codes[j - 1], frame.pull(j)
     # All identities of the block's Hessian act on the old code at once.
-    moved = moved.add_(code, alpha=1 - size * pull if pull else 1.0)
+    moved = _add(moved, code, 1 - size * pull if pull else 1.0)
     for row, first in frame.signal_readers(j):
-        moved = moved.add_(_channels(made[row - 1], first, code.shape[1]), alpha=size)
+        moved = _add(moved, _channels(made[row - 1], first, code.shape[1]), size)
     for row in frame.skip_readers(j):
-        moved = moved.add_(_skipped(frame.blocks[row - 1], code, codes[row - 1]), alpha=size)
+        moved = _add(moved, _skipped(frame.blocks[row - 1], code, codes[row - 1]), size)
     return moved
+
+
+def _add(moved: Tensor, other: Tensor, factor: Size) -> Tensor:
+    """Add a multiple of another tensor, in place."""
+    return moved.addcmul_(other, factor) if isinstance(factor, Tensor) else moved.add_(other, alpha=factor)
 
 
 def _channels(signal: Tensor, first: int, count: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Training recipes, and the pairs and cards that come of them."""
 
-from robustframe.train.make import new_pair, train
+from robustframe.train.make import new_pair, train, train_only
 from robustframe.train.measure import check_pair, clean_accuracy
 from robustframe.train.spec import (
     TrainingGrid,
@@ -19,5 +19,6 @@ __all__ = [
     "new_pair",
     "read_training_recipes",
     "train",
+    "train_only",
     "training_recipes",
 ]

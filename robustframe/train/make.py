@@ -8,7 +8,7 @@ import torch
 from robustframe.data import Dataset, load
 from robustframe.errors import InputError
 from robustframe.frames import build_frame
-from robustframe.pairs import Adversary, Pair, TrainingProgress, Untied, train_pair
+from robustframe.pairs import Adversary, Epoch, Pair, TrainingProgress, Untied, train_pair
 from robustframe.threat import ThreatModel
 from robustframe.train.measure import make_card
 from robustframe.train.spec import TrainingRecipe
@@ -41,10 +41,28 @@ def train(
         InputError: for data that cannot be had or a pair that does not fit it.
         IntegrityError: for a checkpoint of another training.
     """
+    pair, curve, data = train_only(recipe, folder, device=device, data_root=data_root, download=download, report=report)
+    test = load(recipe.data.use, "test", data_root=data_root, download=download)
+    return save(pair, folder, make_card(recipe, pair, (data, test), curve))
+
+
+def train_only(
+    recipe: TrainingRecipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    data_root: Path | None = None,
+    download: bool = False,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
+) -> tuple[Pair | Untied, list[Epoch], Dataset]:
+    """Train a pair, or continue its training, as far as its checkpoint; `train` makes a card of that, anywhere.
+
+    Returns:
+        The pair, its learning curve, and what it was trained on. Arguments and errors are those of `train`.
+    """
     data = load(recipe.data.use, "train", data_root=data_root, download=download)
     if recipe.data.count is not None:
         data = data.first(recipe.data.count)
-    test = load(recipe.data.use, "test", data_root=data_root, download=download)
     pair = new_pair(recipe, data).to(device)
     spec = recipe.adversary
     adversary = (
@@ -62,7 +80,7 @@ def train(
         checkpoint=folder / f"{recipe.name}.checkpoint",
         report=report,
     )
-    return save(pair, folder, make_card(recipe, pair, (data, test), curve, device))
+    return pair, curve, data
 
 
 def new_pair(recipe: TrainingRecipe, data: Dataset) -> Pair | Untied:

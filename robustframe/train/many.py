@@ -57,6 +57,8 @@ def train_many(
     *,
     jobs: int,
     seconds: float | None = None,
+    device: str = "cpu",
+    card: bool = True,
     report: Callable[[str, int], None] = lambda name, status: None,
 ) -> list[str]:
     """Train every recipe that has no card yet, so many at a time.
@@ -66,6 +68,8 @@ def train_many(
         folder: where checkpoints, logs, weights and cards go; a checkpoint goes when its card is there.
         jobs: processes at a time.
         seconds: after which no more is begun and what is under way stops, to be continued by the same call.
+        device: where to train, ``"cpu"`` or ``"cuda"``.
+        card: measure the cards; else the checkpoints are the end, and a later call goes on from them.
         report: called with name and exit status whenever one ends.
 
     Returns:
@@ -73,10 +77,12 @@ def train_many(
     """
     folder.mkdir(parents=True, exist_ok=True)
     ends = None if seconds is None else monotonic() + seconds
-    waiting = [recipe.name for recipe in recipes if not left(recipe, folder).card]
+    far = [left(recipe, folder) for recipe in recipes]
+    waiting = [each.name for each in far if not each.card and (card or each.done < each.epochs)]
+    options = ["--out", str(folder), "--device", device, "--card" if card else "--no-card"]
     failed, stop = [], Event()
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_train, name, folder, ends, stop): name for name in waiting}
+        running = {pool.submit(_train, name, options, folder, ends, stop): name for name in waiting}
         try:
             for future in as_completed(running):
                 status, name = future.result(), running[future]
@@ -91,7 +97,7 @@ def train_many(
     return failed
 
 
-def _train(name: str, folder: Path, ends: float | None, stop: Event) -> int | None:
+def _train(name: str, options: list[str], folder: Path, ends: float | None, stop: Event) -> int | None:
     """Train one in a process of its own; return its status, ``None`` when it was to stop."""
 
     def over() -> bool:
@@ -99,7 +105,7 @@ def _train(name: str, folder: Path, ends: float | None, stop: Event) -> int | No
 
     if over():
         return None
-    command = [sys.executable, "-m", "robustframe", "train", name, "--out", str(folder), "--device", "cpu"]
+    command = [sys.executable, "-m", "robustframe", "train", name, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("a") as log:
         # In a session of its own: Linux shares the processor out among sessions first, and priorities hold inside one.
@@ -120,7 +126,7 @@ def _train(name: str, folder: Path, ends: float | None, stop: Event) -> int | No
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    if status == 0:
+    if status == 0 and "--card" in options:
         (folder / f"{name}.checkpoint").unlink(missing_ok=True)
         (folder / f"{name}.log").unlink(missing_ok=True)
     return status

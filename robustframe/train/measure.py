@@ -1,6 +1,5 @@
 """What a card states of a trained pair, and whether a shipped pair still is what its card states."""
 
-import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -111,9 +110,7 @@ _KNOWN_BY = 10_000
 """Training images, from the beginning, on which a card states accuracies: enough for the generalisation error."""
 
 
-def make_card(
-    recipe: TrainingRecipe, pair: Pair | Untied, data: tuple[Dataset, Dataset], curve: list[Epoch], device: torch.device
-) -> Card:
+def make_card(recipe: TrainingRecipe, pair: Pair | Untied, data: tuple[Dataset, Dataset], curve: list[Epoch]) -> Card:
     train, test = data
     known = train.first(min(_KNOWN_BY, len(train)))
 
@@ -159,7 +156,7 @@ def make_card(
         made_with={
             "robustframe": version("robustframe"),
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "device": ", ".join(dict.fromkeys(epoch.device for epoch in curve)),
             "threads": str(torch.get_num_threads()),
         },
         weights=f"{recipe.name}.safetensors",

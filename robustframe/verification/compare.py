@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from robustframe.calls import DEFAULT_BATCH
+from robustframe.devices import pick_device
 from robustframe.errors import InputError
-from robustframe.evaluation.loading import pick_device
 from robustframe.runs import Run, open_run
 from robustframe.statistics import PairedDifference, Ranked, bootstrap_difference, holm, shared_ranks
 from robustframe.threat import ThreatModel

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from robustframe.calls import DEFAULT_BATCH
-from robustframe.evaluation.loading import pick_device
+from robustframe.devices import pick_device
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.opening import read_run
 from robustframe.runs.record import VERDICTS

@@ -170,7 +170,8 @@ def test_a_node_that_is_killed_costs_nothing(cluster: object, recipe: Path, undi
 
 
 def test_what_a_worker_cannot_load_is_said(recipe: Path) -> None:
-    from robustframe.evaluation import load_task, pick_device
+    from robustframe.devices import pick_device
+    from robustframe.evaluation import load_task
     from robustframe.evaluation import run as run_task
 
     device = pick_device("cpu")

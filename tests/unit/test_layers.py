@@ -17,7 +17,7 @@ ROOMS = [
     ["lending"],
     ["plugins"],
     ["children"],
-    ["files"],
+    ["files", "devices"],
     ["draws"],
     ["userfile"],
     ["threat"],

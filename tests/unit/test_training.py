@@ -2,16 +2,19 @@
 
 import copy
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import pytest
 import torch
 from cifar_files import put_cifar
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from robustframe.data import load
@@ -19,10 +22,11 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames import Structure, build_frame
 from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, Twin, Untied, train_pair
+from robustframe.pairs.capture import Captured
 from robustframe.pairs.readouts import read_out
 from robustframe.pairs.training import _Trainer, augmented
 from robustframe.pairs.upkeep import TRACKED, follow_step_sizes, idle_atoms, overlap_loss, overlaps
-from robustframe.solvers import DeepPursuit, LayeredPursuit, Truncated, iterate, optimality
+from robustframe.solvers import AcceleratedPursuit, DeepPursuit, LayeredPursuit, Truncated, iterate, optimality, solve
 from robustframe.threat import ThreatModel
 from robustframe.train import (
     clean_accuracy,
@@ -232,7 +236,7 @@ def test_a_training_minimises_the_loss_it_was_asked_for() -> None:
         first, last = (cross_entropy(logits, y, reduction="sum") for logits in pair.first_and_last(x))
     for arm, expected in (("feedforward", first), ("recurrent", last), ("joint", (first + last) / 2)):
         trainer = _Trainer(pair, SCHEDULE.model_copy(update={"arm": arm}), None, seed=1, examples=len(x))
-        torch.testing.assert_close(trainer.loss(x, y, 0)[0], expected)
+        torch.testing.assert_close(trainer.loss(trainer.task(0), x, y)[0], expected)
     _, accuracies = learned(LONGER.model_copy(update={"arm": "feedforward"}))
     assert accuracies[0] > 0.9
 
@@ -407,12 +411,12 @@ def test_every_number_of_sweeps_is_drawn_and_the_same_again() -> None:
     trainer = _Trainer(pair, plan, None, seed=1, examples=64)
     with torch.no_grad():
         expected = {sweeps: Twin(pair, sweeps)(x[:4]) for sweeps in plan.sweeps}
-        drawn = [trainer.read_out(x[:4], number).logits for number in range(30)]
+        drawn = [trainer.read_out(trainer.task(number), x[:4]).logits for number in range(30)]
     # In the first epoch, of one batch here, the first sweep is trained alone.
     torch.testing.assert_close(drawn[0][0], pair.feedforward(x[:4]))
     found = [next(n for n, each in expected.items() if torch.allclose(each, logits)) for (logits,) in drawn[1:]]
     assert set(found) == {2, 4, 9}
-    again = [trainer.read_out(x[:4], number).logits[-1] for number in range(1, 30)]
+    again = [trainer.read_out(trainer.task(number), x[:4]).logits[-1] for number in range(1, 30)]
     assert all(torch.equal(one[-1], other) for one, other in zip(drawn[1:], again))
 
 
@@ -577,7 +581,7 @@ def test_every_penalty_is_part_of_what_a_step_minimises(change: dict[str, float]
     (x, y), pair = data(), fresh()
     plan = SCHEDULE.model_copy(update={"coherence": 0.0, **change})
     trainer = _Trainer(pair, plan, None, seed=1, examples=len(x))
-    _, found = trainer.loss(x[:20], y[:20], 0)
+    _, found = trainer.loss(trainer.task(0), x[:20], y[:20])
     (penalty,) = trainer.penalties(found)
     assert penalty > 0
     (slope,) = torch.autograd.grad(penalty, pair.frame.blocks[0].operator.weight)
@@ -637,6 +641,87 @@ def test_zoo_train_stops_and_goes_on_and_leaves_no_process(tmp_path: Path) -> No
     assert len(card.learning_curve.loss) == 60
 
 
+class Replayed(Captured):
+    """What a CUDA graph does to its caller: extra calls at first, and results that the next call overwrites."""
+
+    def __call__(
+        self, key: Hashable, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        places = self.__dict__.setdefault("places", {})
+        if key not in places:
+            function(*(each.clone() for each in inputs))
+            places[key] = tuple(each.clone() for each in function(*(each.clone() for each in inputs)))
+        for place, found in zip(places[key], function(*(each.clone() for each in inputs))):
+            place.copy_(found)
+        return places[key]
+
+
+GRAPHED = SCHEDULE.model_copy(
+    update={
+        "epochs": 2,
+        "sweeps": (2, 4),
+        "last": 2,
+        "active": (0.1, 0.3),
+        "overlap": 0.9,
+        "average": 0.9,
+        "settle": 0.1,
+    }
+)
+
+
+def test_a_training_is_the_same_when_its_passes_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (x, y), ends = data(), []
+    for kind in (Captured, Replayed):
+        monkeypatch.setattr("robustframe.pairs.training.Captured", kind)
+        pair = fresh()
+        curve = train_pair(pair, x, y, GRAPHED, seed=1, adversary=ADVERSARY)
+        ends.append((pair.state_dict(), [(epoch.loss, epoch.accuracy, epoch.device) for epoch in curve]))
+    assert ends[0][1] == ends[1][1]
+    assert ends[0][1][0][2] == platform.machine()
+    for name, tensor in ends[0][0].items():
+        assert torch.equal(tensor, ends[1][0][name]), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_training_on_a_gpu_is_the_same_with_and_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
+    (x, y), losses = data(), []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(
+            "robustframe.pairs.training.Captured", lambda _, device=device: Captured(torch.device(device))
+        )
+        curve = train_pair(fresh().cuda(), x, y, GRAPHED, seed=1, adversary=ADVERSARY)
+        losses.append([epoch.loss for epoch in curve])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("structure", ["chain", "residual", "dense"])
+def test_sweeps_are_the_same_with_step_sizes_in_tensors(structure: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [{"filters": 6, "kernel": 3, "stride": 2, "padding": 1}] + 2 * [{"filters": 6, "kernel": 3, "padding": 1}]
+    frame, images = build_frame((1, 8, 8), layers, structure), data()[0][:5]
+    frame.update_step_sizes_()
+    expected = [solve(solver(sweeps=5), frame, images).codes for solver in (DeepPursuit, AcceleratedPursuit)]
+    tensors = tuple(layer.step_size.clone() for layer in frame.blocks)
+    for module in ("pursuit", "proximal"):
+        monkeypatch.setattr(f"robustframe.solvers.{module}.stored_sizes", lambda _: tensors)
+    found = [solve(solver(sweeps=5), frame, images).codes for solver in (DeepPursuit, AcceleratedPursuit)]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_training_can_end_at_its_checkpoint_and_its_card_be_made_later(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    words = [sys.executable, "-m", "robustframe", "train", str(recipe), "--out", str(tmp_path / "out")]
+    first = subprocess.run([*words, "--no-card"], capture_output=True, text=True, check=True)
+    assert first.stdout == ""
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".checkpoint"]
+    subprocess.run(words, capture_output=True, text=True, check=True)
+    card = read_card(tmp_path / "out" / "killed.json")
+    assert card.made_with["device"] == platform.machine()
+    subprocess.run([*words[:-1], str(tmp_path / "other")], capture_output=True, text=True, check=True)
+    assert read_card(tmp_path / "other" / "killed.json").sha256 == card.sha256
+
+
 def test_step_sizes_find_a_direction_that_none_of_their_vectors_has() -> None:
     frame = build_frame((1, 16, 16), [{"filters": 8, "kernel": 4, "stride": 2, "padding": 0}], "chain")
     (layer,) = frame.blocks
@@ -650,5 +735,5 @@ def test_step_sizes_find_a_direction_that_none_of_their_vectors_has() -> None:
     exact = copy.deepcopy(frame)
     exact.update_step_sizes_()
     for each in range(3):
-        follow_step_sizes(frame, vectors, seed=each)
+        follow_step_sizes(frame, vectors, Captured(torch.device("cpu")), seed=each)
     assert float(layer.step_size / exact.blocks[0].step_size) == pytest.approx(1, abs=0.02)
