@@ -66,14 +66,19 @@ def identity(images: Images, labels: Labels) -> str:
     Returns:
         64 hexadecimal digits, the same on every machine.
     """
-    values = images.detach().cpu().numpy().astype("<f4", copy=False)
-    stored = np.rint(values * 255).astype(np.uint8)
-    if np.array_equal(stored.astype(np.float32) / np.float32(255), values):
-        values = stored
+    stored = stored_bytes(images)
+    values = images.detach().cpu().numpy().astype("<f4", copy=False) if stored is None else stored
     digest = hashlib.sha256(f"{values.dtype.name} {tuple(values.shape)}\n".encode())
     digest.update(np.ascontiguousarray(values).data)
     digest.update(np.ascontiguousarray(labels.cpu().numpy().astype("<i8")).data)
     return digest.hexdigest()
+
+
+def stored_bytes(images: Images) -> NDArray[np.uint8] | None:
+    """Return images that are exact multiples of 1/255 as the bytes they were stored as; ``None`` for others."""
+    values = images.detach().cpu().numpy().astype("<f4", copy=False)
+    stored = np.rint(values * 255).astype(np.uint8)
+    return stored if np.array_equal(stored.astype(np.float32) / np.float32(255), values) else None
 
 
 def from_pixels(

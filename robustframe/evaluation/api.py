@@ -26,6 +26,7 @@ from robustframe.lending import kept
 from robustframe.models.given import classify_given
 from robustframe.recipe import Battery, as_batteries, parse_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
+from robustframe.runs.examples import save_examples
 from robustframe.runs.run import Run
 from robustframe.threat import ThreatModel
 
@@ -167,4 +168,5 @@ def evaluate(
         out = held.path
     with reporting(report, task.name) as said:
         found = run(task, out, device=device, batch_size=batch_size, report=said, keep_going=False)
-    return replace(found, held=held, given=data)
+    save_examples(data, found.folder)
+    return replace(found, held=held)

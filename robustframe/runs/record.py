@@ -25,7 +25,9 @@ VERDICTS = "verdicts.parquet"
 EVIDENCE = "evidence.sha256"
 SEAL = "seal.sha256"
 """Holds the hash of ``record.json``, which holds those of everything else."""
-OWN_FILES = frozenset({RECORD, VERDICTS, EVIDENCE, SEAL, "table.md", "table.tex", "table.csv"})
+GIVEN = "examples.safetensors"
+"""What was attacked, in a run of `robustframe.evaluate`; the record holds their identity."""
+OWN_FILES = frozenset({RECORD, VERDICTS, EVIDENCE, SEAL, GIVEN, "table.md", "table.tex", "table.csv"})
 """What lies in the folder of a complete run beside its units."""
 PART = ".part"
 """How the name of a file ends while it is written."""

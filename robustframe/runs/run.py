@@ -18,10 +18,12 @@ from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.recipe import Battery, Recipe
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.curve import Curve, security_curves
+from robustframe.runs.examples import read_examples
 from robustframe.runs.manifest import read_manifest
 from robustframe.runs.plausible import contradiction
 from robustframe.runs.record import (
     EVIDENCE,
+    GIVEN,
     RECORD,
     VERDICTS,
     ClassifierEntry,
@@ -84,8 +86,6 @@ class Run:
     """What paths in the recipe and its batteries are relative to."""
     held: object = field(default=None, repr=False)
     """What must live as long as the run, such as a temporary folder."""
-    given: Dataset | None = field(default=None, repr=False)
-    """The examples, where `robustframe.evaluate` was given them in this process."""
 
     @property
     def name(self) -> str:
@@ -209,13 +209,13 @@ class Run:
             download: allow it to be downloaded.
 
         Raises:
-            InputError: for a run of `robustframe.evaluate`, which was given its images; for data that is not here, or
-                is not what was attacked.
+            InputError: for data that is not here, or is not what was attacked; for a published copy of a run from
+                Python, of which the folder alone holds the examples.
         """
-        if self.given is not None:
-            return self.given
         if self.from_python:
-            raise InputError(f"{self.name} was evaluated from Python, so its record names no data set to load")
+            if not (self.folder / GIVEN).is_file():
+                raise InputError(f"{self.folder} was evaluated from Python, and its examples are not beside it")
+            return read_examples(self.folder, self.record.data)
         spec = self.recipe().data
         root = None if data_root is None else Path(data_root)
         data = load_examples(spec, folder=self.recipe_folder, data_root=root, download=download)
@@ -364,7 +364,7 @@ class Run:
 
         Args:
             model: for a run of `robustframe.evaluate`, the model that was given there.
-            x: likewise the images.
+            x: likewise the images; those beside the run when left out.
             y: likewise the labels.
         """
         from robustframe.verification import verify

@@ -15,7 +15,7 @@ from robustframe.recipe import ModelSpec
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.run import Run
 
-MADE_IN_PYTHON = "evaluated from Python; robustframe.verify(folder, model=..., x=..., y=...) checks them"
+MADE_IN_PYTHON = "evaluated from Python; robustframe.verify(folder, model) checks them"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def load_sources(
 
 
 def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
-    """Take the model and the images of a run that was made with `robustframe.evaluate`.
+    """Take the model of a run that was made with `robustframe.evaluate`, and its images where they are not kept.
 
     Raises:
         InputError: when the run names its own, or the images are none.
@@ -68,7 +68,7 @@ def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
     if isinstance(model, Mapping) and set(model) == set(names):
         # They are known by name, in whatever order.
         model = {each: model[each] for each in names}
-    data = as_dataset(x, y)
+    data = run.examples() if x is None and y is None else as_dataset(x, y)
     classifiers, device = classify_given(model, name, data.images)
     return Sources(data, classifiers, device)
 

@@ -14,12 +14,13 @@ import polars as pl
 import pytest
 import torch
 from made_up import make_run
+from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
 from robustframe.cli import app
 from robustframe.cli.reports import KINDS
-from robustframe.data import from_arrays
-from robustframe.errors import InputError
+from robustframe.data import from_arrays, load
+from robustframe.errors import InputError, IntegrityError
 from robustframe.evaluation import evaluate
 from robustframe.frames import build_frame
 from robustframe.frames.coherence import filter_gram
@@ -50,6 +51,7 @@ from robustframe.report.pixels import coloured
 from robustframe.runs import open_run, open_runs
 from robustframe.runs.curve import Curve
 from robustframe.statistics import least_squares
+from robustframe.verification import verify
 
 HOSTILE = "<script>x</script>&\n\x1b[31m\"'四角"
 RNG = np.random.default_rng(0)
@@ -268,12 +270,34 @@ def test_images_of_a_run_from_python_need_its_examples(tmp_path: Path) -> None:
         assert torch.equal(example.clean, x[row["index"]])
         assert float((example.adversarial - example.clean).abs().max()) == pytest.approx(row["distance"])
         assert example.predicted == f"class {model(example.adversarial[None]).argmax()}"
-    # Who evaluated has them still; who opens the folder has not.
-    assert [example.label for example in gather_examples([made], count=100)] == [example.label for example in shown]
-    with pytest.raises(InputError, match="was evaluated from Python, so its record names no data set"):
-        gather_examples([open_run(tmp_path)])
+    # They lie beside the run, for whoever opens its folder; a published copy has none.
+    opened = open_run(tmp_path)
+    for own, other in zip(gather_examples([opened], count=100), shown, strict=True):
+        assert torch.equal(own.clean, other.clean)
+    assert verify(tmp_path, model).ok
     with pytest.raises(InputError, match="are not those of"):
         gather_examples([made], data=from_arrays(x.flip(0), y))
+    (tmp_path / "copy").mkdir()
+    for name in ("record.json", "verdicts.parquet", "seal.sha256"):
+        shutil.copy(tmp_path / name, tmp_path / "copy" / name)
+    with pytest.raises(InputError, match="was evaluated from Python, and its examples are not beside it"):
+        open_run(tmp_path / "copy").examples()
+
+
+@pytest.mark.parametrize("bytes_", [True, False])
+def test_examples_beside_a_run_are_those_that_were_attacked_or_refused(tmp_path: Path, bytes_: bool) -> None:
+    data = load("digits").first(10)
+    images = (data.images * 255).round().byte() if bytes_ else data.images * 0.987
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    made = evaluate(model, images, data.labels, battery="quick", diagnose=False, out=tmp_path)
+    assert torch.equal(made.examples().images, images / 255 if bytes_ else images)
+    file = tmp_path / "examples.safetensors"
+    assert load_file(file)["images"].dtype == (torch.uint8 if bytes_ else torch.float32)
+    others = {"images": images.flip(0).contiguous(), "labels": data.labels}
+    for content in (save({"images": images}), save({**others, "images": images.double()}), save(others), b"{}", b""):
+        file.write_bytes(content)
+        with pytest.raises(IntegrityError, match=r"examples\.safetensors"):
+            open_run(tmp_path).examples()
 
 
 @pytest.mark.parametrize("command", ["table", "report", *KINDS])
