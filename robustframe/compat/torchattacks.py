@@ -55,6 +55,10 @@ class PeerAttack:
 
     __slots__ = ("_ball", "_ours", "attack", "model", "normalization_used", "seed")
 
+    supported_mode: Sequence[str] = ("default",)
+    attack_mode = "default"
+    targeted = False
+
     def __init__(
         self,
         name: str,
@@ -126,6 +130,11 @@ class PeerAttack:
             std: by which it was divided then.
         """
         self.normalization_used = {"mean": [float(each) for each in mean], "std": [float(each) for each in std]}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and the images that it gives."""
+        return device_of(self.model)
 
     def set_mode_default(self) -> None:
         """Aim at any wrong class, which is what every attack here does."""

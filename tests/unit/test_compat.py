@@ -241,6 +241,19 @@ def test_torchattacks_own_example(model: nn.Module) -> None:
     assert float((both - images).abs().max()) <= 40 / 255 + 1e-7
 
 
+@pytest.mark.parametrize("name", sorted(set(OF_TORCHATTACKS) - {"MultiAttack", "Square"}))
+def test_what_the_tests_of_torchattacks_do_with_each_attack(name: str, model: nn.Module) -> None:
+    """Its code_coverage/test_atks.py, which asks whether it can aim, and for no higher accuracy than before."""
+    images, labels = DATA.images[:5], DATA.labels[:5]
+    atk = getattr(compat, name)(model, **({"max_batch_size": 5} if name == "SPSA" else {}))
+    with torch.enable_grad():
+        adv_images = atk(images, labels)
+    assert (model(adv_images).argmax(1) == labels).sum() <= (model(images).argmax(1) == labels).sum()
+    assert list(atk.supported_mode) == [atk.attack_mode] == [atk.get_mode()] == ["default"]
+    assert not atk.targeted
+    assert atk.device == adv_images.device
+
+
 def test_a_set_of_attacks_breaks_what_any_of_them_breaks(model: nn.Module) -> None:
     images, labels = DATA.images, DATA.labels
     attacks = [compat.BIM(model, eps=40 / 255, alpha=10 / 255), compat.FGSM(model, eps=60 / 255)]
