@@ -146,23 +146,29 @@ def frame(
         bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw |Gram| into this .svg, .pdf or .png file.")] = None,
+    filters: Annotated[Path | None, typer.Option(help="Draw the atoms into this .svg, .pdf or .png file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report on the frame of a pair or an architecture: structure, coherence, potential, solver."""
     from robustframe.report.frame import find_frame, frame_report
     from robustframe.report.frame_text import render_frame
 
-    if plot is not None:
-        from robustframe.report.figures import check_path, gram_figure, write
+    drawn = [each for each in (plot, filters) if each is not None]
+    if drawn:
+        from robustframe.report.figures import check_path, filters_figure, gram_figure, write
 
-        check_path(plot)
+        for path in drawn:
+            check_path(path)
     report = frame_report(model, minimum=minimum)
     built = find_frame(model)[0]
     text = json_text(report.to_json()) + "\n" if as_json else render_frame(report, built)
     typer.echo(text, nl=False)
     if plot is not None:
         write(gram_figure(built, title=f"|Gram| of {report.name}"), plot)
-        say(f"plot: {plot}")
+    if filters is not None:
+        write(filters_figure(built, title=f"Atoms of {report.name}"), filters)
+    for path in drawn:
+        say(f"plot: {path}")
 
 
 app.command()(doctor)

@@ -29,12 +29,23 @@ def zoo_list(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def zoo_show(name: Pair, download: Download = False, as_json: AsJson = False) -> None:
+def zoo_show(
+    name: Pair,
+    filters: Annotated[Path | None, typer.Option(help="Draw its atoms into this .svg, .pdf or .png file.")] = None,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the card of a pair, after checking its weights."""
     from robustframe.report.cards import card_text
     from robustframe.zoo import load_named
 
-    card = load_named(name if ":" in name else f"zoo:{name}", download=download)[1]
+    if filters is not None:
+        from robustframe.report.figures import check_path, filters_figure, write
+
+        check_path(filters)
+    pair, card = load_named(name if ":" in name else f"zoo:{name}", download=download)
+    if filters is not None:
+        write(filters_figure(pair.frames[0], title=f"Atoms of {card.name}"), filters)
     if as_json:
         typer.echo(json_text(card.model_dump(by_alias=True)))
     else:

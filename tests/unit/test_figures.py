@@ -34,6 +34,7 @@ from robustframe.report.figures import (
     association_figure,
     curve_figure,
     example_figure,
+    filters_figure,
     gather_curves,
     gather_examples,
     gather_outcomes,
@@ -46,6 +47,7 @@ from robustframe.report.figures import (
     write,
 )
 from robustframe.report.figures.examples import magnified
+from robustframe.report.figures.filters import atoms
 from robustframe.report.figures.style import TWIN_COLOURS, values
 from robustframe.report.pixels import coloured
 from robustframe.runs import open_run, open_runs
@@ -256,6 +258,35 @@ def test_runs_are_gathered_by_twin_and_named_apart(tmp_path: Path) -> None:
     assert {each.twin for each in gather_outcomes([loaded], ["a/recurrent"])} == {"recurrent"}
     with pytest.raises(InputError, match="stores no images; a published copy has none"):
         gather_examples([loaded])
+
+
+def test_atoms_are_drawn_as_they_stand_in_the_image(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [{"filters": 5, "kernel": 3, "stride": 2, "padding": 1}, {"filters": 4, "kernel": 3, "padding": 1}]
+    frame = build_frame((1, 14, 14), layers, "chain")
+    first, second = (layer.operator for layer in frame.blocks)
+    assert torch.equal(atoms(frame, 1), first.weight)
+    codes = torch.zeros(4, *frame.code_shapes[1])
+    codes[range(4), range(4), 3, 3] = 1
+    whole = first.synthesis(second.synthesis(codes)).detach()
+    cut = atoms(frame, 2)
+    assert cut.shape == (4, 1, 7, 7)
+    assert float(cut.square().sum()) == pytest.approx(float(whole.square().sum()))
+    text = svg(filters_figure(frame, title="a < b"))
+    assert "layer 2: 4 of 4 atoms" in text
+    assert "a &lt; b" in text
+    assert text.count("data:image/png") == 2
+    dense = build_frame((3, 4, 4), [{"atoms": 300}], "chain")
+    assert "layer 1: 256 of 300 atoms" in svg(filters_figure(dense))
+    residual = build_frame((1, 14, 14), [*layers, {"filters": 5, "kernel": 3, "padding": 1}], "residual")
+    assert "layer 2" not in svg(filters_figure(residual))
+    with pytest.raises(InputError, match="images of one or three channels, not on 2 x 14 x 14"):
+        filters_figure(build_frame((2, 14, 14), layers, "chain"))
+    for words in (["zoo", "show", "digits-fc2-8"], ["frame", "zoo:digits-fc2-8"]):
+        found = CliRunner().invoke(app, [*words, "--filters", str(tmp_path / f"{words[0]}.svg")])
+        assert found.exit_code == 0, found.output
+    drawn = [(tmp_path / f"{word}.svg").read_text() for word in ("zoo", "frame")]
+    assert re.sub("Atoms of [^<]*", "", drawn[0]) == re.sub("Atoms of [^<]*", "", drawn[1])
 
 
 def test_images_of_a_run_from_python_need_its_examples(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from robustframe.report.figures.style import MISSING, THEMES, Figure, Theme, che
 from robustframe.report.figures.association import ModelPoint, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
 from robustframe.report.figures.examples import Example, example_figure
+from robustframe.report.figures.filters import filters_figure
 from robustframe.report.figures.gather import (
     gather_curves,
     gather_examples,
@@ -30,6 +31,7 @@ __all__ = [
     "check_path",
     "curve_figure",
     "example_figure",
+    "filters_figure",
     "gather_curves",
     "gather_examples",
     "gather_outcomes",
