@@ -266,3 +266,9 @@ def test_zoo_check_has_a_line_a_pair_and_status_1_when_one_fails(tiny_copy: Path
     (found,) = json.loads(failed.stdout)
     assert not found["ok"]
     assert "truncated: 7 of" in found["says"]
+
+
+def test_the_list_of_pairs_fits_a_terminal() -> None:
+    lines = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["list"]).output.splitlines()
+    assert len(lines) > len(names())
+    assert max(map(len, lines)) <= 80
