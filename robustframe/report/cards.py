@@ -13,8 +13,8 @@ def cards_table(cards: Sequence[Card]) -> Grid:
     head = ("pair", "parameters", "T", "clean (%)", "at 128", "coherence")
     caption = (
         "Names say data, structure, depth, width and training. Clean accuracy on the test split: after 1 sweep "
-        "(feed-forward) and after T (recurrent); at 128 on its first images, where the card says it: a twin that solves "
-        "keeps it. Coherence: mutual coherence of the frame. `robustframe zoo show NAME` shows a card."
+        "(feed-forward) and after T (recurrent); at 128 on its first images, where the card says it: a twin that "
+        "solves keeps it. Coherence: mutual coherence of the frame. `robustframe zoo show NAME` shows a card."
     )
     rows = [
         (card.name, f"{card.parameters:,}", str(card.sweeps), f"{_clean(card, 1)} | {_clean(card, card.sweeps)}",
