@@ -46,6 +46,10 @@ def _set_cudnn(value: tuple[bool, bool, bool]) -> None:
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = value
 
 
+def _set_tf32(value: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = value
+
+
 def _flushes() -> bool:
     """Whether the processor takes the smallest numbers for zero; torch has no function that says it."""
     return _SMALL * 0.5 == 0.0
@@ -104,8 +108,13 @@ _SETTINGS = [
     ),
     _Setting("cuDNN's enabled, benchmark and deterministic", _cudnn, _set_cudnn),
     _Setting(
-        "the precision of products of matrices", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+        "the precision of products of matrices",
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+        "highest",
     ),
+    # On by default: a GPU's convolutions would have the precision of ten bits, and a model no exact answer.
+    _Setting("TF32 in cuDNN", lambda: torch.backends.cudnn.allow_tf32, _set_tf32, False),
     _Setting("the flushing of the smallest numbers", _flushes, torch.set_flush_denormal),
     _Setting("the detection of anomalies", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     _Setting("the hooks of all modules", _hooks, _set_hooks),
@@ -123,9 +132,9 @@ if hasattr(signal, "pthread_sigmask"):
 def kept() -> Iterator[None]:
     """Work with the ordinary settings of the process, whatever the caller has set, and give back what was found.
 
-    Inside, gradients are recorded, and neither inference mode nor autocast, another default dtype than float32 nor
-    another default device than the CPU is on. Afterwards the settings, the working directory among them, are what they
-    were before, also after an exception.
+    Inside, gradients are recorded, products and convolutions have the full precision of float32, and neither inference
+    mode nor autocast, another default dtype than float32 nor another default device than the CPU is on. Afterwards the
+    settings, the working directory among them, are what they were before, also after an exception.
     """
     with ExitStack() as stack:
         # Restores by itself whatever of gradient and inference mode is left open inside.

@@ -149,6 +149,7 @@ RIGHT = {
     "torch.use_deterministic_algorithms(True)": "changes the deterministic algorithms",
     "torch.backends.cudnn.benchmark = True": "changes cuDNN",
     "torch.set_float32_matmul_precision('medium')": "changes the precision of products",
+    "torch.backends.cudnn.allow_tf32 = True": "changes TF32 in cuDNN",
     "torch.set_flush_denormal(True)": "changes the flushing",
     "torch.autograd.set_detect_anomaly(True)": "changes the detection of anomalies",
     "torch.nn.modules.module.register_module_forward_hook(lambda *given: None)": "changes the hooks of all modules",
@@ -428,6 +429,27 @@ def test_another_default_dtype_of_the_caller_changes_nothing(small: str) -> None
     finally:
         torch.set_default_dtype(torch.float32)
     assert (found.folder / "record.json").read_bytes() == (right.folder / "record.json").read_bytes()
+
+
+def test_models_compute_in_full_float32_whatever_the_caller_allows(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    class Looks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.add((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+            return x.flatten(1)[:, :10]
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        images = torch.rand(8, 1, 8, 8)
+        found = robustframe.evaluate(Looks(), images, images.flatten(1)[:, :10].argmax(1), battery=small)
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {(False, "highest")}
+    assert not [flag for flag in found.record.flags if "changes" in flag]
 
 
 def test_a_model_made_in_inference_mode_is_refused_with_a_sentence(small: str) -> None:
