@@ -185,6 +185,18 @@ def answer(model: Callable[[Tensor], Any], images: Images) -> Any:
     return model(images.to(kind))
 
 
+def grey_hint(model: Callable[[Tensor], Tensor], images: Images) -> str:
+    """Say of a model that does not take grey images that it takes them in three channels, where it does."""
+    if images.dim() != 4 or images.shape[1] != 1:
+        return ""
+    try:
+        call(model, images[:2].repeat(1, 3, 1, 1))
+    # The model raises what it likes; what it said first is reported.
+    except Exception:  # noqa: BLE001
+        return ""
+    return "; it takes grey images after robustframe.adapt(model, channels=3), channels = 3 in a recipe"
+
+
 def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_size: int) -> Logits:
     """Evaluate a model batch by batch, each padded to a multiple of 8 rows and to 16 at least.
 

@@ -14,6 +14,7 @@ from robustframe.calls import (
     borrowed,
     call_in_batches,
     device_of,
+    grey_hint,
     out_of_memory,
     predict,
     require_differentiable,
@@ -122,16 +123,18 @@ def attack(
 
 
 def _answers(model: nn.Module, images: Images, batch_size: int) -> Labels:
-    try:
-        with borrowed(model) as lent, torch.no_grad():
+    with borrowed(model) as lent, torch.no_grad():
+        try:
             return predict(call_in_batches(lent, images, batch_size))
-    except (InputError, Misbehaved):
-        raise
-    except Exception as error:
-        # The model raises what it likes.
-        if out_of_memory(error):
+        except InputError as error:
+            raise InputError(f"{error}{grey_hint(lent, images)}") from error
+        except Misbehaved:
             raise
-        raise InputError(
-            f"the model fails on images of shape {tuple(images.shape[1:])}: {first_line(error)}; robustframe.adapt "
-            "makes it take others"
-        ) from error
+        except Exception as error:
+            # The model raises what it likes.
+            if out_of_memory(error):
+                raise
+            hint = grey_hint(lent, images) or "; robustframe.adapt makes it take others"
+            raise InputError(
+                f"the model fails on images of shape {tuple(images.shape[1:])}: {first_line(error)}{hint}"
+            ) from error

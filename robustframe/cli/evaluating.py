@@ -40,6 +40,10 @@ def evaluate(
     classes: Annotated[
         int | None, typer.Option(help="Of a model by name: how many it has.", rich_help_panel=_MODEL)
     ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(help="How many it takes: the one of grey images is repeated.", rich_help_panel=_MODEL),
+    ] = None,
     normalise: Annotated[
         str | None,
         typer.Option(
@@ -143,9 +147,9 @@ def evaluate(
     keep = engine == "process" and not dry_run
     if recipe is not None:
         _refuse_with_recipe(
-            weights=weights, classes=classes, normalise=normalise, output=output, sigmoid=sigmoid or None, name=name,
-            data=data, split=split, count=count, resize=resize, crop=crop, class_map=class_map, threat=threat or None,
-            battery=battery or None, seed=seed,
+            weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
+            sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
+            class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
         )  # fmt: skip
         place = find_recipe(recipe)
         stated = read_toml(place, Recipe)
@@ -154,7 +158,8 @@ def evaluate(
             if given and len(model or []) > 1:
                 raise InputError(f"{option} belongs to one model; a recipe gives each its own")
         shared = {
-            "weights": weights, "classes": classes, "name": name, "normalise": _normalise(normalise),
+            "weights": weights, "classes": classes, "name": name, "channels": channels,
+            "normalise": _normalise(normalise),
             "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
         }  # fmt: skip
         images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}

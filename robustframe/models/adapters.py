@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustframe.calls import answer, not_a_model, one_number, own_logits
-from robustframe.errors import InputError, shown
+from robustframe.errors import InputError, shown, whole_number
 from robustframe.pairs import Pair
 
 
@@ -20,6 +20,7 @@ def adapt(
     *,
     output: str | int | None = None,
     sigmoid: bool = False,
+    channels: int | None = None,
     normalise: tuple[float | Sequence[float], float | Sequence[float]] | None = None,
     resize: int | tuple[int, int] | None = None,
     channels_last: bool = False,
@@ -33,6 +34,8 @@ def adapt(
         model: a module, or anything else that can be called with images.
         output: the key, attribute or place of the logits in what it returns.
         sigmoid: it returns one number z an image, before its sigmoid; the logits are then (0, z).
+        channels: how many it takes, 2 or more: the one channel of grey images is repeated first, those of images that
+            have so many are left alone.
         normalise: mean and standard deviation of each channel, in units of [0, 1]; two numbers for a single channel.
         resize: height and width to which images are scaled first, or both in one; bilinear with antialiasing.
         channels_last: it takes images of shape (b, h, w, c).
@@ -41,7 +44,7 @@ def adapt(
         A module around the model, whose weights are the model's own.
 
     Raises:
-        InputError: for a class, a pair, or what cannot be called.
+        InputError: for a class, a pair, what cannot be called, or a setting that means nothing.
     """
     if isinstance(model, Pair):
         raise InputError("the model is a pair, which solves for the image itself; it is evaluated as it is")
@@ -54,7 +57,9 @@ def adapt(
         module = ChannelsLast(module)
     if normalise is not None:
         module = Normalised(module, *(_each_channel(part) for part in _two(normalise, "normalise")))
-    return module if resize is None else Resized(module, _two(resize, "resize"))
+    if resize is not None:
+        module = Resized(module, _two(resize, "resize"))
+    return module if channels is None else Repeated(module, channels)
 
 
 def _two(given: Any, what: str) -> tuple[Any, Any]:
@@ -150,6 +155,33 @@ class Resized(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return answer(self.model, F.interpolate(x, self.size, mode="bilinear", antialias=True))
+
+
+class Repeated(nn.Module):
+    """A model of several channels that takes grey images too, whose one channel it is given several times.
+
+    Args:
+        model: takes images of so many channels.
+        channels: how many, 2 or more.
+
+    Raises:
+        InputError: for another number, and when images have neither one channel nor so many.
+    """
+
+    def __init__(self, model: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.model, self.channels = model, whole_number(channels, "channels", least=2)
+
+    def forward(self, x: Tensor) -> Any:
+        # Nothing is left to do for colour, so that one description of a model serves grey and colour data.
+        if x.dim() == 4 and x.shape[1] == self.channels:
+            return answer(self.model, x)
+        if x.dim() != 4 or x.shape[1] != 1:
+            raise InputError(
+                f"channels = {self.channels} repeats the one channel of grey images; an image has shape "
+                f"{tuple(x.shape[1:])}"
+            )
+        return answer(self.model, x.repeat(1, self.channels, 1, 1))
 
 
 class Normalised(nn.Module):

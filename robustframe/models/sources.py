@@ -15,7 +15,7 @@ from robustframe.calls import forked_random, not_a_model
 from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.lending import contained, lent
-from robustframe.models.adapters import Answering, Normalised
+from robustframe.models.adapters import Answering, Normalised, Repeated
 from robustframe.models.robustbench import load_robustbench
 from robustframe.models.weights import load_weights, weights_file
 from robustframe.pairs import Pair
@@ -66,16 +66,18 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
         found = replace(found, weights_sha256=load_weights(found.module, *weights_file(folder, spec.weights)))
     normalise = spec.normalise or found.normalise
     answers = spec.output is not None or spec.sigmoid
-    if isinstance(found.module, Pair) and (normalise or answers):
+    if isinstance(found.module, Pair) and (spec.channels or normalise or answers):
         raise InputError(
-            f"{spec.use} is a pair, which solves for the image itself; leave normalise, output and sigmoid out"
+            f"{spec.use} is a pair, which solves for the image itself; leave channels, normalise, output and sigmoid "
+            "out"
         )
     module = Answering(found.module, spec.output, sigmoid=spec.sigmoid) if answers else found.module
-    return replace(found, module=module if normalise is None else Normalised(module, normalise.mean, normalise.std))
+    module = module if normalise is None else Normalised(module, normalise.mean, normalise.std)
+    return replace(found, module=module if spec.channels is None else Repeated(module, spec.channels))
 
 
 def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:
-    _refuse(spec, "its card states them", "weights", "classes", "normalise")
+    _refuse(spec, "its card states them", "weights", "classes", "channels", "normalise")
     pair, card = load_named(spec.use, folder=folder, download=download)
     return LoadedModel(pair, card.name, card)
 

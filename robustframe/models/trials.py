@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustframe.calls import answer, borrowed, call, call_in_batches, out_of_memory, pad, type_of
+from robustframe.calls import (
+    answer,
+    borrowed,
+    call,
+    call_in_batches,
+    grey_hint,
+    out_of_memory,
+    pad,
+    type_of,
+)
 from robustframe.data import Dataset
 from robustframe.errors import InputError, Misbehaved, first_line
 from robustframe.lending import noting
@@ -54,7 +63,7 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
             # Another number of rows than before, as the last batch of a run is.
             call(module, _rows(few, _OTHER_ROWS[len(few) > _OTHER_ROWS[0]]))
         except InputError as error:
-            raise InputError(f"{name}: {error}") from error
+            raise InputError(f"{name}: {error}{grey_hint(module, few)}") from error
         except Misbehaved:
             raise
         except Exception as error:
@@ -62,7 +71,7 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
             if out_of_memory(error):
                 raise
             reason = first_line(error)
-            hint = _batch_hint(module, few, reason) or _image_hint(module, few, reason)
+            hint = _batch_hint(module, few, reason) or grey_hint(module, few) or _image_hint(module, few, reason)
             raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}{hint}") from error
     if not logits.isfinite().all():
         raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
@@ -133,10 +142,14 @@ def _batch_hint(module: nn.Module, few: Images, reason: str) -> str:
 
 
 def _image_hint(module: nn.Module, few: Images, reason: str) -> str:
-    """Say that a model takes images of another size or order, where it does: tried are the numbers in its error."""
+    """Say that a model takes images of another size or order, where it does: tried are the numbers in its error.
+
+    Grey images are tried in three channels as well.
+    """
     sizes = [size for size in sorted({*map(int, re.findall(r"\d{1,3}", reason)), *_SIZES}) if size >= _SIZES[0]]
-    ways: list[dict[str, Any]] = [{"channels_last": True}, *({"resize": (size, size)} for size in sizes)]
-    for way in ways:
+    scaled: list[dict[str, Any]] = [{"resize": (size, size)} for size in sizes]
+    grey = few.dim() == 4 and few.shape[1] == 1
+    for way in ({"channels_last": True}, *scaled, *({"channels": 3, **each} for each in scaled if grey)):
         try:
             call(adapt(module, **way), few[:2])
         except Exception:  # noqa: BLE001  as above

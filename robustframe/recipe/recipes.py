@@ -39,8 +39,8 @@ _PLACE = 1000
 THREATS = 100
 """Most threats of a recipe."""
 _ATTACKS, _BATTERIES, _MODELS = 200, 20, 1000
-_PIXELS = 2**13
-"""Longest side to which an image is scaled."""
+_CHANNELS, _PIXELS = 2**10, 2**13
+"""Most channels and longest side that an image is made to have."""
 
 
 class Strict(BaseModel):
@@ -107,6 +107,8 @@ class ModelSpec(Strict):
     """A safetensors or weights-only checkpoint to load, ``FILE:KEYS`` where it holds several, or ``pretrained``."""
     classes: int | None = Field(default=None, ge=2, le=CLASSES)
     """Of a model by name: how many logits it has."""
+    channels: int | None = Field(default=None, ge=2, le=_CHANNELS)
+    """How many the model takes: the one of grey images is repeated before anything else is done to them."""
     normalise: Normalise | None = None
     """Preprocessing put in front of the model; attacks see images in [0, 1]."""
     output: Annotated[str, Field(max_length=_PLACE)] | int | None = None
@@ -118,9 +120,10 @@ class ModelSpec(Strict):
 
     @model_serializer(mode="wrap")
     def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
-        # As for data: models that return their logits ask what they always did. A place may be 0, which is no False.
+        # As for data: a model that says none of these asks what it always did. A place may be 0, which is no False.
         stated = write(self)
-        unsaid = {key for key in ("output", "sigmoid", "about") if stated[key] is None or stated[key] is False}
+        late = ("channels", "output", "sigmoid", "about")
+        unsaid = {key for key in late if stated[key] is None or stated[key] is False}
         return {key: value for key, value in stated.items() if key not in unsaid}
 
 

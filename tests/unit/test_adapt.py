@@ -71,6 +71,14 @@ class CastsItself(nn.Module):
         return self.net(((x - 0.5) * 2 / 2 + 0.5).bfloat16())
 
 
+def colour() -> nn.Sequential:
+    """A network of three channels that says of grey in all of them what `net` says of it in one."""
+    model, grey = net(), net()[0]
+    model[0] = nn.Conv2d(3, 4, 3)
+    model[0].load_state_dict({"weight": grey.weight.repeat(1, 3, 1, 1) / 3, "bias": grey.bias})
+    return model
+
+
 def dictionary(logits: Tensor) -> dict[str, Any]:
     return {"loss": logits.mean(), "logits": logits}
 
@@ -128,6 +136,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "bfloat16 behind a scale": lambda: robustframe.adapt(net().bfloat16(), normalise=([0.0], [1.0])),
     "channels last": lambda: robustframe.adapt(ChannelsBehind(), channels_last=True),
     "normalised": lambda: robustframe.adapt(net(), normalise=([0.0], [1.0])),
+    "of three channels": lambda: robustframe.adapt(colour(), channels=3, normalise=([0.0] * 3, [1.0] * 3)),
     "resized": lambda: robustframe.adapt(net(), resize=(8, 8)),
     "a function": lambda: robustframe.adapt(function, output="out"),
     "a method": lambda: robustframe.adapt(net().forward),
@@ -179,6 +188,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "it takes 4 images at a time and no other number, so export it with dynamic_shapes",
     ),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "call it on one image first"),
+    "three channels": (
+        colour,
+        "it takes grey images after robustframe.adapt(model, channels=3), channels = 3 in a recipe",
+    ),
+    "three channels, normalised": (
+        lambda: robustframe.adapt(colour(), normalise=([0.0] * 3, [1.0] * 3)),
+        "an image has shape (1, 8, 8); it takes grey images after robustframe.adapt(model, channels=3), channels = 3",
+    ),
     "channels last": (ChannelsBehind, "it takes them after robustframe.adapt(model, channels_last=True)"),
 }
 
@@ -206,6 +223,35 @@ def test_what_is_no_module_is_refused_with_what_makes_one_of_it(make: Callable[[
     assert str(refused.value) == sentence
 
 
+@pytest.mark.parametrize("way", [robustframe.evaluate, robustframe.attack], ids=["evaluate", "attack"])
+def test_only_a_model_of_three_channels_on_grey_images_is_told_to_repeat_them(way: Any) -> None:
+    three, two, four = X.repeat(1, 3, 1, 1), X.repeat(1, 2, 1, 1), nn.Conv2d(4, 3, 8)
+    both = robustframe.adapt(net(), normalise=([0.5] * 3, [0.5] * 3))
+    for model, images in ((net(), three), (colour(), two), (nn.Sequential(four, nn.Flatten()), X), (both, X)):
+        with pytest.raises(InputError) as refused:
+            way(model, images, Y, threat="linf:0.05")
+        assert "channels=" not in str(refused.value)
+    for model in (colour(), robustframe.adapt(colour(), normalise=([0.5] * 3, [0.5] * 3))):
+        with pytest.raises(InputError, match=r"adapt\(model, channels=3\), channels = 3 in a recipe$"):
+            way(model, X, Y, threat="linf:0.05")
+
+
+def test_grey_images_are_repeated_and_colour_is_left_alone() -> None:
+    seen: list[Tensor] = []
+    model = robustframe.adapt(seen.append, channels=3, resize=(4, 4), normalise=([0.0, 0.5, 1.0], [1.0, 0.5, 0.25]))
+    grey = torch.full((2, 1, 8, 8), 0.5)
+    model(grey)
+    model(grey.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor([0.5, 0.0, -2.0]))
+    assert seen[0].shape == (2, 3, 4, 4)
+    assert torch.equal(seen[0], seen[1])
+    for images in (X.repeat(1, 2, 1, 1), X[:, 0]):
+        with pytest.raises(InputError, match=r"channels = 3 repeats the one channel of grey images; an image has sh"):
+            model(images)
+    with torch.no_grad():
+        torch.testing.assert_close(robustframe.adapt(colour().eval(), channels=3)(X), LOGITS)
+
+
 def test_a_transformer_that_takes_one_size_is_refused_and_cured_by_scaling() -> None:
     from torchvision.models import VisionTransformer
 
@@ -216,6 +262,8 @@ def test_a_transformer_that_takes_one_size_is_refused_and_cured_by_scaling() -> 
         evaluated(model, x, y)
     (result,) = evaluated(robustframe.adapt(model, resize=(32, 32)), x, y).results
     assert result.examples == 20
+    with pytest.raises(InputError, match=r"after robustframe\.adapt\(model, channels=3, resize=\(32, 32\)\)"):
+        evaluated(model, x[:, :1], y)
 
 
 def test_one_number_before_a_sigmoid_decides_between_two_classes() -> None:
@@ -328,7 +376,9 @@ def test_a_recipe_says_where_the_logits_are(tmp_path: Path) -> None:
         assert found.module(x).shape == shape
     with pytest.raises(InputError, match=r"built no model: the model is a function.*robustframe\.adapt\(model\)"):
         load([ModelSpec(use="file:mine.py:function")])
-    with pytest.raises(InputError, match="is a pair, which solves for the image itself; leave normalise, output"):
+    with pytest.raises(
+        InputError, match="is a pair, which solves for the image itself; leave channels, normalise, output"
+    ):
         load([ModelSpec(use="zoo:fmnist-chain3", output="logits")])
 
 
@@ -338,7 +388,45 @@ def test_a_recipe_that_says_nothing_of_outputs_asks_what_it_always_did() -> None
     given = ModelSpec(use="file:a.py:b", output=0, sigmoid=True)
     assert ModelSpec.model_validate(given.model_dump(by_alias=True)) == given
     assert "output" in given.model_dump(by_alias=True)
+    assert ModelSpec(use="file:a.py:b", channels=3).model_dump()["channels"] == 3
     assert Recipe.model_fields["model"].annotation == list[ModelSpec]
+
+
+GREY = """
+schema = 1
+name = "grey"
+seed = 0
+threats = ["linf:0.05"]
+battery = ["quick"]
+diagnose = false
+data = {{ use = "digits", count = 20 }}
+[[model]]
+use = "file:colour.py:build"
+{settings}
+"""
+
+
+def test_channels_of_a_recipe_are_part_of_its_run(tmp_path: Path) -> None:
+    code = tmp_path / "colour.py"
+    code.write_text(
+        FILE.replace("Linear(64", "Linear(192").replace('return {"logits": logits', 'return logits, {"l": 0')
+    )
+    settings = "output = 0\nnormalise = { mean = [0.1, 0.2, 0.3], std = [0.5, 0.5, 0.5] }"
+    recipe = tmp_path / "grey.toml"
+    recipe.write_text(GREY.format(settings=settings))
+    with pytest.raises(InputError, match=r"colour: normalise has 3 channels, .*; it takes grey .* channels = 3 in a"):
+        robustframe.evaluate_recipe(recipe, out=tmp_path / "run")
+    recipe.write_text(GREY.format(settings=f"channels = 3\n{settings}"))
+    run = robustframe.evaluate_recipe(recipe, out=tmp_path / "run")
+    assert run.record.recipe["model"][0]["channels"] == 3
+    assert robustframe.verify(run.folder, folder=tmp_path, code=[code]).ok
+    # Taken out, it is another model.
+    spec = ModelSpec(use="file:colour.py:build", output=0)
+    known = [spec, spec.model_copy(update={"channels": 3, "name": "three"})]
+    plain, three = load_models(known, folder=tmp_path, device=torch.device("cpu"))
+    assert plain.entry.sha256 != three.entry.sha256
+    with pytest.raises(InputError, match="channels cannot be set for zoo:fmnist-chain3: its card states them"):
+        load_models([ModelSpec(use="zoo:fmnist-chain3", channels=3)], folder=tmp_path, device=torch.device("cpu"))
 
 
 def test_one_number_stands_for_one_channel_and_both_sides() -> None:
@@ -356,6 +444,7 @@ def test_one_number_stands_for_one_channel_and_both_sides() -> None:
         ({"normalise": ([0.5], [-1.0])}, "a standard deviation is above 0"),
         ({"normalise": ([0.5], [0.5, 0.5])}, "1 means and 2 standard deviations"),
         ({"resize": 0}, "must be a height and a width"),
+        ({"channels": 1}, "channels 1 must be a whole number of at least 2"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], sentence: str) -> None:

@@ -105,6 +105,8 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
         (["evaluate", "--model", "zoo:a", "--model", "zoo:b", "--name", "x"], "--name belongs to one model"),
         (["evaluate", "--model", "zoo:a", "--normalise", "0.5"], "--normalise 0.5 must read MEAN/STD"),
         (["evaluate", "--model", "zoo:a", "--normalise", "0.5/0"], "std"),
+        (["evaluate", "--model", "zoo:a", "--channels", "1"], "model[1].channels = 1: "),
+        (["evaluate", "default", "--channels", "3"], "--channels belongs with --model"),
         (["evaluate", "recipe.toml", "--device", "gpu"], "device 'gpu'"),
         (["evaluate", "recipe.toml", "--batch-size", "0"], "batch size 0"),
         (["evaluate", "--model", "zoo:fmnist-chian3"], "unknown zoo pair"),
@@ -165,6 +167,7 @@ def test_every_source_of_models_and_every_pair_is_listed() -> None:
 @pytest.mark.parametrize(
     ("words", "change"),
     [
+        (["--channels", "3"], {"model": [{"channels": 3}]}),
         (["--normalise", "0.5,0.25/2,4"], {"model": [{"normalise": {"mean": [0.5, 0.25], "std": [2.0, 4.0]}}]}),
         (["--output", "1"], {"model": [{"output": 1}]}),
         (["--output", "logits", "--sigmoid"], {"model": [{"output": "logits", "sigmoid": True}]}),
