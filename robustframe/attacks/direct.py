@@ -68,7 +68,8 @@ def attack(
 
     Args:
         model: maps images in [0, 1] to logits; attacked on the device it is on, and given back as it was.
-        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or a dataset or loader with labels.
+        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or a dataset, a loader or a batch such as
+            ``{"pixel_values": ..., "labels": ...}``, as `robustframe.evaluate` takes them.
         y: class numbers, shape (n,) or (n, 1); left out where ``x`` has them.
         attack: a name such as ``"pgd"``, ``"apgd-ce"``, ``"square"`` or ``"torchattacks:PGD"``; one with settings as in
             a battery, ``{"use": "pgd", "steps": 40}``; an `Attack`; or several.

@@ -100,10 +100,15 @@ def from_pixels(
     Returns:
         The dataset, with bytes divided by 255.
     """
-    values = pixels.astype(np.float32)
-    images = torch.from_numpy(values / np.float32(255) if pixels.dtype == np.uint8 else np.ascontiguousarray(values))
+    images = as_images(pixels)
     targets = torch.from_numpy(labels.astype(np.int64))
     return Dataset(name, split, images, targets, tuple(classes), identity(images, targets))
+
+
+def as_images(pixels: NDArray[Any]) -> Images:
+    """Return pixels as `from_pixels` takes them as float32 in [0, 1], bytes divided by 255."""
+    values = pixels.astype(np.float32)
+    return torch.from_numpy(values / np.float32(255) if pixels.dtype == np.uint8 else np.ascontiguousarray(values))
 
 
 def from_arrays(

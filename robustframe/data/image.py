@@ -3,6 +3,7 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +50,7 @@ def read_image(path: Path, resize: int | None = None, crop: int | None = None) -
             # The limit below is the stricter one.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             file = Image.open(content, formats=_FORMATS)
-        if math.prod(file.size) > PIXELS:
-            size = f"{file.size[0]:,} x {file.size[1]:,}"
-            raise InputError(f"{path} is {size}; an image of at most {PIXELS:,} pixels is taken")
-        # Photographs of telephones hold small ones beside the one that is shown, as a format of its own.
-        if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
-            raise InputError(f"{path} holds {getattr(file, 'n_frames', 1)} pictures; store each as a file of its own")
-        image, way = _plain(file, path), _way_up(file)
-        image = image if way is None else image.transpose(way)
+        image, turned = as_shown(file, path)
     if resize is not None:
         image = functional.resize(image, [resize])
     if crop is not None:
@@ -64,12 +58,51 @@ def read_image(path: Path, resize: int | None = None, crop: int | None = None) -
             size = f"{image.size[0]} x {image.size[1]}"
             raise InputError(f"{path} is {size} where crop = {crop} is cut from it; resize it to at least {crop}")
         image = functional.center_crop(image, [crop, crop])
+    return pixels_of(image), turned
+
+
+def as_shown(file: "Image.Image", path: Path | str) -> "tuple[Image.Image, bool]":
+    """Make of an image what a viewer shows.
+
+    Args:
+        file: as it is opened.
+        path: how a sentence calls it.
+
+    Returns:
+        An image of mode L, RGB, or F with numbers in [0, 1]; and whether it was turned as its EXIF says.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    if math.prod(file.size) > PIXELS:
+        size = f"{file.size[0]:,} x {file.size[1]:,}"
+        raise InputError(f"{path} is {size}; an image of at most {PIXELS:,} pixels is taken")
+    # Photographs of telephones hold small ones beside the one that is shown, as a format of its own.
+    if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
+        raise InputError(f"{path} holds {getattr(file, 'n_frames', 1)} pictures; store each as a file of its own")
+    image, way = _plain(file, path), _way_up(file)
+    return (image if way is None else image.transpose(way)), way is not None
+
+
+def pixels_of(image: "Image.Image") -> NDArray[Any]:
+    """Return the pixels of an image that `as_shown` made, of the shape and type that `read_image` states."""
     pixels = np.asarray(image)
     # Scaling rounds.
-    return (pixels.clip(0, 1) if image.mode == "F" else pixels), way is not None
+    return pixels.clip(0, 1) if image.mode == "F" else pixels
 
 
-def _plain(file: "Image.Image", path: Path) -> "Image.Image":
+def stacked(images: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Put images of one size into an array of shape (n, c, h, w): bytes where all are, else floats in [0, 1]."""
+    grey = all(image.ndim == 2 for image in images)
+    if any(image.dtype != np.uint8 for image in images):
+        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
+    if grey:
+        return np.stack(images)[:, None]
+    colour = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+    return np.stack(colour).transpose(0, 3, 1, 2)
+
+
+def _plain(file: "Image.Image", path: Path | str) -> "Image.Image":
     """Return an image of mode L, RGB, or F with numbers in [0, 1]."""
     from PIL import Image
 
@@ -81,7 +114,7 @@ def _plain(file: "Image.Image", path: Path) -> "Image.Image":
     return file.convert("L" if file.mode in ("1", "L") else "RGB")
 
 
-def _opaque(file: "Image.Image", path: Path) -> "Image.Image":
+def _opaque(file: "Image.Image", path: Path | str) -> "Image.Image":
     """Drop an alpha channel that says nothing."""
     grey = file.mode in ("1", "L", "LA", "La")
     if file.mode.startswith("I"):
@@ -96,7 +129,7 @@ def _opaque(file: "Image.Image", path: Path) -> "Image.Image":
     return whole.getchannel("R") if grey else whole.convert("RGB")
 
 
-def _deep(file: "Image.Image", path: Path) -> NDArray[Any]:
+def _deep(file: "Image.Image", path: Path | str) -> NDArray[Any]:
     """Return numbers of more than 8 bits as float32 in [0, 1]."""
     pixels = np.asarray(file).astype(np.float64)
     if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustframe.data.dataset import Dataset, from_arrays, from_pixels
-from robustframe.data.image import read_image
+from robustframe.data.image import read_image, stacked
 from robustframe.data.listing import list_images
 from robustframe.errors import InputError
 from robustframe.files import DATA_BYTES, check_held, parse_safetensors, read_npz, read_plain
@@ -119,15 +119,4 @@ def from_folder(
     if turned:
         log.warning("%s: %s of %s images are turned as their EXIF says", path, turned, len(images))
     labels = np.array([label for _, label in files])
-    return from_pixels(name, _SPLIT, _stacked(images), labels, found.classes)
-
-
-def _stacked(images: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Put images of one size into an array of shape (n, c, h, w): bytes where all are, else floats in [0, 1]."""
-    grey = all(image.ndim == 2 for image in images)
-    if any(image.dtype != np.uint8 for image in images):
-        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
-    if grey:
-        return np.stack(images)[:, None]
-    colour = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
-    return np.stack(colour).transpose(0, 3, 1, 2)
+    return from_pixels(name, _SPLIT, stacked(images), labels, found.classes)

@@ -112,8 +112,9 @@ def evaluate(
         model: maps images in [0, 1] to logits, preprocessing inside; evaluated on the device it is on, and given
             back as it was. Several by name, ``{"mine": one, "theirs": two}``, are compared in one run; a list of them
             is called ``model-1``, ``model-2``, ....
-        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or a `robustframe.data.Dataset`, a
-            `torch.utils.data.Dataset` or a `DataLoader`, which have the labels too.
+        x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or what has the labels too: a
+            `robustframe.data.Dataset`, a `torch.utils.data.Dataset` or a `DataLoader`, or tables such as ``{"image":
+            ..., "label": ...}``; see `robustframe.data.as_dataset`.
         y: class numbers, shape (n,) or (n, 1); left out where ``x`` has them.
         threat: such as ``"linf:8/255"``, a `ThreatModel`, or several.
         battery: such as ``"quick"`` or ``"quick@1"``, a TOML file, attacks such as ``[PGD(steps=40), {"use":

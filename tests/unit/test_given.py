@@ -1,21 +1,24 @@
 """What a Python user hands over: images, labels, models, threats and batteries in any of their usual forms."""
 
 import logging
+from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import robustframe
 from robustframe import ThreatModel
 from robustframe.attacks import PGD, Attack, Square, TorchAttack
 from robustframe.attacks.registry import make_attack, words_of
-from robustframe.data import Dataset, as_dataset, load
+from robustframe.data import Dataset, as_dataset, from_folder, load
+from robustframe.data.listing import list_images
 from robustframe.errors import InputError
 from robustframe.models.given import classify_given
 from robustframe.plugins import Plugin, plugins
@@ -32,6 +35,44 @@ def linear(seed: int = 0) -> nn.Module:
 
 
 PAIR = load_named("zoo:digits-fc2-16")[0]
+BYTES = (IMAGES * 255).round().to(torch.uint8)
+
+
+def picture(at: int) -> Image.Image:
+    return Image.fromarray(IMAGES[at, 0].numpy())
+
+
+class Rows:
+    """Examples as a dataset of Hugging Face gives them, which is none of torch's: by number, and some in one table."""
+
+    def __init__(self, images: str, labels: str, column: Any) -> None:
+        self.names, self.column = (images, labels), column
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def __getitem__(self, at: Any) -> Any:
+        made = [self.column(each) for each in range(len(self))[at]] if isinstance(at, slice) else self.column(at)
+        return dict(zip(self.names, (made, LABELS[at] if isinstance(at, slice) else int(LABELS[at]))))
+
+    def __iter__(self) -> Any:
+        return (self[at] for at in range(len(self)))
+
+
+TENSORS = Rows("pixel_values", "labels", lambda at: IMAGES[at])
+PICTURES = Rows("image", "label", picture)
+
+
+class Pairs:
+    """Pairs of PIL image and label, as torchvision gives them without a transform."""
+
+    def __getitem__(self, at: int) -> Any:
+        return picture(at), int(LABELS[at])
+
+
+def table(rows: Any) -> dict[str, Any]:
+    """Put some examples into one table, as a user does whose images are of no one size."""
+    return {"img": [row["image"] for row in rows], "target": torch.tensor([row["label"] for row in rows])}
 
 
 class Stream(IterableDataset[Any]):
@@ -39,7 +80,7 @@ class Stream(IterableDataset[Any]):
         return iter(zip(IMAGES.numpy(), LABELS.tolist()))
 
 
-BYTES = (IMAGES * 255).round().to(torch.uint8)
+BATCH = next(iter(DataLoader(cast("Any", TENSORS), batch_size=len(LABELS))))
 ALIKE: dict[str, tuple[Any, Any]] = {
     "tensors": (IMAGES, LABELS),
     "arrays": (IMAGES.numpy(), LABELS.numpy()),
@@ -49,6 +90,15 @@ ALIKE: dict[str, tuple[Any, Any]] = {
     "loader": (DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7), None),
     "stream": (Stream(), None),
     "loader of a stream": (DataLoader(Stream(), batch_size=7), None),
+    "tables": (TENSORS, None),
+    "tables of PIL images": (PICTURES, None),
+    "list of tables": ([PICTURES[at] for at in range(len(LABELS))], None),
+    "loader of tables": (DataLoader(cast("Any", TENSORS), batch_size=7), None),
+    "loader of lists in tables": (DataLoader(cast("Any", PICTURES), batch_size=7, collate_fn=table), None),
+    "batch": (BATCH, None),
+    "batch of PIL images": (PICTURES[:], None),
+    "batch of another class": (UserDict({"input": IMAGES, "targets": LABELS, "id": 3}), None),
+    "torch dataset of PIL images": (Subset(cast("Any", Pairs()), range(len(LABELS))), None),
 }
 
 
@@ -100,7 +150,25 @@ class Odd(TensorDataset):
         (TensorDataset(IMAGES, LABELS), LABELS, "a TensorDataset has its own labels; leave y out"),
         (TensorDataset(IMAGES), None, "items of the TensorDataset are tuple; give pairs of image and label"),
         (Odd(), None, "the Odd is empty"),
-        (Odd({"image": 1, "label": 2}), None, "items of the Odd are tables of image, label; give pairs"),
+        (Odd({"image": 1, "fine": 2}), None, "items of the Odd have the keys image, fine, none of which says labels"),
+        ({"train": DIGITS, "test": DIGITS}, None, "the dict has the keys train, test, none of which says images; ren"),
+        (
+            [{"img": 1, "pixel_values": 1, "label": 2}],
+            None,
+            "items of the list have the keys img, pixel_values, label, of which img and pixel_values may be the images",
+        ),
+        ({"x": IMAGES, "y": LABELS}, LABELS, "a dict has its own labels; leave y out"),
+        ({"x": IMAGES[0], "y": LABELS[0]}, None, r"the dict is a single example; give a batch, such as \[example\]"),
+        ({"x": picture(0), "y": 3}, None, "the dict is a single example"),
+        ([IMAGES[0], IMAGES[1]], None, "the labels y are missing"),
+        (Odd((picture(0), 1), (torch.rand(1, 8, 8), 1)), None, "some images of the Odd are PIL images and some are t"),
+        (
+            Odd((picture(0), 1), (Image.new("L", (9, 8)), 1)),
+            None,
+            r"images of the Odd differ in shape, \(8, 8\)",
+        ),
+        ([{"image": Image.new("RGBA", (8, 8)), "label": 1}], None, "image 0 of the list has transparent pixels"),
+        (DataLoader(Odd((picture(0), 1))), None, "the DataLoader makes no batches of PIL images; give its dataset"),
         (Odd((object(), 1)), None, "images of the Odd are object; give it transform=torchvision.transforms.ToTensor"),
         (Odd((torch.rand(1, 8, 8), torch.eye(10)[3])), None, r"labels have shape \(1, 10\), they need .*one-hot"),
         (Odd((torch.rand(1, 8, 8), "cat")), None, "labels of the Odd are str; give it class numbers"),
@@ -113,6 +181,27 @@ def test_examples_that_are_none_are_refused(x: Any, y: Any, sentence: str) -> No
     for way in (robustframe.evaluate, robustframe.attack):
         with pytest.raises(InputError, match=sentence):
             way(linear(), x, y)
+
+
+def test_pil_images_are_what_the_folder_of_their_files_is(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    deep = Image.fromarray(generator.integers(0, 2**16, (8, 6), dtype=np.uint16))
+    colour = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "0").mkdir()
+    deep.save(tmp_path / "0" / "deep.png")
+    Image.new("P", (6, 8)).save(tmp_path / "0" / "palette.png")
+    Image.new("L", (6, 8), 1).save(tmp_path / "0" / "dark.png")
+    colour.save(tmp_path / "0" / "turned.png", exif=turned)
+    files = [file for file, _ in list_images(tmp_path, None).files]
+    opened = [{"image": Image.open(tmp_path / file), "label": 0} for file in files]
+    found, expected = as_dataset(opened), from_folder(tmp_path, name="folder")
+    assert torch.equal(found.images, expected.images)
+    assert found.sha256 == expected.sha256
+    assert found.images.shape == (4, 3, 8, 6)
+    dark = [{"image": Image.new("L", (6, 8), 1), "label": 0}]
+    assert float(as_dataset(dark).images.max()) == pytest.approx(1 / 255)
 
 
 def test_several_models_share_a_run_and_are_verified(tmp_path: Path) -> None:
