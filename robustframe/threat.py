@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustframe.draws import Draws
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, shown, unknown
 from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
 
 _NEWTON_STEPS, _HALVINGS = 30, 70
@@ -36,8 +36,8 @@ def parse_eps(text: str | float) -> float:
         raise InputError(f"eps {text[:40]!r} is not a number; write 0.1 or '8/255'")
     try:
         value = float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise InputError(f"eps {text!r} is not a number; write 0.1 or '8/255'") from error
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError, RuntimeError) as error:
+        raise InputError(f"eps {shown(text)} is not a number; write 0.1 or '8/255'") from error
     if not math.isfinite(value) or value <= 0:
         raise InputError(f"eps {text!r} must be finite and above 0, in input units on [0, 1]")
     return value

@@ -78,7 +78,7 @@ class AutoAttack:
     Args:
         model: a module, evaluated on the device it is on, or a function from images in [0, 1] to logits.
         norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
-        eps: radius in input units.
+        eps: radius in input units, or its text, such as ``"8/255"``.
         seed: of all random numbers; 0 when left out.
         verbose: print robust accuracy after each attack.
         attacks_to_run: for ``version="custom"``: some of apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, in order.
@@ -96,7 +96,7 @@ class AutoAttack:
         self,
         model: Any,
         norm: str = "Linf",
-        eps: float = 0.3,
+        eps: float | str = 0.3,
         seed: int | None = None,
         verbose: bool = True,
         attacks_to_run: Sequence[str] = [],
@@ -111,9 +111,8 @@ class AutoAttack:
             raise unknown("version", str(version), _VERSIONS)
         if version != "custom" and len(attacks_to_run):
             raise InputError(f"attacks_to_run stands beside version={version!r}; say version='custom' as well")
-        self.model, self.norm, self.epsilon, self.seed = model, norm, eps, seed
+        self.model, self.norm, self.epsilon, self.seed = model, norm, threat_of(norm, eps).eps, seed
         self.verbose, self.version, self.device, self.log_path = verbose, version, device, log_path
-        threat_of(norm, eps)
         self.attacks_to_run = list(_VERSIONS[version]) or list(attacks_to_run)
         self.apgd, self.apgd_targeted = APGDSettings(), APGDTSettings()
         self.fab, self.square = FABSettings(), SquareSettings()
@@ -156,9 +155,16 @@ class AutoAttack:
             InputError: for an unknown attack, images outside [0, 1], labels out of range, a model that gives no logits,
                 or a ``state_path`` where something else lies.
         """
+        x_adv, y_adv = self._standard((x_orig, y_orig), x_orig, y_orig, bs, state_path)
+        return (x_adv, y_adv) if return_labels else x_adv
+
+    def _standard(
+        self, given: tuple[Any, ...], x_orig: Images, y_orig: Labels, bs: int, state_path: Any
+    ) -> tuple[Images, Labels]:
+        """As `run_standard_evaluation`, of the same examples as `robustframe.evaluate` takes them."""
         said = _Said(self._say)
         self._say(f"using {self.version} version including {', '.join(self.attacks_to_run)}.")
-        run = self._evaluated(self.attacks_to_run, x_orig, y_orig, bs, said, out=state_path)
+        run = self._evaluated(self.attacks_to_run, given, bs, said, out=state_path)
         said.close()
         x_adv, y_adv = _outcome(run, x_orig, y_orig)
         found = run.results[0]
@@ -171,7 +177,7 @@ class AutoAttack:
         if found.diagnosis is not None:
             for check in found.diagnosis.reasons:
                 self._say(f"this number is {found.diagnosis.verdict}: {check.sentence}")
-        return (x_adv, y_adv) if return_labels else x_adv
+        return x_adv, y_adv
 
     def run_standard_evaluation_individual(
         self, x_orig: Images, y_orig: Labels, bs: int = 250, return_labels: bool = False
@@ -190,7 +196,7 @@ class AutoAttack:
         found: dict[str, Any] = {}
         for name in self.attacks_to_run:
             started = time.perf_counter()
-            run = self._evaluated([name], x_orig, y_orig, bs, silent, diagnose=False)
+            run = self._evaluated([name], (x_orig, y_orig), bs, silent, diagnose=False)
             x_adv, y_adv = _outcome(run, x_orig, y_orig)
             found[name] = (x_adv, y_adv) if return_labels else x_adv
             row = run.results[0]
@@ -216,8 +222,7 @@ class AutoAttack:
     def _evaluated(
         self,
         attacks: Sequence[str],
-        x: Images,
-        y: Labels,
+        given: tuple[Any, ...],
         bs: int,
         report: Report,
         *,
@@ -226,7 +231,7 @@ class AutoAttack:
     ) -> Run:
         asked, ours = self._asked(attacks), _SHIPPED.get(self.version)
         self._run = evaluate(
-            as_module(self.model, self.device), x, y,
+            as_module(self.model, self.device), *given,
             threat=threat_of(self.norm, self.epsilon),
             battery=ours if ours is not None and asked == self._as_made else _battery(self.version, asked),
             seed=self.seed or 0, batch_size=bs, out=out, diagnose=diagnose, report=report,

@@ -27,7 +27,7 @@ def benchmark(
     corruptions_data_dir: str | None = None,
     device: Any = None,
     batch_size: int = 32,
-    eps: float | None = None,
+    eps: float | str | None = None,
     log_path: str | None = None,
     preprocessing: Any = None,
     aa_state_path: Any = None,
@@ -47,7 +47,7 @@ def benchmark(
         corruptions_data_dir: must be left out.
         device: where a module is evaluated, and then put back; where it is when left out.
         batch_size: rows of one model call at most; it changes no number.
-        eps: radius in input units.
+        eps: radius in input units, or its text, such as ``"8/255"``.
         log_path: a file to which what is printed is added.
         preprocessing: must be left out.
         aa_state_path: folder in which the run is kept, and from which it is continued.
@@ -70,7 +70,8 @@ def benchmark(
     try:
         if device is not None:
             module.to(pick_device(str(device)))
-        adversary.run_standard_evaluation(data.images, data.labels, bs=batch_size, state_path=aa_state_path)
+        # The data set itself, so that the record says which it is.
+        adversary._standard((data,), data.images, data.labels, batch_size, aa_state_path)
     finally:
         module.to(home)
     found = adversary.run.results[0]

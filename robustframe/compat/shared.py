@@ -10,19 +10,28 @@ from robustframe.devices import pick_device
 from robustframe.errors import InputError, unknown
 from robustframe.models.adapters import Called
 from robustframe.pairs import Pair
-from robustframe.threat import ThreatModel, written_eps
+from robustframe.threat import ThreatModel, parse_eps, written_eps
 from robustframe.types import Norm
 
 NORMS: dict[str, Norm] = {"Linf": "linf", "L2": "l2", "L1": "l1"}
 """Ours by theirs."""
 
 
-def threat_of(norm: str, eps: float) -> ThreatModel:
+def length_of(given: float | str) -> float:
+    """Return a radius or a step as a number; text such as ``"8/255"`` is read as that of a threat is.
+
+    Raises:
+        InputError: for text that is no number above 0.
+    """
+    return parse_eps(given) if isinstance(given, str) else given
+
+
+def threat_of(norm: str, eps: float | str) -> ThreatModel:
     """Return the ball that a peer's caller means, labelled as a user of ours would write it.
 
     Args:
         norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
-        eps: radius in input units.
+        eps: radius in input units, or its text, such as ``"8/255"``.
 
     Raises:
         InputError: for another norm, or a radius that is none.
@@ -32,7 +41,7 @@ def threat_of(norm: str, eps: float) -> ThreatModel:
     """
     if norm not in NORMS:
         raise unknown("norm", str(norm), NORMS)
-    return ThreatModel.parse(f"{NORMS[norm]}:{written_eps(eps)}")
+    return ThreatModel.parse(f"{NORMS[norm]}:{written_eps(parse_eps(eps))}")
 
 
 class Forward(Called):

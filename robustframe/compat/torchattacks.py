@@ -18,14 +18,14 @@ from robustframe.attacks.direct import attack
 from robustframe.attacks.pgd import PGD as RandomStartPGD
 from robustframe.attacks.registry import make_attack
 from robustframe.calls import device_of
-from robustframe.compat.shared import as_module, threat_of
+from robustframe.compat.shared import as_module, length_of, threat_of
 from robustframe.data import Dataset, from_arrays
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.losses import find_loss
 from robustframe.models.adapters import Normalised
 from robustframe.probe import Probe
-from robustframe.threat import ThreatModel
+from robustframe.threat import ThreatModel, parse_eps
 from robustframe.types import Images, Labels, Verdicts
 
 _REFUSED = {
@@ -49,7 +49,8 @@ class PeerAttack:
         use: our attack, by its name in `robustframe.attacks.ATTACKS`.
         settings: of our attack.
         norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
-        eps: radius in input units; ``None`` for an attack that looks for the nearest point in L2, wherever it is.
+        eps: radius in input units, or its text, such as ``"8/255"``; ``None`` for an attack that looks for the nearest
+            point in L2, wherever it is.
         seed: of its random numbers; each call draws the same.
     """
 
@@ -67,7 +68,7 @@ class PeerAttack:
         settings: Mapping[str, object],
         *,
         norm: str = "Linf",
-        eps: float | None = None,
+        eps: float | str | None = None,
         seed: int = 0,
     ) -> None:
         self.attack, self.model, self.seed = name, as_module(model), seed
@@ -193,24 +194,24 @@ class ImageStartPGD(RandomStartPGD):
         self._climb(Runs(probe, torch.arange(len(x), device=x.device), find_loss(self.loss)), x, threat)
 
 
-def _step(alpha: float, eps: float) -> float:
-    """The length of a step as a fraction of the radius; of no radius, which is refused elsewhere, as it is."""
-    return alpha / eps if eps > 0 else alpha
+def _step(alpha: float | str, eps: float | str) -> float:
+    """The length of a step as a fraction of the radius."""
+    return length_of(alpha) / parse_eps(eps)
 
 
-def FGSM(model: Any, eps: float = 8 / 255) -> PeerAttack:
+def FGSM(model: Any, eps: float | str = 8 / 255) -> PeerAttack:
     """One step of length eps (`robustframe.attacks.FGSM`), in Linf."""
     return PeerAttack("FGSM", model, "fgsm", {}, eps=eps)
 
 
-def BIM(model: Any, eps: float = 8 / 255, alpha: float = 2 / 255, steps: int = 10) -> PeerAttack:
+def BIM(model: Any, eps: float | str = 8 / 255, alpha: float | str = 2 / 255, steps: int = 10) -> PeerAttack:
     """Steps of length alpha from the image itself, in Linf."""
     settings = {"steps": steps, "step_size": _step(alpha, eps)}
     return PeerAttack("BIM", model, ImageStartPGD, settings, eps=eps)
 
 
 def PGD(
-    model: Any, eps: float = 8 / 255, alpha: float = 2 / 255, steps: int = 10, random_start: bool = True
+    model: Any, eps: float | str = 8 / 255, alpha: float | str = 2 / 255, steps: int = 10, random_start: bool = True
 ) -> PeerAttack:
     """Steps of length alpha from a random start (`robustframe.attacks.PGD`), in Linf."""
     settings = {"steps": steps, "step_size": _step(alpha, eps)}
@@ -219,8 +220,8 @@ def PGD(
 
 def EOTPGD(
     model: Any,
-    eps: float = 8 / 255,
-    alpha: float = 2 / 255,
+    eps: float | str = 8 / 255,
+    alpha: float | str = 2 / 255,
     steps: int = 10,
     eot_iter: int = 2,
     random_start: bool = True,
@@ -232,8 +233,8 @@ def EOTPGD(
 
 def PGDL2(
     model: Any,
-    eps: float = 1.0,
-    alpha: float = 0.2,
+    eps: float | str = 1.0,
+    alpha: float | str = 0.2,
     steps: int = 10,
     random_start: bool = True,
     eps_for_division: float = 1e-10,
@@ -247,7 +248,7 @@ def PGDL2(
 def APGD(
     model: Any,
     norm: str = "Linf",
-    eps: float = 8 / 255,
+    eps: float | str = 8 / 255,
     steps: int = 10,
     n_restarts: int = 1,
     seed: int = 0,
@@ -265,7 +266,7 @@ def APGD(
 def APGDT(
     model: Any,
     norm: str = "Linf",
-    eps: float = 8 / 255,
+    eps: float | str = 8 / 255,
     steps: int = 10,
     n_restarts: int = 1,
     seed: int = 0,
@@ -283,7 +284,7 @@ def APGDT(
 def FAB(
     model: Any,
     norm: str = "Linf",
-    eps: float = 8 / 255,
+    eps: float | str = 8 / 255,
     steps: int = 10,
     n_restarts: int = 1,
     alpha_max: float = 0.1,
@@ -307,7 +308,7 @@ def FAB(
 def Square(
     model: Any,
     norm: str = "Linf",
-    eps: float = 8 / 255,
+    eps: float | str = 8 / 255,
     n_queries: int = 5000,
     n_restarts: int = 1,
     p_init: float = 0.8,
@@ -343,7 +344,7 @@ def DeepFool(model: Any, steps: int = 50, overshoot: float = 0.02) -> PeerAttack
 
 def SPSA(
     model: Any,
-    eps: float = 0.3,
+    eps: float | str = 0.3,
     delta: float = 0.01,
     lr: float = 0.01,
     nb_iter: int = 1,

@@ -351,10 +351,51 @@ def test_robustbenchs_own_example(model: nn.Module, tmp_path: Path, monkeypatch:
     assert 0 < robust_acc < clean_acc
 
 
+def test_benchmark_calls_its_data_by_name(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[compat.AutoAttack] = []
+
+    class Fast(compat.AutoAttack):
+        """The attack that is quickest, and the last one that was made."""
+
+        def __init__(self, *given: object, **settings: object) -> None:
+            super().__init__(*given, **settings, **LIGHT)  # type: ignore[arg-type]
+            self.attacks_to_run = ["square"]
+            self.square.n_queries = 5
+            kept.append(self)
+
+    monkeypatch.setattr("robustframe.compat.robustbench.AutoAttack", Fast)
+    compat.benchmark(model, n_examples=12, dataset="digits", eps="48/255")
+    run = kept[0].run
+    assert (run.record.data.use, run.record.data.split, run.record.data.count) == ("digits", "test", 12)
+    assert run.results[0].threat == "linf:48/255"
+    assert robustframe.verify(run.folder, model, load("digits").first(12)).ok
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ({"eps": "8/255", "alpha": "2/255"}, {"eps": 8 / 255, "alpha": 2 / 255}),
+        ({"eps": "0.1", "alpha": 0.05}, {"eps": 0.1, "alpha": 0.05}),
+    ],
+)
+def test_a_radius_may_be_copied_as_a_fraction(
+    model: nn.Module, words: dict[str, float | str], numbers: dict[str, float]
+) -> None:
+    images, labels = DATA.images[:8], DATA.labels[:8]
+    for make in (compat.PGD, compat.BIM, compat.PGDL2):
+        assert torch.equal(make(model, **words)(images, labels), make(model, **numbers)(images, labels))
+    eps = words["eps"]
+    assert torch.equal(compat.FGSM(model, eps)(images, labels), compat.FGSM(model, numbers["eps"])(images, labels))
+    assert compat.AutoAttack(model, eps=eps).epsilon == numbers["eps"]
+    with pytest.raises(InputError, match=r"eps '8/0' is not a number; write 0\.1 or '8/255'"):
+        compat.PGD(model, eps="8/0")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"eps": None}, "eps=8 / 255"),
+        ({"eps": "eight"}, "eps 'eight' is not a number"),
         ({"threat_model": "corruptions"}, "no ball"),
         ({"threat_model": "L7"}, "L7"),
         ({"to_disk": True}, "robustframe report"),
