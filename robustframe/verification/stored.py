@@ -222,6 +222,11 @@ def check_files(run: Run, stored: Stored) -> VerifiedPart:
         for name in sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
         if name not in known
     ]
+    findings += [
+        Finding(path.relative_to(run.folder).as_posix(), None, "nothing in the record explains this empty folder")
+        for path in sorted(run.folder.rglob("*"))
+        if path.is_dir() and not any(path.iterdir())
+    ]
     return check("files", f"SHA-256 of {len(stated):,} files, bound to the record by {EVIDENCE}", findings)
 
 

@@ -436,6 +436,8 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
      "its answers lack those of tiny/feedforward", R),
     ("attack: no passes", cell(T0, success(False), "forwards", 0), "0 forwards are no attack of 4 steps", T0),
     ("stray: a note", write("README.txt"), "nothing in the record explains this file", "README.txt"),
+    ("stray: an empty folder", lambda run: (run / "units" / "mine").mkdir(), "explains this empty folder",
+     "units/mine"),
     ("stray: a table of another unit", write(f"{CLEAN}/99999.parquet"), "nothing in the record explains",
      f"{CLEAN}/99999.parquet"),
     ("stray: a picture among the units", write(f"{PGD}/shot.png"), "nothing in the record explains", f"{PGD}/shot.png"),
