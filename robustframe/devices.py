@@ -4,7 +4,7 @@ import platform
 
 import torch
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, shown
 
 
 def pick_device(name: str) -> torch.device:
@@ -18,8 +18,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not to be had here; use cpu, or auto") from error
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"device {shown(name)} is not to be had here; use cpu, or auto") from error
     return device
 
 

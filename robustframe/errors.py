@@ -3,7 +3,8 @@
 import difflib
 import os.path
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -110,6 +111,11 @@ def key_of(problem: "ErrorDetails") -> str:
     return "".join(parts).lstrip(".") or "the file"
 
 
+def _short(given: object) -> bool:
+    # From Python anything may come in place of a name.
+    return isinstance(given, str) and len(given) < _LONG
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:
     """Build the error for a name that is not known, with the nearest known one.
 
@@ -123,11 +129,19 @@ def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -
         An error to raise.
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4) if len(given) < _LONG else []
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4) if _short(given) else []
     hint = f"did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names) if names else "none"
     prefix = f"{where}: " if where else ""
     return InputError(f"{prefix}unknown {kind} {shown(given)}; {hint + ' ' if hint else ''}known: {listed}")
+
+
+def as_path(value: Any, what: str, kind: str = "folder") -> Path:
+    """Return what the user gave as the path of a folder, or of another kind of thing; else it is an `InputError`."""
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        given = shown(value) if isinstance(value, str) else type(value).__name__
+        raise InputError(f"{what} is {given}; it must be the path of a {kind}")
+    return Path(value)
 
 
 def whole_number(value: int, what: str, *, least: int) -> int:

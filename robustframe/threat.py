@@ -1,9 +1,11 @@
 """What an attacker may change and by how much: a ball of one norm, cut by the box of valid images."""
 
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +74,12 @@ class ThreatModel:
         if isinstance(self.eps, bool | str):
             raise InputError(f"eps {self.eps!r} is no number; ThreatModel.parse reads text such as 'linf:8/255'")
         parse_eps(self.eps)
+        bounds: tuple[Any, Any] = (self.low, self.high)
+        odd = [each for each in bounds if not isinstance(each, numbers.Real)]
+        if odd:
+            raise InputError(f"a bound of the box is {shown(odd[0])}; it must be a number, such as 0.0")
+        if not isinstance(self.label, str):
+            raise InputError(f"the label {shown(self.label)} of a threat must be text")
         if not self.low < self.high:
             raise InputError(f"the box [{self.low}, {self.high}] is empty")
         if self.norm == "linf" and self.eps > self.high - self.low:
@@ -91,6 +99,8 @@ class ThreatModel:
         >>> ThreatModel.parse("linf:8/255").label
         'linf:8/255'
         """
+        if not isinstance(text, str):
+            raise InputError(f"a threat is text such as 'linf:8/255', not {type(text).__name__}")
         norm, colon, eps = text.partition(":")
         if not colon:
             raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255'")

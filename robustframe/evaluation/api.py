@@ -14,7 +14,7 @@ from robustframe.attacks.registry import AnyAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.data import as_dataset
 from robustframe.devices import pick_device
-from robustframe.errors import InputError, whole_number
+from robustframe.errors import InputError, as_path, whole_number
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
@@ -73,6 +73,14 @@ def evaluate_recipe(
             model that cannot be evaluated.
         StoppedEarly: when the run cannot go on, such as on a full disk; the same call continues it.
     """
+    path = as_path(path, "path", "recipe")
+    runs, out = as_path(runs, "runs"), None if out is None else as_path(out, "out")
+    data_root = None if data_root is None else as_path(data_root, "data_root")
+    whole_number(batch_size, "batch size", least=1)
+    if not callable(engine):
+        raise InputError(f"engine is {type(engine).__name__}; it must make an executor, as InProcess and Isolated do")
+    if not isinstance(limits, Limits):
+        raise InputError(f"limits is {type(limits).__name__}; say Limits(seconds=60), of robustframe.evaluation")
     where = pick_device(device)
     if isolate:
         engine = Isolated
@@ -138,10 +146,8 @@ def evaluate(
     """
     if not isinstance(diagnose, bool):
         raise InputError(f"diagnose = {diagnose!r} must be True or False")
-    if out is not None and not isinstance(out, str | Path):
-        raise InputError(f"out is {type(out).__name__}; it must be the path of a folder")
-    if report is not None and not callable(report):
-        raise InputError(f"report is {type(report).__name__}; it must be a function of a Moment, or robustframe.silent")
+    if out is not None:
+        out = as_path(out, "out")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
     threats = parse_threats(words)
     check_stages(make_stages(batteries, Path()), threats)

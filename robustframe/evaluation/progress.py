@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from robustframe.bar import Bar
+from robustframe.errors import InputError
 from robustframe.evaluation.task import Task
 
 
@@ -44,6 +45,8 @@ def silent(moment: Moment) -> None:
 @contextmanager
 def reporting(report: Report | None, name: str) -> Iterator[Report]:
     """Lend what reports progress: the one that is given, else a bar for as long as it lasts."""
+    if report is not None and not callable(report):
+        raise InputError(f"report is {type(report).__name__}; it must be a function of a Moment, or robustframe.silent")
     if report is not None:
         yield report
         return

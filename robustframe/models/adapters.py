@@ -50,6 +50,9 @@ def adapt(
         raise InputError("the model is a pair, which solves for the image itself; it is evaluated as it is")
     if isinstance(model, type) or type(model).__name__ == "ExportedProgram" or not callable(model):
         raise InputError(not_a_model(model))
+    for name, given in (("sigmoid", sigmoid), ("channels_last", channels_last)):
+        if not isinstance(given, bool):
+            raise InputError(f"{name} = {shown(given)} must be True or False")
     module = model if isinstance(model, nn.Module) else Called(model)
     if output is not None or sigmoid:
         module = Answering(module, output, sigmoid=sigmoid)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robustframe.errors import InputError, unknown
+from robustframe.errors import InputError, unknown, whole_number
 from robustframe.frames import Frame
 from robustframe.solvers import Adjoint, DeepPursuit, LayeredPursuit, Solver, Unrolled, iterate, solve
 from robustframe.types import Images, Logits
@@ -32,9 +32,12 @@ class Pair(nn.Module):
 
     def __init__(self, frame: Frame, *, classes: int, sweeps: int, pursuit: Pursuit = "deep") -> None:
         super().__init__()
-        if sweeps < 2:
+        if not isinstance(frame, Frame):
+            raise InputError(f"the frame is {type(frame).__name__}; build one with robustframe.frames")
+        whole_number(classes, "classes", least=1)
+        if whole_number(sweeps, "sweeps", least=0) < 2:
             raise InputError(f"the recurrent twin needs at least 2 sweeps, not {sweeps}; 1 is the feed-forward twin")
-        if pursuit not in _PURSUITS:
+        if not isinstance(pursuit, str) or pursuit not in _PURSUITS:
             raise unknown("pursuit", pursuit, _PURSUITS)
         if pursuit == "layered" and frame.structure != "chain":
             raise InputError(f"layered pursuit is for chains, not for a {frame.structure} frame; use pursuit 'deep'")

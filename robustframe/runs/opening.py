@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from robustframe.errors import InputError, first_mistake, shown
+from robustframe.errors import InputError, as_path, first_mistake, shown
 from robustframe.files import check_sealed
 from robustframe.recipe import THREATS, Battery, parse_threats, recipes
 from robustframe.runs.plausible import implausible
@@ -73,6 +73,7 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
         InputError: for no run, one that is not complete, another schema, or a record that asks nothing that could be.
     """
     folder = find_run(given)
+    place = None if recipe_folder is None else as_path(recipe_folder, "the folder that paths are relative to")
     check_sealed(folder)
     record, content = read_record(folder)
     if not record.classifiers or not record.batteries:
@@ -90,7 +91,7 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
     if record.data.count / chunk > _CHUNKS:
         raise InputError(f"{where}.chunk = {chunk} makes too many chunks of {record.data.count:,} examples")
     shipped = recipes().get(record.name)
-    place = Path(recipe_folder) if recipe_folder is not None else Path() if shipped is None else shipped.parent
+    place = place or (Path() if shipped is None else shipped.parent)
     return Run(
         folder=folder,
         record=record,

@@ -20,7 +20,7 @@ def check_seal(run: Run, given: str | None) -> VerifiedPart:
     Raises:
         InputError: for what is no seal.
     """
-    if given is not None and not re.fullmatch(rf"[0-9a-f]{{{SEAL_DIGITS},64}}", given):
+    if given is not None and not re.fullmatch(rf"[0-9a-f]{{{SEAL_DIGITS},64}}", str(given)):
         raise InputError(f"--seal {given} must be {SEAL_DIGITS} to 64 hexadecimal digits, as a table prints them")
     findings = [Finding(SEAL, None, run.broken_seal)] if run.broken_seal else []
     record, content = read_record(run.folder)

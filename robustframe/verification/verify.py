@@ -9,6 +9,7 @@ import polars as pl
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.devices import pick_device
+from robustframe.errors import InputError, as_path, whole_number
 from robustframe.recipe.stages import Stage, make_stages
 from robustframe.runs.opening import read_run
 from robustframe.runs.record import VERDICTS
@@ -95,6 +96,13 @@ def verify(
         InputError: when there is nothing to check: no complete run of this schema, its models or data do not load, or
             it names code that is not in ``code``.
     """
+    if isinstance(code, str | Path) or not isinstance(code, Sequence):
+        raise InputError(f"code is {type(code).__name__}; give a list of Python files, such as ['mine.py']")
+    code = [as_path(each, "a file of code", "Python file") for each in code]
+    whole_number(batch_size, "batch size", least=1)
+    data_root = None if data_root is None else as_path(data_root, "data_root")
+    if not callable(report):
+        raise InputError(f"report is {type(report).__name__}; it must be a function of a VerificationProgress")
     read = read_run(run, recipe_folder=folder)
     with consent([read], code, "robustframe verify", folder):
         sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
