@@ -83,7 +83,7 @@ def _solving(card: Card) -> dict[str, str]:
 def zoo_table() -> str:
     """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
     head = (
-        "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "Coherence",
+        "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "at 128", "Coherence",
         "Potential", "Least", "Seconds",
     )  # fmt: skip
     rows = [_zoo_row(read_card(ZOO / f"{name}.json")) for name in names()]
@@ -94,7 +94,8 @@ def _zoo_row(card: Card) -> tuple[str, ...]:
     curve, least = card.learning_curve, card.least_potential
     return (
         card.name, _frame(card), f"{card.parameters:,}", trained(card), str(card.sweeps),
-        *(_clean(card, sweeps) for sweeps in (1, card.sweeps, 2 * card.sweeps)), coherence_text(card.mutual_coherence),
+        *(_clean(card, sweeps) for sweeps in (1, card.sweeps, 2 * card.sweeps)), _settled(card),
+        coherence_text(card.mutual_coherence),
         UNKNOWN if card.potential is None else f"{card.potential:.4f}",
         UNKNOWN if least is None else f"{least.value:.4f}",
         UNKNOWN if curve is None else f"{sum(curve.seconds):,.0f}",
