@@ -54,7 +54,7 @@ def train_pair(
 
     The loss is the mean of the cross-entropies after the first and after a later sweep, or one of them. After every
     step the atoms are brought back to unit norm and the thresholds to at least 0; the step sizes follow the block
-    Lipschitz constants by one power iteration a step, and are recomputed to convergence at the end.
+    Lipschitz constants by a few subspace iterations a step, and are recomputed to convergence at the end.
 
     Args:
         pair: the pair, on the device to train on.
@@ -337,9 +337,10 @@ class _Trainer:
 
     def validate(self, epoch: int, images: Images, labels: Labels) -> None:
         """Score the pair after an epoch on the images held out, and remember it when it is the best so far."""
-        plan, mine, alone = self.plan, self.pair, epoch < self.plan.alone
-        most, right = max(plan.sweeps, default=mine.sweeps), []
-        self.pair = self.kept()
+        plan, mine, alone = self.plan, (self.pair, self.captured), epoch < self.plan.alone
+        most, right = max(plan.sweeps, default=self.pair.sweeps), []
+        # A graph holds the parameters that it was recorded with, which are not those of this copy.
+        self.pair, self.captured = self.kept(), Captured(torch.device("cpu"))
         try:
             for at, rows in enumerate(torch.split(torch.arange(len(images)), 500)):
                 x, y = images[rows].to(self.device), labels[rows].to(self.device)
@@ -357,7 +358,7 @@ class _Trainer:
             if alone or score >= max(earlier, default=0.0):
                 self.best = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
         finally:
-            self.pair = mine
+            self.pair, self.captured = mine
         self.epochs[-1] = replace(self.epochs[-1], validation=score)
 
     def settle_on_best(self) -> None:
