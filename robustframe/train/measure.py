@@ -19,6 +19,7 @@ from robustframe.frames import (
     minimum_potential,
     mutual_coherence,
 )
+from robustframe.lending import kept
 from robustframe.pairs import Epoch, Pair, Twin, Untied
 from robustframe.recipe import load_battery
 from robustframe.recipe.stages import make_stages
@@ -110,6 +111,7 @@ _KNOWN_BY = 10_000
 """Training images, from the beginning, on which a card states accuracies: enough for the generalisation error."""
 
 
+@kept()
 def make_card(recipe: TrainingRecipe, pair: Pair | Untied, data: tuple[Dataset, Dataset], curve: list[Epoch]) -> Card:
     train, test = data
     known = train.first(min(_KNOWN_BY, len(train)))
