@@ -190,7 +190,7 @@ def held_by(attack: Attack, norm: Norm, *, examples: int, batch: int, shape: tup
     """Return how many images an attack holds at most, beside what a gradient of one batch takes."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((examples, *shape), generator=generator) * 0.5 + 0.25
-    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10, bias=False))
     with torch.no_grad():
         model[1].weight.copy_(torch.randn(model[1].weight.shape, generator=generator) / x[0].numel() ** 0.5)
         y = model(x).argmax(1)

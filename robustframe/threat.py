@@ -194,10 +194,9 @@ class ThreatModel:
         step = z[outside].flatten(1).double() - centre
         room = torch.where(step > 0, self.high - centre, centre - self.low).clamp_min(0)
         solve = _l2_size if self.norm == "l2" else _l1_size
-        moved = centre + step.sign() * solve(step.abs(), room, self.eps)
-        result = inside.clone()
-        result[outside] = moved.clamp(self.low, self.high).to(z.dtype).view_as(inside[outside])
-        return result
+        moved = solve(step.abs(), room, self.eps).mul_(step.sign()).add_(centre)
+        inside[outside] = moved.clamp_(self.low, self.high).to(z.dtype).view(-1, *inside.shape[1:])
+        return inside
 
     def random_start(self, x: Images, draws: Draws) -> Images:
         """Draw a point uniformly from the ball around each ``x``, then project it into the box.
@@ -279,11 +278,14 @@ def _l2_size(step: Tensor, room: Tensor, eps: float) -> Tensor:
     tiny = torch.finfo(step.dtype).tiny
     # A coordinate stops at t = room / step; one that never moves counts as stopped at the very end.
     turn, order = torch.where(step > 0, room / step.clamp_min(tiny), torch.inf).sort(dim=1)
-    room_sq, step_sq = room.gather(1, order) ** 2, step.gather(1, order) ** 2
-    gone = room_sq.cumsum(1) - room_sq
+    room_sq, step_sq = room.gather(1, order).square_(), step.gather(1, order).square_()
+    gone = room_sq.cumsum(1).sub_(room_sq)
     moving = step_sq.flip(1).cumsum(1).flip(1)
-    reached = gone + torch.where(turn.isfinite(), turn, 0.0) ** 2 * moving
-    passed = ((reached >= eps**2) | ~turn.isfinite()).int()
+    # Each is as large as the images, and in float64.
+    del order, room_sq, step_sq
+    finite = turn.isfinite()
+    reached = torch.where(finite, turn, 0.0).square_().mul_(moving).add_(gone)
+    passed = ((reached >= eps**2) | ~finite).int()
     passed[:, -1] = 1
     at = passed.argmax(1, keepdim=True)
     t = ((eps**2 - gone.gather(1, at)).clamp_min(0) / moving.gather(1, at).clamp_min(tiny)).sqrt()

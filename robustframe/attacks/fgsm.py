@@ -22,5 +22,6 @@ class FGSM(GradientAttack):
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws
-        gradient = probe.gradient(x, find_loss(self.loss)).gradient
-        return threat.project(x, x + threat.eps * threat.steepest_ascent(gradient))
+        step = threat.steepest_ascent(probe.gradient(x, find_loss(self.loss)).gradient)
+        # In place: the exact projection needs the memory.
+        return threat.project(x, step.mul_(threat.eps).add_(x))
