@@ -198,7 +198,7 @@ def test_adversarial_images_are_those_of_the_broken_examples(made: Path) -> None
 
 
 def test_a_damaged_image_is_refused_when_it_is_read(place: Path) -> None:
-    image = next(place.rglob("*.safetensors"))
+    image = next((place / "units").rglob("*.safetensors"))
     image.write_bytes(image.read_bytes()[:-1] + b"\x7f")
     run = open_run(place)
     with pytest.raises(InputError, match="safetensors is not what was written; `robustframe verify"):

@@ -143,13 +143,14 @@ def test_every_row_stands_with_interval_verdict_and_provenance(shown_run: Path, 
 
 
 def test_groups_are_never_mixed_and_ranks_are_shared(tmp_path: Path) -> None:
-    weak = {("weak", "linf:0.1"): (mask(60), mask(4)), ("near", "linf:1/10"): (mask(60), mask(50))}
     one = make_run(
         tmp_path / "one", {("strong", "linf:0.1"): (mask(60), mask(52)), ("strong", "l2:1"): (mask(60),) * 2}
     )
-    two = make_run(tmp_path / "two", weak)
+    two = make_run(tmp_path / "two", {("weak", "linf:0.1"): (mask(60), mask(4))})
+    # The same ball by another name.
+    three = make_run(tmp_path / "three", {("near", "linf:1/10"): (mask(60), mask(50))})
     other = make_run(tmp_path / "other", {("elsewhere", "linf:0.1"): (mask(60), mask(60))}, data="2" * 64)
-    groups = grouped(read_runs([str(one), str(two), str(other)], tmp_path))
+    groups = grouped(read_runs([str(each) for each in (one, two, three, other)], tmp_path))
     found = [[(place.entry.classifier.model, place.rank, place.shared) for place in group.places] for group in groups]
     assert sorted(found, key=len) == [
         [("strong", 1, False)],
