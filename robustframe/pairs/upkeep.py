@@ -50,7 +50,7 @@ def _subspace(frame: Frame, *given: Tensor) -> tuple[Tensor, ...]:
         rows = torch.cat([old[:1], F.normalize(old[1:]) + _FRESH * noise / noise.shape[1] ** 0.5])
         for left in reversed(range(_ITERATIONS)):
             # In between they may lean towards each other; the products of the last tell directions apart.
-            unit = F.normalize(rows) if left % 3 else _orthonormal(rows)
+            unit = _orthonormal(rows) if left in (_ITERATIONS - 1, 0) else F.normalize(rows)
             rows = layer.operator.analysis(layer.operator.synthesis(unit.view_as(given[at]))).flatten(1)
         made = _leading(rows @ rows.T) @ rows
         vectors.append(torch.cat([made, rows[1:]]).view_as(given[at]))

@@ -41,8 +41,9 @@ def train(
         InputError: for data that cannot be had or a pair that does not fit it.
         IntegrityError: for a checkpoint of another training.
     """
-    pair, curve, data = train_only(recipe, folder, device=device, data_root=data_root, download=download, report=report)
+    # First, as hours of training are no time to find that it is not here.
     test = load(recipe.data.use, "test", data_root=data_root, download=download)
+    pair, curve, data = train_only(recipe, folder, device=device, data_root=data_root, download=download, report=report)
     return save(pair, folder, make_card(recipe, pair, (data, test), curve))
 
 
