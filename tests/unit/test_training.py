@@ -25,7 +25,15 @@ from robustframe.pairs import Adversary, Pair, TrainingPlan, TrainingProgress, T
 from robustframe.pairs.capture import Captured
 from robustframe.pairs.readouts import read_out
 from robustframe.pairs.training import _Trainer, augmented
-from robustframe.pairs.upkeep import TRACKED, follow_step_sizes, idle_atoms, overlap_loss, overlaps
+from robustframe.pairs.upkeep import (
+    TRACKED,
+    _leading,
+    _orthonormal,
+    follow_step_sizes,
+    idle_atoms,
+    overlap_loss,
+    overlaps,
+)
 from robustframe.solvers import AcceleratedPursuit, DeepPursuit, LayeredPursuit, Truncated, iterate, optimality, solve
 from robustframe.threat import ThreatModel
 from robustframe.train import (
@@ -727,6 +735,17 @@ def test_a_training_can_end_at_its_checkpoint_and_its_card_be_made_later(tmp_pat
     assert card.made_with["device"] == platform.machine()
     subprocess.run([*words[:-1], str(tmp_path / "other")], capture_output=True, text=True, check=True)
     assert read_card(tmp_path / "other" / "killed.json").sha256 == card.sha256
+
+
+def test_the_leading_direction_of_a_few_vectors_is_found() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(20, 4, 30, generator=generator)
+    for products in (*(rows @ rows.mT), torch.diag(torch.tensor([1.0, 2.0, 9.0, 3.0])), 1e-6 * torch.eye(4)):
+        first = _leading(products)
+        assert float(first @ products @ first.T) == pytest.approx(float(torch.linalg.eigvalsh(products)[-1]), rel=0.01)
+    basis = _orthonormal(rows[0])
+    torch.testing.assert_close(basis @ basis.T, torch.eye(4))
+    torch.testing.assert_close(basis.T @ basis @ rows[0].T, rows[0].T, rtol=1e-4, atol=1e-5)
 
 
 def test_step_sizes_find_a_direction_that_none_of_their_vectors_has() -> None:
