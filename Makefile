@@ -77,7 +77,7 @@ museum: $(READY) ## evaluate the museum of broken defences, going on where it st
 zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priority; continues where it stopped
 	$(BIN)/robustframe zoo train --out robustframe/zoo/pairs
 
-gpu-zoo: $(READY) ## train the same on a CUDA GPU, many at once, as far as their checkpoints; `make zoo` then measures the cards
+gpu-zoo: $(READY) ## train these pairs on a CUDA GPU; `make zoo` then measures their cards
 	$(BIN)/robustframe zoo train --device cuda --jobs 16 --no-card --out robustframe/zoo/pairs
 
 clean: ## remove environments and caches; runs stay
