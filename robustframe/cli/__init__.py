@@ -126,13 +126,11 @@ def train(
 
     stated = find_training_recipe(recipe)
     with Bar("batches", stated.name) as bar:
-        if not card:
-            where = pick_device(device)
-            train_only(stated, out, device=where, data_root=data_root, download=download, report=bar.show)
-            return
-        made = train_recipe(
-            stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show
-        )
+        make = train_recipe if card else train_only
+        made = make(stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show)
+    if not card:
+        say(f"checkpoint: {out / stated.name}.checkpoint; the same command without --no-card measures the card")
+        return
     next_step = ["robustframe", "evaluate", "--model", f"card:{made}", "--data", stated.data.use]
     next_step += ["--data-root", str(data_root)] if data_root is not None else []
     say(f"evaluate it with: {shlex.join(next_step)}")
@@ -146,7 +144,10 @@ def frame(
         bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw |Gram| into this .svg, .pdf or .png file.")] = None,
-    filters: Annotated[Path | None, typer.Option(help="Draw the atoms into this .svg, .pdf or .png file.")] = None,
+    filters: Annotated[
+        Path | None,
+        typer.Option(help="Draw the atoms into such a file: of a chain every layer, else the first."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report on the frame of a pair or an architecture: structure, coherence, potential, solver."""
@@ -160,13 +161,14 @@ def frame(
         for path in drawn:
             check_path(path)
     report = frame_report(model, minimum=minimum)
-    built = find_frame(model)[0]
+    built, pair, _ = find_frame(model)
     text = json_text(report.to_json()) + "\n" if as_json else render_frame(report, built)
     typer.echo(text, nl=False)
     if plot is not None:
         write(gram_figure(built, title=f"|Gram| of {report.name}"), plot)
     if filters is not None:
-        write(filters_figure(built, title=f"Atoms of {report.name}"), filters)
+        drawing = "" if pair is not None else ", drawn at random"
+        write(filters_figure(built, title=f"Atoms of {report.name}{drawing}"), filters)
     for path in drawn:
         say(f"plot: {path}")
 

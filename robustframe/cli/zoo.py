@@ -45,7 +45,9 @@ def zoo_show(
         check_path(filters)
     pair, card = load_named(name if ":" in name else f"zoo:{name}", download=download)
     if filters is not None:
-        write(filters_figure(pair.frames[0], title=f"Atoms of {card.name}"), filters)
+        which = ", first sweep" if card.untied else ""
+        write(filters_figure(pair.frames[0], title=f"Atoms of {card.name}{which}"), filters)
+        say(f"plot: {filters}")
     if as_json:
         typer.echo(json_text(card.model_dump(by_alias=True)))
     else:
@@ -68,7 +70,7 @@ def zoo_train(
 ) -> None:
     """Train the pairs that have no card in a folder yet, at low priority; the same command continues anywhere."""
     from robustframe.devices import pick_device
-    from robustframe.errors import unknown
+    from robustframe.errors import InputError, unknown
     from robustframe.train.many import left, train_many
     from robustframe.train.spec import training_recipes
 
@@ -79,6 +81,8 @@ def zoo_train(
     for given in pairs or []:
         if not fnmatch.filter(known, given):
             raise unknown("zoo pair", given, known)
+    if hours is not None and not hours > 0:
+        raise InputError(f"--hours {hours:g} must be above 0")
     if not status:
         pick_device(device)
         failed = train_many(
@@ -88,8 +92,9 @@ def zoo_train(
         )  # fmt: skip
     rest = [each for each in (left(recipe, out) for recipe in chosen.values()) if not each.card]
     for each in rest:
-        typer.echo(f"{each.name:32} {each.done} of {each.epochs} epochs, {each.seconds / 60:.0f} minutes so far")
-    typer.echo(f"{len(chosen) - len(rest)} of {len(chosen)} pairs are trained.")
+        waits = ", waits for its card" if each.done == each.epochs else ""
+        typer.echo(f"{each.name:32} {each.done} of {each.epochs} epochs, {each.seconds / 60:.0f} minutes so far{waits}")
+    typer.echo(f"{len(chosen) - len(rest)} of {len(chosen)} pairs have their card.")
     if not status and failed:
         raise typer.Exit(1)
 

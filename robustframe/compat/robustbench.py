@@ -6,7 +6,7 @@ from typing import Any
 
 from robustframe.calls import device_of
 from robustframe.compat.autoattack import AutoAttack
-from robustframe.compat.shared import as_module
+from robustframe.compat.shared import as_module, threat_of
 from robustframe.devices import pick_device
 from robustframe.errors import InputError, unknown
 from robustframe.recipe import DataSpec
@@ -61,6 +61,7 @@ def benchmark(
     _refuse(threat_model, to_disk, corruptions_data_dir, preprocessing)
     if eps is None:
         raise InputError(f"the threat {_value(threat_model)} has no radius; say eps=8 / 255")
+    threat_of(_value(threat_model), eps)
     root = None if data_dir == _DATA and not Path(data_dir).is_dir() else Path(data_dir)
     spec = DataSpec(use=_value(dataset), count=n_examples)
     data = load_examples(spec, folder=Path(), data_root=root, download=True)

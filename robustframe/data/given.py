@@ -50,6 +50,8 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
         x, y = _of_batch(x) if isinstance(x, Mapping) else _collected(x)
     elif y is None:
         raise InputError("the labels y are missing; give one class number an image, or a Dataset or DataLoader")
+    elif (pictures := _pictures(x, type(x).__name__, 0)) is not None:
+        x = _of_pictures(pictures, x)
     if getattr(x, "dtype", None) in (torch.uint8, "uint8"):
         log.warning("images are bytes from 0 to 255; they are divided by 255")
     return from_arrays(x, y)
@@ -126,6 +128,8 @@ def _pictures(images: Any, kind: str, before: int) -> list[NDArray[Any]] | None:
         return None
     found = []
     for at, each in enumerate(images, start=before):
+        if not isinstance(each, Image.Image):
+            raise InputError(f"image {at} of the {kind} is {type(each).__name__} where others are PIL images")
         with decoding(f"image {at} of the {kind}", "an image"):
             found.append(pixels_of(as_shown(each, f"image {at} of the {kind}")[0]))
     return found

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save
 
 from robustframe.data import Dataset
 from robustframe.data.dataset import from_pixels, stored_bytes
 from robustframe.errors import IntegrityError
-from robustframe.files import TABLE_BYTES, parse_safetensors, read_plain
+from robustframe.files import DATA_BYTES, parse_safetensors, read_plain
 from robustframe.runs.record import GIVEN, DataEntry, write_aside
 
 
@@ -31,11 +30,14 @@ def read_examples(folder: Path, entry: DataEntry) -> Dataset:
         IntegrityError: when they are missing, damaged, or others.
     """
     path = folder / GIVEN
-    tensors = parse_safetensors(read_plain(path, limit=TABLE_BYTES, what="the examples"), path)
-    if set(tensors) != {"images", "labels"} or tensors["images"].dtype not in (torch.uint8, torch.float32):
-        raise IntegrityError(f"{path} holds no examples; copy the run again")
-    pixels, labels = (tensors[name].numpy() for name in ("images", "labels"))
-    data = from_pixels(entry.use, entry.split, pixels, labels.astype(np.int64), entry.classes)
+    tensors = parse_safetensors(read_plain(path, limit=DATA_BYTES, what="the examples"), path)
+    images, labels = tensors.get("images"), tensors.get("labels")
+    if images is None or labels is None or len(tensors) > 2 or images.dtype not in (torch.uint8, torch.float32):
+        raise IntegrityError(f"{path} is not a file of images and labels; copy the run again")
+    # The identity of examples knows the numbers of the labels, not their shape.
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise IntegrityError(f"{path} has labels {labels.dtype} of shape {tuple(labels.shape)}; copy the run again")
+    data = from_pixels(entry.use, entry.split, images.numpy(), labels.numpy(), entry.classes)
     if data.sha256 != entry.sha256:
         raise IntegrityError(f"the examples in {path} are not those that were attacked; copy the run again")
     return data

@@ -213,7 +213,7 @@ class Run:
                 Python, of which the folder alone holds the examples.
         """
         if self.from_python:
-            if not (self.folder / GIVEN).is_file():
+            if not (self.folder / GIVEN).exists():
                 raise InputError(f"{self.folder} was evaluated from Python, and its examples are not beside it")
             return read_examples(self.folder, self.record.data)
         spec = self.recipe().data

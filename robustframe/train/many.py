@@ -14,7 +14,9 @@ from time import monotonic
 
 from safetensors import SafetensorError, safe_open
 
+from robustframe.errors import InputError, IntegrityError
 from robustframe.train.spec import TrainingRecipe
+from robustframe.zoo import read_card
 
 _NICE = 19
 _OFTEN = 1.0
@@ -34,10 +36,17 @@ class Left:
     card: bool
 
 
+def _has_card(name: str, folder: Path) -> bool:
+    try:
+        return read_card(folder / f"{name}.json").name == name
+    except IntegrityError:
+        return False
+
+
 def left(recipe: TrainingRecipe, folder: Path) -> Left:
     """Say how far the training of a recipe in a folder is."""
     epochs = recipe.schedule.epochs
-    if (folder / f"{recipe.name}.json").is_file():
+    if _has_card(recipe.name, folder):
         return Left(recipe.name, epochs, epochs, 0.0, True)
     curve: list[dict[str, float]] = []
     checkpoint = folder / f"{recipe.name}.checkpoint"
@@ -48,7 +57,7 @@ def left(recipe: TrainingRecipe, folder: Path) -> Left:
         except (SafetensorError, OSError):
             # Its training says what is wrong with it.
             curve = []
-    return Left(recipe.name, epochs, len(curve), sum(epoch["seconds"] for epoch in curve), False)
+    return Left(recipe.name, epochs, len(curve), sum((epoch["seconds"] for epoch in curve), 0.0), False)
 
 
 def train_many(
@@ -75,6 +84,8 @@ def train_many(
     Returns:
         The names of those that failed; what they said is in ``NAME.log``.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; checkpoints and cards go into a folder")
     folder.mkdir(parents=True, exist_ok=True)
     ends = None if seconds is None else monotonic() + seconds
     far = [left(recipe, folder) for recipe in recipes]

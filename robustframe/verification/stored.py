@@ -13,7 +13,7 @@ from robustframe.attacks import APGD, APGDT, PGD
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
 from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
-from robustframe.runs.record import EVIDENCE, OWN_FILES, RECORD, VERDICTS
+from robustframe.runs.record import EVIDENCE, GIVEN, OWN_FILES, RECORD, VERDICTS
 from robustframe.runs.run import Run
 from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, Unit, correct
 from robustframe.runs.verdicts import read_table
@@ -217,6 +217,13 @@ def check_files(run: Run, stored: Stored) -> VerifiedPart:
         return check("files", "", [*findings, Finding(EVIDENCE, None, str(error))])
     findings += _hashes(run, stated)
     known = {*OWN_FILES, *_explained(run, stored), *diagnosis_files(run)}
+    if not run.from_python:
+        known.remove(GIVEN)
+    elif (run.folder / GIVEN).exists():
+        try:
+            run.examples()
+        except InputError as error:
+            findings.append(Finding(GIVEN, None, str(error)))
     findings += [
         Finding(name, None, "nothing in the record explains this file")
         for name in sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())

@@ -53,7 +53,7 @@ Report = Callable[[VerificationProgress], None]
 
 
 def verify(
-    run: str | Path,
+    run: str | Path | Run,
     model: Any = None,
     x: Any = None,
     y: Any = None,
@@ -75,7 +75,7 @@ def verify(
     for that, evaluate again, which ends in the same bytes.
 
     Args:
-        run: the run's folder, or the published copy of one (record and verdicts only).
+        run: a run, its folder, or the published copy of one (record and verdicts only).
         model: for a run of `robustframe.evaluate`, the model that was given there.
         x: likewise the images, shape (n, ...); those beside the run when left out.
         y: likewise the labels, shape (n,).
@@ -103,7 +103,7 @@ def verify(
     data_root = None if data_root is None else as_path(data_root, "data_root")
     if not callable(report):
         raise InputError(f"report is {type(report).__name__}; it must be a function of a VerificationProgress")
-    read = read_run(run, recipe_folder=folder)
+    read = read_run(run.folder if isinstance(run, Run) else run, recipe_folder=folder)
     with consent([read], code, "robustframe verify", folder):
         sources = _sources(read, model, x, y, device=device, root=data_root, download=download)
         return _verified(read, sources, seal=seal, batch_size=batch_size, report=report)

@@ -21,7 +21,7 @@ from robustframe.cli import app
 from robustframe.cli.reports import KINDS
 from robustframe.data import from_arrays, load
 from robustframe.errors import InputError, IntegrityError
-from robustframe.evaluation import evaluate
+from robustframe.evaluation import evaluate, evaluate_recipe
 from robustframe.frames import build_frame
 from robustframe.frames.coherence import filter_gram
 from robustframe.report.figures import (
@@ -273,13 +273,13 @@ def test_atoms_are_drawn_as_they_stand_in_the_image(tmp_path: Path) -> None:
     assert cut.shape == (4, 1, 7, 7)
     assert float(cut.square().sum()) == pytest.approx(float(whole.square().sum()))
     text = svg(filters_figure(frame, title="a < b"))
-    assert "layer 2: 4 of 4 atoms" in text
+    assert "layer 2 of 2: 4 of 4 atoms" in text
     assert "a &lt; b" in text
     assert text.count("data:image/png") == 2
     dense = build_frame((3, 4, 4), [{"atoms": 300}], "chain")
-    assert "layer 1: 256 of 300 atoms" in svg(filters_figure(dense))
+    assert "layer 1 of 1: 256 of 300 atoms" in svg(filters_figure(dense))
     residual = build_frame((1, 14, 14), [*layers, {"filters": 5, "kernel": 3, "padding": 1}], "residual")
-    assert "layer 2" not in svg(filters_figure(residual))
+    assert "layer 2 of" not in svg(filters_figure(residual))
     with pytest.raises(InputError, match="images of one or three channels, not on 2 x 14 x 14"):
         filters_figure(build_frame((2, 14, 14), layers, "chain"))
     for words in (["zoo", "show", "digits-fc2-8"], ["frame", "zoo:digits-fc2-8"]):
@@ -315,6 +315,22 @@ def test_images_of_a_run_from_python_need_its_examples(tmp_path: Path) -> None:
         open_run(tmp_path / "copy").examples()
 
 
+FROM_RECIPE = """
+schema = 1
+name = "small"
+seed = 0
+threats = ["linf:0.1"]
+battery = ["quick@1"]
+diagnose = false
+[data]
+use = "digits"
+count = 10
+[[model]]
+use = "zoo:digits-fc2-8"
+twins = ["feedforward"]
+"""
+
+
 @pytest.mark.parametrize("bytes_", [True, False])
 def test_examples_beside_a_run_are_those_that_were_attacked_or_refused(tmp_path: Path, bytes_: bool) -> None:
     data = load("digits").first(10)
@@ -325,10 +341,25 @@ def test_examples_beside_a_run_are_those_that_were_attacked_or_refused(tmp_path:
     file = tmp_path / "examples.safetensors"
     assert load_file(file)["images"].dtype == (torch.uint8 if bytes_ else torch.float32)
     others = {"images": images.flip(0).contiguous(), "labels": data.labels}
-    for content in (save({"images": images}), save({**others, "images": images.double()}), save(others), b"{}", b""):
+    right, good = load_file(file), file.read_bytes()
+    shapes = [{**right, "labels": right["labels"].view(*shape)} for shape in ((10, 1), (2, 5))]
+    kinds = [{**right, "labels": right["labels"].to(kind)} for kind in (torch.int32, torch.float32, torch.bfloat16)]
+    more = [{"images": images}, {**others, "images": images.double()}, {**right, "more": data.labels}, others]
+    for content in (*(save(each) for each in (*shapes, *kinds, *more)), good[:-1], b"{}", b""):
         file.write_bytes(content)
         with pytest.raises(IntegrityError, match=r"examples\.safetensors"):
             open_run(tmp_path).examples()
+        found = verify(tmp_path)
+        assert not found.ok
+        assert "examples.safetensors" in str(found)
+    file.write_bytes(good)
+    assert verify(made, model).ok
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(FROM_RECIPE)
+    evaluate_recipe(recipe, out=tmp_path / "other")
+    assert verify(tmp_path / "other").ok
+    shutil.copy(file, tmp_path / "other")
+    assert "nothing in the record explains this file" in str(verify(tmp_path / "other"))
 
 
 @pytest.mark.parametrize("command", ["table", "report", *KINDS])

@@ -95,6 +95,7 @@ ALIKE: dict[str, tuple[Any, Any]] = {
     "list of tables": ([PICTURES[at] for at in range(len(LABELS))], None),
     "loader of tables": (DataLoader(cast("Any", TENSORS), batch_size=7), None),
     "loader of lists in tables": (DataLoader(cast("Any", PICTURES), batch_size=7, collate_fn=table), None),
+    "list of PIL images": ([picture(at) for at in range(len(LABELS))], LABELS),
     "batch": (BATCH, None),
     "batch of PIL images": (PICTURES[:], None),
     "batch of another class": (UserDict({"input": IMAGES, "targets": LABELS, "id": 3}), None),
@@ -161,6 +162,8 @@ class Odd(TensorDataset):
         ({"x": IMAGES[0], "y": LABELS[0]}, None, r"the dict is a single example; give a batch, such as \[example\]"),
         ({"x": picture(0), "y": 3}, None, "the dict is a single example"),
         ([IMAGES[0], IMAGES[1]], None, "the labels y are missing"),
+        ([picture(0), None], [1, 2], "image 1 of the list is NoneType where others are PIL images"),
+        ([Image.new("RGBA", (8, 8))], [1], "image 0 of the list has transparent pixels"),
         (Odd((picture(0), 1), (torch.rand(1, 8, 8), 1)), None, "some images of the Odd are PIL images and some are t"),
         (
             Odd((picture(0), 1), (Image.new("L", (9, 8)), 1)),
@@ -197,6 +200,7 @@ def test_pil_images_are_what_the_folder_of_their_files_is(tmp_path: Path) -> Non
     files = [file for file, _ in list_images(tmp_path, None).files]
     opened = [{"image": Image.open(tmp_path / file), "label": 0} for file in files]
     found, expected = as_dataset(opened), from_folder(tmp_path, name="folder")
+    assert as_dataset([each["image"] for each in opened], [0] * 4).sha256 == expected.sha256
     assert torch.equal(found.images, expected.images)
     assert found.sha256 == expected.sha256
     assert found.images.shape == (4, 3, 8, 6)

@@ -44,6 +44,7 @@ from robustframe.train import (
     train,
     training_recipes,
 )
+from robustframe.train.many import left
 from robustframe.zoo import ZOO, load_card, names, read_card
 from robustframe.zoo import load as load_zoo
 
@@ -615,12 +616,26 @@ def zoo_train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_zoo_train_says_what_is_left_and_refuses_unknown_names(tmp_path: Path) -> None:
     found = zoo_train(tmp_path, "digits-fc2-8", "digits-fc2-1*", "--status")
     assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[-1] == "0 of 4 pairs are trained."
+    assert found.stdout.splitlines()[-1] == "0 of 4 pairs have their card."
     assert "digits-fc2-128                   0 of 60 epochs, 0 minutes so far" in found.stdout
     assert not (tmp_path / "zoo").exists()
     found = zoo_train(tmp_path, "digits-fc2-9", "--status")
     assert found.returncode == 2
     assert "unknown zoo pair 'digits-fc2-9'" in found.stderr
+
+
+def test_a_card_of_another_pair_is_no_card_and_a_file_no_folder(tmp_path: Path) -> None:
+    recipe = find_training_recipe("digits-fc2-8")
+    for content in ("{}", (ZOO / "digits-fc2-12.json").read_text()):
+        (tmp_path / "digits-fc2-8.json").write_text(content)
+        assert not left(recipe, tmp_path).card
+    (tmp_path / "digits-fc2-8.json").write_text((ZOO / "digits-fc2-8.json").read_text())
+    assert left(recipe, tmp_path).card
+    (tmp_path / "zoo").touch()
+    found = zoo_train(tmp_path, "digits-fc2-8")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "zoo is a file; checkpoints and cards go into a folder" in found.stderr
+    assert "--hours nan must be above 0" in zoo_train(tmp_path, "digits-fc2-8", "--hours", "nan").stderr
 
 
 @pytest.mark.slow
@@ -729,6 +744,7 @@ def test_a_training_can_end_at_its_checkpoint_and_its_card_be_made_later(tmp_pat
     words = [sys.executable, "-m", "robustframe", "train", str(recipe), "--out", str(tmp_path / "out")]
     first = subprocess.run([*words, "--no-card"], capture_output=True, text=True, check=True)
     assert first.stdout == ""
+    assert "killed.checkpoint; the same command without --no-card measures the card" in first.stderr
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".checkpoint"]
     subprocess.run(words, capture_output=True, text=True, check=True)
     card = read_card(tmp_path / "out" / "killed.json")

@@ -41,7 +41,8 @@ def filters_figure(frame: Frame, *, title: str = "Atoms") -> Figure:
     place = {"x": alt.X("x:Q", axis=None).scale(domain=[0, _WIDTH], nice=False), "y": y}
     charts: list[alt.Chart] = []
     for j, (board, height, top) in enumerate(zip(boards, heights, tops), start=1):
-        text = f"layer {j}: {min(_MOST, frame.code_shapes[j - 1][0])} of {frame.code_shapes[j - 1][0]} atoms"
+        there = frame.code_shapes[j - 1][0]
+        text = f"layer {j} of {len(frame.blocks)}: {min(_MOST, there)} of {there} atoms"
         words = alt.Chart(values([{"x": 0, "y": top + 14, "text": text}])).mark_text(align="left", fontSize=12)
         rows = [{"x": 0, "y": top + _HEAD - 6, "url": embedded(board, 2 * _WIDTH)}]
         picture = alt.Chart(values(rows)).mark_image(width=_WIDTH, height=height, align="left", baseline="top")
