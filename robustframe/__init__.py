@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustframe.evaluation import silent as silent
     from robustframe.models.adapters import adapt as adapt
     from robustframe.pairs import Pair as Pair
+    from robustframe.pairs import reframe as reframe
     from robustframe.runs import Run as Run
     from robustframe.runs import open_run as open_run
     from robustframe.runs.record import Record as Record
@@ -29,6 +30,7 @@ _HOMES = {
     "evaluate": "robustframe.evaluation",
     "evaluate_recipe": "robustframe.evaluation",
     "open_run": "robustframe.runs",
+    "reframe": "robustframe.pairs",
     "silent": "robustframe.evaluation",
     "verify": "robustframe.verification",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "evaluate",
     "evaluate_recipe",
     "open_run",
+    "reframe",
     "silent",
     "verify",
 ]

@@ -15,6 +15,7 @@ import typer
 
 from robustframe.bar import Bar
 from robustframe.cli.evaluating import evaluate
+from robustframe.cli.frames import frame, rank
 from robustframe.cli.new import new_app
 from robustframe.cli.reports import FIGURE_HELP, figure, report, table
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
@@ -121,13 +122,16 @@ def train(
 ) -> None:
     """Train a pair; an interrupted training is continued by the same command."""
     from robustframe.devices import pick_device
-    from robustframe.train import find_training_recipe, train_only
+    from robustframe.train import find_training_recipe, folder_of, train_only
     from robustframe.train import train as train_recipe
 
     stated = find_training_recipe(recipe)
     with Bar("batches", stated.name) as bar:
         make = train_recipe if card else train_only
-        made = make(stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show)
+        made = make(
+            stated, out, device=pick_device(device), source=folder_of(recipe), data_root=data_root, download=download,
+            report=bar.show,
+        )  # fmt: skip
     if not card:
         say(f"checkpoint: {out / stated.name}.checkpoint; the same command without --no-card measures the card")
         return
@@ -137,42 +141,8 @@ def train(
     typer.echo(str(made))
 
 
-@app.command()
-def frame(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, card:PATH.json, hf:OWNER/REPO, or such as resnet20.")],
-    minimum: Annotated[
-        bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
-    ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw |Gram| into this .svg, .pdf or .png file.")] = None,
-    filters: Annotated[
-        Path | None,
-        typer.Option(help="Draw the atoms into such a file: of a chain every layer, else the first."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Report on the frame of a pair or an architecture: structure, coherence, potential, solver."""
-    from robustframe.report.frame import find_frame, frame_report
-    from robustframe.report.frame_text import render_frame
-
-    drawn = [each for each in (plot, filters) if each is not None]
-    if drawn:
-        from robustframe.report.figures import check_path, filters_figure, gram_figure, write
-
-        for path in drawn:
-            check_path(path)
-    report = frame_report(model, minimum=minimum)
-    built, pair, _ = find_frame(model)
-    text = json_text(report.to_json()) + "\n" if as_json else render_frame(report, built)
-    typer.echo(text, nl=False)
-    if plot is not None:
-        write(gram_figure(built, title=f"|Gram| of {report.name}"), plot)
-    if filters is not None:
-        drawing = "" if pair is not None else ", drawn at random"
-        write(filters_figure(built, title=f"Atoms of {report.name}{drawing}"), filters)
-    for path in drawn:
-        say(f"plot: {path}")
-
-
+app.command()(frame)
+app.command()(rank)
 app.command()(doctor)
 
 

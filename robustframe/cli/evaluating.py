@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustframe.bar import Bar
-from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
+from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, parsed_normalise, say
 from robustframe.errors import InputError, first_mistake, unknown
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def evaluate(
                 raise InputError(f"{option} belongs to one model; a recipe gives each its own")
         shared = {
             "weights": weights, "classes": classes, "name": name, "channels": channels,
-            "normalise": _normalise(normalise),
+            "normalise": None if normalise is None else parsed_normalise(normalise),
             "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
         }  # fmt: skip
         images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
@@ -271,19 +271,6 @@ def _refuse_with_recipe(**options: object) -> None:
     if given:
         verb = "belongs" if len(given) == 1 else "belong"
         raise InputError(f"{', '.join(given)} {verb} with --model; a recipe states its own, so change it there")
-
-
-def _normalise(given: str | None) -> dict[str, list[float]] | None:
-    """Read ``MEAN/STD``, numbers with commas between, one a channel."""
-    if given is None:
-        return None
-    try:
-        mean, std = ([float(each) for each in part.split(",")] for part in given.split("/"))
-    except ValueError:
-        raise InputError(
-            f"--normalise {given} must read MEAN/STD, with a number a channel, such as 0.5,0.5,0.5/0.25,0.25,0.25"
-        ) from None
-    return {"mean": mean, "std": std}
 
 
 _LABELS = 20

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from robustframe.errors import InputError
+
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
@@ -65,6 +67,30 @@ def write_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="robustframe")
+
+
+def parsed_normalise(given: str) -> dict[str, list[float]]:
+    """Read ``MEAN/STD``, numbers with commas between, one a channel."""
+    try:
+        mean, std = ([float(each) for each in part.split(",")] for part in given.split("/"))
+    except ValueError:
+        raise InputError(
+            f"--normalise {given} must read MEAN/STD, with a number a channel, such as 0.5,0.5,0.5/0.25,0.25,0.25"
+        ) from None
+    return {"mean": mean, "std": std}
+
+
+def parsed_shape(given: str | None) -> tuple[int, ...] | None:
+    """Read the shape of one image, such as ``1x28x28``."""
+    if given is None:
+        return None
+    sides = given.split("x")
+    if len(sides) not in (1, 3) or not all(side.isdecimal() and 0 < int(side) < _LONGEST for side in sides):
+        raise InputError(f"--shape {given} must read CHANNELSxHEIGHTxWIDTH, such as 1x28x28, or one number")
+    return tuple(int(side) for side in sides)
+
+
+_LONGEST = 10_000
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, load_models
+from robustframe.models.sources import REFRAME
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.examples import load_examples
 from robustframe.recipe.stages import check_stages, make_stages
@@ -66,6 +67,7 @@ def make_task(
     """
     path, root = Path(path), None if data_root is None else Path(data_root)
     folder = path.parent
+    recipe = _with_shapes(recipe, folder, root, download)
     if classifiers is None:
         classifiers = load_models(
             recipe.model, folder=folder, device=device, download=download, keep=keep, isolate=isolate
@@ -87,6 +89,18 @@ def make_task(
         diagnose=recipe.diagnose,
         origin=Origin(path.resolve(), None if root is None else root.resolve()),
     )
+
+
+def _with_shapes(recipe: Recipe, folder: Path, root: Path | None, download: bool) -> Recipe:
+    """State the shape of one image for models that are read as frames, which cannot be built without it."""
+    if not any(spec.use.startswith(REFRAME) and spec.shape is None for spec in recipe.model):
+        return recipe
+    shape = load_examples(recipe.data, folder=folder, data_root=root, download=download).images.shape[1:]
+    models = [
+        spec.model_copy(update={"shape": spec.shape or list(shape)}) if spec.use.startswith(REFRAME) else spec
+        for spec in recipe.model
+    ]
+    return recipe.model_copy(update={"model": models})
 
 
 def run_folder(task: Task, runs: str | Path) -> Path:

@@ -1,13 +1,15 @@
 """The blocks of the global matrix of a frame, each a sum over taps of a map and a matrix over channels."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from robustframe.errors import InputError, unknown
+from robustframe.frames.block import Block
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branched_blocks import branch_weights, branched_blocks
 from robustframe.frames.frame import Frame
 from robustframe.frames.incidence import Axis, gather, spread
 from robustframe.frames.operators import Conv, Dense, Operator, PooledConv
@@ -16,31 +18,16 @@ Borders = Literal["exact", "periodic"]
 """``"exact"``: zero padding as the frame has it. ``"periodic"``: the image wraps around, so no atom is cut off."""
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """One block of the global frame: what the codes of a column put into a row."""
-
-    row: Hashable
-    column: int
-    weight: Tensor
-    """float64, shape (filters, channels, taps, taps)."""
-    y: Axis
-    x: Axis
-    first: int = 0
-    """The row's channel at which the block begins."""
-    learned: bool = False
-    """Whether the entries are parameters, and so structurally not zero."""
-
-
 def global_blocks(
-    frame: Frame, *, borders: Borders = "exact", weights: Mapping[int, Tensor] | None = None
+    frame: Frame, *, borders: Borders = "exact", weights: Mapping[Any, Tensor] | None = None
 ) -> list[Block]:
     """Write a frame out as the blocks of its global matrix.
 
     Args:
         frame: the frame.
         borders: ``"exact"`` or ``"periodic"``.
-        weights: weights to use in place of the frame's own, by layer from 1.
+        weights: weights to use in place of the frame's own, by layer from 1; of frames with branches by layer and
+            branch, and only some of them.
 
     Returns:
         The blocks, differentiable in the weights; float64 on the CPU.
@@ -50,6 +37,10 @@ def global_blocks(
     """
     if borders not in get_args(Borders):
         raise unknown("kind of borders", borders, get_args(Borders))
+    if isinstance(frame, BranchedFrame):
+        if borders == "periodic":
+            raise InputError("frames read from networks have exact borders only, as padding and pooling seldom close")
+        return branched_blocks(frame, None if weights is None else {**branch_weights(frame), **weights})
     blocks = []
     for j, layer in enumerate(frame.blocks, start=1):
         weight = layer.operator.weight if weights is None else weights[j]

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Borders, global_blocks
+from robustframe.frames.branched import Branch, BranchedFrame
+from robustframe.frames.branched_blocks import branch_weights, columns, unit_atoms
 from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram, without_own
 from robustframe.frames.incidence import Meeting, neighbourhoods
+from robustframe.frames.operators import Conv
 from robustframe.frames.products import Product, axes
 
 
@@ -34,6 +37,8 @@ class Coherence:
     """Rows of the frame."""
     welch: float
     """Lower bound on the mutual coherence of any frame with as many atoms and numbers; see `welch_bound`."""
+    between: tuple[int, int]
+    """The layers, from 1, of two atoms whose inner product is the mutual coherence."""
 
 
 @torch.no_grad()
@@ -59,12 +64,17 @@ def coherence(frame: Frame, *, borders: Borders = "exact") -> Coherence:
     against explicit matrices.
     """
     gram = Gram(global_blocks(frame, borders=borders))
-    mutual, squares = 0.0, 0.0
+    mutual, squares, between = 0.0, 0.0, (gram.columns[0], gram.columns[0])
     for i, j, portion in gram.tiles():
         values = portion.others
-        mutual = max(mutual, float(values.abs().max()))
+        largest = float(values.abs().max())
+        if largest > mutual:
+            mutual, between = largest, (i, j)
         squares += (1 if i == j else 2) * float(values.square().sum((1, 2)) @ portion.counts.double())
     nonzeros, numbers = gram.nonzeros(), _numbers(frame)
+    if isinstance(frame, BranchedFrame):
+        layers = columns(frame)
+        between = layers[between[0]][0], layers[between[1]][0]
     return Coherence(
         mutual=min(mutual, 1.0),
         frame_potential=squares + gram.atoms,
@@ -73,6 +83,7 @@ def coherence(frame: Frame, *, borders: Borders = "exact") -> Coherence:
         atoms=gram.atoms,
         numbers=numbers,
         welch=welch_bound(gram.atoms, numbers),
+        between=between,
     )
 
 
@@ -111,7 +122,61 @@ def filter_gram(frame: Frame) -> dict[tuple[int, int], Tensor]:
     for i, j, portion in Gram(global_blocks(frame)).tiles():
         largest = portion.others.abs().amax(0)
         tiles[i, j] = torch.maximum(tiles[i, j], largest) if (i, j) in tiles else largest
-    return tiles
+    return _by_layer(frame, tiles) if isinstance(frame, BranchedFrame) else tiles
+
+
+def _by_layer(frame: BranchedFrame, tiles: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+    """Put the columns that a layer's channels are together."""
+    found: dict[tuple[int, int], Tensor] = {}
+    places, sizes = columns(frame), [shape[0] for shape in frame.code_shapes]
+    for (a, b), tile in tiles.items():
+        (i, i_first, i_end), (j, j_first, j_end) = places[a], places[b]
+        if (i, j) not in found:
+            found[i, j] = tile.new_zeros(sizes[i - 1], sizes[j - 1])
+        found[i, j][i_first:i_end, j_first:j_end] = tile
+        if i == j and a != b:
+            found[i, j][j_first:j_end, i_first:i_end] = tile.T
+    return found
+
+
+@torch.no_grad()
+def own_coherence(frame: Frame, j: int) -> float:
+    """Return the largest inner product of two different unit atoms of layer j (from 1) alone, away from borders.
+
+    Copies of a filter at different places are different atoms. Branches that are added to one another are taken apart;
+    an identity beside a convolution is none of its atoms.
+    """
+    layer = frame.blocks[j - 1]
+    if not isinstance(frame, BranchedFrame):
+        found = layer.operator.correlations().double()
+        weight = layer.operator.filters if isinstance(layer.operator, Conv) else layer.operator.weight
+        norms = torch.linalg.vector_norm(weight.double().flatten(1), dim=1)
+        scaled = found.view(len(norms), len(norms), -1) / norms.view(-1, 1, 1) / norms.view(1, -1, 1)
+        return min(1.0, float(scaled.abs().max()))
+    unit = unit_atoms(frame, branch_weights(frame, j))
+    return min(1.0, max(_own(part, unit[j, b]) for b, part in enumerate(frame.branches(j))))
+
+
+def _own(part: Branch, weight: Tensor) -> float:
+    """The largest inner product of two atoms of one branch."""
+    spec = part.spec
+    if spec.is_factor:
+        return 0.0
+    filters = spec.map(weight).full().float()
+    taps = filters.shape[2:]
+    # Shifts by whole strides, as far as there are positions.
+    reach = [min((taps[at] - 1) // spec.stride[at], part.out[at] - 1) for at in (0, 1)]
+    largest = 0.0
+    for y in range(reach[0] + 1):
+        for x in range(-reach[1], reach[1] + 1):
+            dy, dx = y * spec.stride[0], x * spec.stride[1]
+            a = filters[:, :, dy:, max(dx, 0) : taps[1] + min(dx, 0)].flatten(1)
+            b = filters[:, :, : taps[0] - dy, max(-dx, 0) : taps[1] - max(dx, 0)].flatten(1)
+            found = (a @ b.T).abs()
+            if (y, x) == (0, 0):
+                found.fill_diagonal_(0)
+            largest = max(largest, float(found.max()))
+    return largest
 
 
 @torch.no_grad()
@@ -247,5 +312,7 @@ def convolutional_bound(filters: int, channels: int, kernel: int, stride: int) -
 
 def _numbers(frame: Frame) -> int:
     """Rows of the global matrix."""
+    if isinstance(frame, BranchedFrame):
+        return sum(math.prod(part.shape) for j in range(1, len(frame.layers) + 1) for part in frame.branches(j))
     signals = sum(math.prod(layer.operator.in_shape) for layer in frame.blocks)
     return signals + sum(math.prod(layer.operator.code_shape) for layer in frame.blocks if layer.skip is not None)

@@ -137,6 +137,24 @@ class Frame(nn.Module):
         """Return the rows that code k is added to as a skip (k from 1, or 0 for the input)."""
         return self._skip_readers[k]
 
+    def select(self, images: Tensor) -> "Frame":
+        """Return the frame in which these images (b, *in_shape) are solved: this one, but with max pooling.
+
+        There it is one that has chosen pixels as the first sweep finds them, and keeps to the choice.
+        """
+        return self
+
+    def part_weights(self, j: int) -> tuple[float, ...]:
+        """Return the weight of each part of row j in the objective: the squared scale of the code that it reconstructs.
+
+        It is 1 but in frames that keep codes at another size than that of the frame (`BranchedFrame`).
+        """
+        return (1.0, 1.0)
+
+    def code_weight(self, j: int) -> float:
+        """Return the weight of the penalty on code j, likewise."""
+        return 1.0
+
     def pull(self, j: int) -> int:
         """Return how many identities stand beside B_j^T B_j in the Hessian of block j: L_j = ||B_j||^2 + pull(j).
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustframe.errors import InputError
-from robustframe.frames.blocks import Block
+from robustframe.frames.block import Block
 from robustframe.frames.incidence import Meeting, Shares, cases, classes, links
 from robustframe.frames.products import Pairs, Product, axes, fills, incidence, meet, overlap, pattern
 

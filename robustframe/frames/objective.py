@@ -20,9 +20,13 @@ def misfit(frame: Frame, x: Images, codes: Sequence[Tensor]) -> PerExample:
     Returns:
         Shape (b,).
     """
-    w = [x, *codes]
-    parts = [part for j in range(1, len(w)) for part in frame.residual(j, w)]
-    return torch.stack([part.flatten(1).square().sum(1) for part in parts]).sum(0) / 2
+    w, frame = [x, *codes], frame.select(x)
+    parts = [
+        weight * part.flatten(1).square().sum(1)
+        for j in range(1, len(w))
+        for weight, part in zip(frame.part_weights(j), frame.residual(j, w))
+    ]
+    return torch.stack(parts).sum(0) / 2
 
 
 def objective(frame: Frame, x: Images, codes: Sequence[Tensor]) -> PerExample:
@@ -39,6 +43,11 @@ def objective(frame: Frame, x: Images, codes: Sequence[Tensor]) -> PerExample:
     Source: Murdock, Cazenavette and Lucey, 2021, arXiv:2103.05804, with the nonnegative l1 penalty.
     """
     pairs = list(zip(frame.blocks, codes))
-    penalty = torch.stack([(layer.threshold * code).flatten(1).sum(1) for layer, code in pairs]).sum(0)
+    penalty = torch.stack(
+        [
+            frame.code_weight(j) * (layer.threshold * code).flatten(1).sum(1)
+            for j, (layer, code) in enumerate(pairs, start=1)
+        ]
+    ).sum(0)
     negative = torch.stack([(code < 0).flatten(1).any(1) for code in codes]).any(0)
     return (misfit(frame, x, codes) + penalty).masked_fill(negative, torch.inf)

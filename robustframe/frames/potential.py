@@ -1,14 +1,16 @@
 """The deep frame potential of weights, and the smallest that an architecture can have."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Borders, global_blocks
+from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram
 from robustframe.frames.operators import Dense
@@ -88,6 +90,8 @@ def closed_form_minimum(frame: Frame, *, borders: Borders = "exact") -> float | 
     Source: derived for unit atoms inside every B_j, and checked against built tight frames; the scale that Murdock and
     Lucey, 2020, arXiv:2003.13866, use was not read.
     """
+    if isinstance(frame, BranchedFrame):
+        raise InputError("the least potential of a network's structure is that of robustframe.frames.least")
     dense = all(isinstance(layer.operator, Dense) for layer in frame.blocks)
     if frame.structure != "chain" or not (dense or borders == "periodic"):
         return None
@@ -136,7 +140,7 @@ def minimum_potential(
     if restarts < 1 or steps < 1 or not tolerance > 0:
         raise InputError(f"give restarts >= 1, steps >= 1 and tolerance > 0, not {restarts}, {steps}, {tolerance}")
     nonzeros = structural_nonzeros(frame, borders=borders)
-    exact = None if optimise else closed_form_minimum(frame, borders=borders)
+    exact = None if optimise or isinstance(frame, BranchedFrame) else closed_form_minimum(frame, borders=borders)
     if exact is not None:
         return MinimumPotential(exact, "closed form", borders, (exact,), True, 0.0, 0, nonzeros)
     if nonzeros == 0:
@@ -168,9 +172,9 @@ class _End:
 def _descend(
     frame: Frame, borders: Borders, nonzeros: int, steps: int, tolerance: float, generator: torch.Generator
 ) -> _End:
-    shapes = {j: layer.operator.weight.shape for j, layer in enumerate(frame.blocks, start=1)}
-    draws = {j: torch.randn(shape, generator=generator, dtype=torch.float64) for j, shape in shapes.items()}
-    raw = {j: _unit(weight) for j, weight in draws.items()}
+    shapes = _learned(frame)
+    draws = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
+    raw = {key: _unit(weight) for key, weight in draws.items()}
     parameters = [weight.requires_grad_() for weight in raw.values()]
     optimizer = torch.optim.LBFGS(
         parameters,
@@ -185,7 +189,7 @@ def _descend(
     def logarithm() -> Tensor:
         # The gradient of the logarithm is the relative gradient, whatever the number of atoms.
         optimizer.zero_grad()
-        units = {j: _unit(weight) for j, weight in raw.items()}
+        units = {key: _unit(weight) for key, weight in raw.items()}
         value: Tensor = (_potential(frame, units, borders, nonzeros) + _NEGLIGIBLE).log()
         value.backward()  # type: ignore[no-untyped-call]
         return value
@@ -213,6 +217,18 @@ def _descend(
     return _End(max(value, 0.0), gradient(), made)
 
 
+def _learned(frame: Frame) -> dict[Any, torch.Size]:
+    """The weights to optimise: of frames with branches all but factors, which are fixed as unit atoms."""
+    if isinstance(frame, BranchedFrame):
+        return {
+            (j, b): part.weight.shape
+            for j in range(1, len(frame.layers) + 1)
+            for b, part in enumerate(frame.branches(j))
+            if not part.spec.is_factor
+        }
+    return {j: layer.operator.weight.shape for j, layer in enumerate(frame.blocks, start=1)}
+
+
 def _norms(weight: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     return norms.view(-1, *[1] * (weight.dim() - 1))
@@ -222,7 +238,7 @@ def _unit(weight: Tensor) -> Tensor:
     return weight / _norms(weight)
 
 
-def _potential(frame: Frame, weights: dict[int, Tensor] | None, borders: Borders, nonzeros: int) -> Tensor:
+def _potential(frame: Frame, weights: Mapping[Any, Tensor] | None, borders: Borders, nonzeros: int) -> Tensor:
     gram = Gram(global_blocks(frame, borders=borders, weights=weights))
     squares = [
         (1 if i == j else 2) * (portion.others.square().sum((1, 2)) @ portion.counts.double())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustframe.frames.blocks import Block
+from robustframe.frames.block import Block
 from robustframe.frames.incidence import Shares, Taps, links
 
 Pairs = list[tuple[Block, Block]]

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from robustframe.errors import InputError
 
-Structure = Literal["chain", "residual", "dense"]
-STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+Structure = Literal["chain", "residual", "dense", "branched"]
+STRUCTURES: tuple[Structure, ...] = ("chain", "residual", "dense")
+"""Those that a list of layers describes; `robustframe.frames.branched` has the one that networks are read as."""
 
 Shape = tuple[int, ...]
 

@@ -18,13 +18,16 @@ from robustframe.lending import contained, lent
 from robustframe.models.adapters import Answering, Normalised, Repeated
 from robustframe.models.robustbench import load_robustbench
 from robustframe.models.weights import load_weights, weights_file
-from robustframe.pairs import Pair
+from robustframe.pairs import Pair, Untied, reframe
+from robustframe.pairs.reframed import SWEEPS as REFRAMED_SWEEPS
 from robustframe.plugins import find_plugin, plugins
 from robustframe.recipe import ModelSpec, Normalise
 from robustframe.userfile import files_of, load_user_file, plain_name
 from robustframe.zoo import Card, load_named
 
 PRETRAINED = "pretrained"
+REFRAME = "reframe:"
+"""Stands before a network that is to be read as a frame, and so becomes a pair."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
     Raises:
         InputError: for an unknown source or name, code that builds no module, or weights that do not fit.
     """
+    if spec.use.startswith(REFRAME):
+        return _reframed(spec, folder, download)
+    if spec.shape is not None:
+        raise InputError(f"shape is for networks that are read as frames; {spec.use} has no {REFRAME} in front")
     kind, colon, place = spec.use.partition(":")
     source = SOURCES[kind][2] if kind in SOURCES else _of_package
     if not colon or (source is _of_package and find_plugin("models", kind) is None):
@@ -74,6 +81,19 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
     module = Answering(found.module, spec.output, sigmoid=spec.sigmoid) if answers else found.module
     module = module if normalise is None else Normalised(module, normalise.mean, normalise.std)
     return replace(found, module=module if spec.channels is None else Repeated(module, spec.channels))
+
+
+def _reframed(spec: ModelSpec, folder: Path, download: bool) -> LoadedModel:
+    """Load a network with its weights and preprocessing, and read all of it as a frame."""
+    use = spec.use.removeprefix(REFRAME)
+    if use.startswith(REFRAME) or spec.shape is None:
+        raise InputError(f"{spec.use} needs the shape of one image, such as shape = [1, 28, 28]")
+    plain = spec.model_copy(update={"use": use, "shape": None, "sweeps": None})
+    found = find_model(plain, folder=folder, download=download)
+    if isinstance(found.module, Pair | Untied):
+        raise InputError(f"{use} is a pair as it is; leave {REFRAME} out")
+    pair = reframe(found.module.eval(), spec.shape, sweeps=spec.sweeps or REFRAMED_SWEEPS).pair
+    return replace(found, module=pair, card=None)
 
 
 def _with_card(spec: ModelSpec, place: str, folder: Path, download: bool) -> LoadedModel:

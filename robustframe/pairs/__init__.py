@@ -2,6 +2,7 @@
 
 from robustframe.pairs.pair import Pair, Pursuit, Twin
 from robustframe.pairs.plan import Adversary, Arm, Epoch, Precision, TrainingPlan, TrainingProgress
+from robustframe.pairs.reframed import Reframed, ReframedPair, reframe
 from robustframe.pairs.training import train_pair
 from robustframe.pairs.untied import Untied
 
@@ -12,9 +13,12 @@ __all__ = [
     "Pair",
     "Precision",
     "Pursuit",
+    "Reframed",
+    "ReframedPair",
     "TrainingPlan",
     "TrainingProgress",
     "Twin",
     "Untied",
+    "reframe",
     "train_pair",
 ]

@@ -48,7 +48,7 @@ def read_out(
         both = pair.first_and_last(images)
         return ReadOuts(tuple(logits for logits, wanted in zip(both, (first, later)) if wanted))
     sweeps = (sweeps or pair.sweeps) if later else 1
-    solver, frame = DeepPursuit(sweeps=sweeps), pair.frame
+    solver, frame = DeepPursuit(sweeps=sweeps), pair.frame.select(images) if later else pair.frame
     # Sweeps, from the beginning, that the later read-out's gradient does not go through.
     free = max(0, sweeps - last) if last else 0
     with torch.set_grad_enabled(torch.is_grad_enabled() and (first or not free)):

@@ -22,10 +22,12 @@ from robustframe.draws import Draws, derive_seed
 from robustframe.errors import InputError, IntegrityError
 from robustframe.files import decoding
 from robustframe.frames import Frame, coherence_loss, deep_frame_potential, structural_nonzeros
+from robustframe.frames.branched import BranchedFrame
 from robustframe.pairs.capture import Captured
 from robustframe.pairs.pair import Pair
 from robustframe.pairs.plan import Adversary, Epoch, TrainingPlan, TrainingProgress
 from robustframe.pairs.readouts import ReadOuts, read_out
+from robustframe.pairs.reframed import ReframedPair
 from robustframe.pairs.untied import Untied
 from robustframe.pairs.upkeep import TRACKED, Floors, follow_step_sizes, idle_atoms, overlap_loss, signal_sizes
 from robustframe.solvers import DeepPursuit, solve
@@ -130,6 +132,8 @@ class _Trainer:
     ) -> None:
         self.pair, self.plan, self.adversary, self.seed = pair, plan, adversary, seed
         self.batches = math.ceil(examples / plan.batch)
+        # A network that somebody trained begins as what it is.
+        self.given = isinstance(pair, ReframedPair)
         self.device = next(pair.parameters()).device
         self.parameters = dict(pair.named_parameters())
         # One group a parameter: thresholds get a rate in units of what they are compared with (`calibrate`).
@@ -187,14 +191,23 @@ class _Trainer:
             self.read_out(self.task(self.batches * self.plan.alone), images)
         finally:
             handle.remove()
-        self.pair.gain.div_(_size(torch.cat(seen)))
+        if not self.given:
+            self.pair.gain.div_(_size(torch.cat(seen)))
         for frame in self.pair.frames:
+            if isinstance(frame, BranchedFrame):
+                self._scale_branches(frame)
             for code, layer in zip(solve(DeepPursuit(sweeps=1), frame, images).codes, frame.blocks):
                 self.group_of[layer.threshold]["scale"] = float(_size(code) / layer.step_size)
         if self.floors is not None:
             self.floors.start([self.group_of[layer.threshold]["scale"] for layer in self.floors.frame.blocks])
         if self.plan.average:
             self.average = {name: tensor.detach().clone() for name, tensor in self.pair.state_dict().items()}
+
+    def _scale_branches(self, frame: BranchedFrame) -> None:
+        """Let atoms move as much as those of other frames, whatever the size that their codes are kept at."""
+        for j in range(1, len(frame.layers) + 1):
+            for part in frame.branches(j):
+                self.group_of[part.weight]["scale"] = float(part.ratio.clamp_min(1e-30)) ** -0.5
 
     def run_epoch(self, epoch: int, images: Images, labels: Labels, report: Callable[[TrainingProgress], None]) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     ValidationError,
     model_serializer,
 )
@@ -115,6 +116,8 @@ class ModelSpec(Strict):
     """The key, attribute or place of the logits in what the model returns, where it returns more."""
     sigmoid: bool = False
     """The model returns one number an image, before its sigmoid."""
+    shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] | None = None
+    """Of one image, for a network that is read as a frame (``reframe:``); that of the data when left out."""
     about: About | None = None
     """Whose it is, for exports."""
 
@@ -122,7 +125,7 @@ class ModelSpec(Strict):
     def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
         # As for data: a model that says none of these asks what it always did. A place may be 0, which is no False.
         stated = write(self)
-        late = ("channels", "output", "sigmoid", "about")
+        late = ("channels", "output", "sigmoid", "shape", "about")
         unsaid = {key for key in late if stated[key] is None or stated[key] is False}
         return {key: value for key, value in stated.items() if key not in unsaid}
 

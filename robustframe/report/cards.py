@@ -6,6 +6,7 @@ from typing import Any
 from robustframe.report.layout import UNKNOWN, Grid, coherence_text, grid
 from robustframe.report.tables import listing, render
 from robustframe.zoo import ZOO, Card, names, read_card
+from robustframe.zoo.card import BranchedPart
 
 
 def cards_table(cards: Sequence[Card]) -> Grid:
@@ -41,7 +42,7 @@ def card_text(card: Card) -> str:
     shape = " x ".join(map(str, card.in_shape))
     facts = {
         "structure": f"{card.structure}, {len(card.layers)} layers on {shape}, {card.classes} classes",
-        "layers": "; ".join(", ".join(f"{key} {value}" for key, value in layer.items()) for layer in card.layers),
+        "layers": "; ".join(_layer(layer) for layer in card.layers),
         "parameters": f"{card.parameters:,}",
         "sweeps": f"{card.sweeps}, a frame for each"
         if card.untied
@@ -102,10 +103,22 @@ def _zoo_row(card: Card) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _layer(layer: dict[str, int] | BranchedPart) -> str:
+    if not isinstance(layer, BranchedPart):
+        return ", ".join(f"{key} {value}" for key, value in layer.items())
+    reads = " and ".join(dict.fromkeys("x" if part.reads == 0 else f"w{part.reads}" for part in layer.branches))
+    return f"{'x'.join(map(str, layer.code))} from {reads}"
+
+
 def _frame(card: Card) -> str:
-    sizes = [layer.get("filters", layer.get("atoms", 0)) for layer in card.layers]
+    sizes = [
+        layer.code[0] if isinstance(layer, BranchedPart) else layer.get("filters", layer.get("atoms", 0))
+        for layer in card.layers
+    ]
     widths = f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else "-".join(map(str, sizes))
-    kind = "fully connected" if "atoms" in card.layers[0] else card.structure
+    first = card.layers[0]
+    dense = len(first.code) == 1 if isinstance(first, BranchedPart) else "atoms" in first
+    kind = "fully connected" if dense else card.structure
     return f"{kind} {widths}{', residual' if kind != card.structure == 'residual' else ''}"
 
 

@@ -1,12 +1,14 @@
 """The report on a frame as text for a terminal."""
 
 from robustframe.frames import Frame
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.coherence import Coherence
 from robustframe.report.frame import FrameReport
 from robustframe.report.layout import grid
 from robustframe.report.tables import listing, render
 
-_WIDE = 12
-"""Up to so many layers the block picture writes its blocks out."""
+_WIDE, _MOST = 12, 70
+"""Up to so many layers the block picture writes its blocks out, and up to so many there is one."""
 
 
 def block_picture(frame: Frame) -> str:
@@ -18,15 +20,20 @@ def block_picture(frame: Frame) -> str:
     Returns:
         Lines of text with a legend: B_j or D_j on the diagonal, what each row reads to the left of it.
     """
+    if len(frame.blocks) > _MOST:
+        return f"  {len(frame.blocks)} rows are too many to draw here; --plot draws the Gram"
     wide = len(frame.blocks) <= _WIDE
     read, skipped = ("-I", "-S") if wide else ("-", "s")
     lines = []
     for j, layer in enumerate(frame.blocks, start=1):
         marks: dict[int | None, str] = {layer.skip: skipped, **dict.fromkeys(layer.sources, read)}
-        marks[j] = ("B" if layer.skip is None else "D") + (str(j) if wide else "")
+        branched = isinstance(frame, BranchedFrame) and len(frame.branches(j)) > 1
+        marks[j] = ("D" if branched or layer.skip is not None else "B") + (str(j) if wide else "")
         cells = [marks.get(k, ".") for k in range(1, len(frame.blocks) + 1)]
         lines.append("  [" + "".join(f"{cell:>4}" if wide else cell for cell in cells) + " ]")
     lines.append(f"  B: synthesis by the layer's atoms; {read}: code that the row reconstructs")
+    if isinstance(frame, BranchedFrame) and any(len(specs) > 1 for specs in frame.specs):
+        lines.append("  D: the layer's branches below one another, each against a code that the row reconstructs")
     if any(layer.skip is not None for layer in frame.blocks):
         lines.append(
             f"  D: [B; I], with the code itself below its synthesis; {skipped}: skipped code that stands against it"
@@ -50,27 +57,78 @@ def render_frame(report: FrameReport, frame: Frame) -> str:
         f"{report.structure} frame, {len(report.layers)} layers, input {shape}, {report.parameters:,} parameters, "
         f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions\n"
     )
-    coherence = f"Coherence of the whole frame (exact, zero-padded borders)\n{listing(_coherence(report))}"
-    sections = [head, f"Structure\n{block_picture(frame)}\n", _layers(report), coherence, _solver(report)]
+    coherence = f"Coherence of the whole frame, unit atoms ({_exactly(frame)})\n{listing(_coherence(report))}"
+    sections = [
+        head, f"Structure\n{block_picture(frame)}\n", _layers(report), coherence, _notes(report), _solver(report)
+    ]  # fmt: skip
     return "\n".join(filter(None, sections))
 
 
+def _exactly(frame: Frame) -> str:
+    if isinstance(frame, BranchedFrame) and frame.selects:
+        return "exact but for which pixels max pooling chooses at the border"
+    return "exact, zero-padded borders"
+
+
 def _layers(report: FrameReport) -> str:
-    head = ("Layer", "operator", "reads", "codes", "parameters", "norm", "step", "thresholds", "coherence", "bound")
+    named = any(each.name for each in report.layers)
+    head = ("Layer", *(("made by",) if named else ()), "operator", "reads", "codes")
     rows = [
-        (str(each.number), each.operator, each.reads, "x".join(map(str, each.code_shape)), f"{each.parameters:,}",
-         f"{each.norm:.3f}", f"{each.step_size:.4f}", f"{each.threshold[0]:.3f}..{each.threshold[2]:.3f}",
-         f"{each.coherence:.4f}", f"{each.bound:.4f}")
+        (str(each.number), *((each.name,) if named else ()), each.operator, each.reads,
+         "x".join(map(str, each.code_shape)))
         for each in report.layers
     ]  # fmt: skip
-    caption = "Coherence: largest within the layer. Bound: least possible for unit atoms of this shape."
-    return render(grid("Layers", head, rows, caption, left=(1, 2)), "terminal")
+    built = render(grid("Layers", head, rows, "", left=(1, 2, 3) if named else (1, 2)), "terminal")
+    head = ("Layer", "parameters", "norm", "step", "thresholds", "coherence", "bound")
+    rows = [
+        (str(each.number), f"{each.parameters:,}", f"{each.norm:.3f}", f"{each.step_size:.4f}",
+         f"{_near(each.threshold[0])}..{_near(each.threshold[2])}",
+         f"{each.coherence:.4f}", "" if each.bound is None else f"{each.bound:.4f}")
+        for each in report.layers
+    ]  # fmt: skip
+    caption = (
+        "Coherence: largest inner product of two of the layer's own unit atoms, away from "
+        "borders. Bound: least possible for unit atoms of this shape. Both are of the layer "
+        "alone, not of the whole frame."
+    )
+    return f"{built}\n{render(grid('Layers alone', head, rows, caption), 'terminal')}"
+
+
+def _near(threshold: float) -> str:
+    """A threshold, without the sign of a zero."""
+    return f"{threshold + 0.0 if abs(threshold) >= _HALF else 0.0:.3f}"
+
+
+_HALF = 5e-4
+
+
+def _notes(report: FrameReport) -> str:
+    lines = []
+    equal = [str(each.number) for each in report.layers if each.coherence >= 1 - 1e-6]
+    if equal:
+        lines.append(f"Two atoms of layer {', '.join(equal)} are the same up to a factor (coherence 1).")
+    if any(each.threshold[0] < 0 for each in report.layers):
+        lines.append(
+            "Some thresholds are negative: they reward a code instead of charging for it.\n"
+            "The problem stays convex, but need not have a solution, and no certificate covers it."
+        )
+    for each in report.unread[:_SHOWN]:
+        lines.append(f"No frame: {each.name} ({each.why})")
+    if len(report.unread) > _SHOWN:
+        lines.append(f"No frame: {len(report.unread) - _SHOWN} more; --json lists them")
+    if report.why_no_pair is not None:
+        lines.append(f"No recurrent twin: {report.why_no_pair}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+_SHOWN = 5
+"""Layers of a network that are no frame and are named one by one."""
 
 
 def _coherence(report: FrameReport) -> list[tuple[str, str]]:
     found = report.coherence
     rows = [
-        ("mutual coherence", f"{found.mutual:.6f}   (Welch bound {found.welch:.6f})"),
+        ("mutual coherence", f"{found.mutual:.6f}   ({_between(found)}; Welch bound {found.welch:.6f})"),
         (
             "deep frame potential F^2",
             f"{found.deep_frame_potential:.4e}   over {found.nonzeros:,} entries; "
@@ -84,9 +142,16 @@ def _coherence(report: FrameReport) -> list[tuple[str, str]]:
     return rows
 
 
+def _between(found: Coherence) -> str:
+    i, j = found.between
+    return f"within layer {i}" if i == j else f"between layers {i} and {j}"
+
+
 def _minimum(report: FrameReport) -> str:
     found = report.minimum
     if found is None:
+        if report.structure == "branched":
+            return "`robustframe rank` finds it"
         return "no formula for this architecture; --minimum optimises it"
     how = "closed form" if found.method == "closed form" else f"optimised, {len(found.values)} restarts"
     ended = "" if found.converged else f", NOT converged (relative gradient {found.gradient:.1e})"

@@ -140,7 +140,7 @@ def solve(solver: Solver[Any], frame: Frame, x: Images, adjoint: Adjoint = _UNRO
     """
     if tuple(x.shape[1:]) != frame.in_shape:
         raise InputError(f"inputs of shape {tuple(x.shape[1:])} given to a frame for {frame.in_shape}")
-    return adjoint.solve(solver, frame, x)
+    return adjoint.solve(solver, frame.select(x) if solver.sweeps > 1 else frame, x)
 
 
 def iterate(solver: Solver[Any], frame: Frame, x: Images) -> Iterator[tuple[Tensor, ...]]:
@@ -153,6 +153,7 @@ def iterate(solver: Solver[Any], frame: Frame, x: Images) -> Iterator[tuple[Tens
         frame: the frame to solve in.
         x: inputs, shape (b, *in_shape).
     """
+    frame = frame.select(x) if solver.sweeps > 1 else frame
     codes: tuple[Tensor, ...] = ()
     for phase in range(solver.phases(frame)):
         state = solver.begin(frame, x, phase, codes)

@@ -79,13 +79,16 @@ def penalised_objective(frame: Frame, x: Images, codes: Sequence[Tensor], penalt
     Returns:
         Shape (b,); infinite where the codes are not allowed.
     """
-    costs = [penalty.value(code, layer.threshold) for layer, code in zip(frame.blocks, codes)]
+    costs = [
+        frame.code_weight(j) * penalty.value(code, layer.threshold)
+        for j, (layer, code) in enumerate(zip(frame.blocks, codes), start=1)
+    ]
     return misfit(frame, x, codes) + torch.stack(costs).sum(0)
 
 
 def smooth_gradient(frame: Frame, x: Images, codes: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradient of the misfit with respect to every layer's code, all at the same point."""
-    w = [x, *codes]
+    w, frame = [x, *codes], frame.select(x)
     residuals = [frame.residual(j, w) for j in range(1, len(w))]
     return [-part for part in frame.analysis(residuals)]
 

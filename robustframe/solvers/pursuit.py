@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.frame import Frame, Layer
 from robustframe.solvers.loop import Solver
 from robustframe.solvers.proximal import Size, stored_sizes
@@ -33,6 +34,8 @@ class DeepPursuit(Solver[_Sweep]):
         return _Sweep(stored_sizes(frame))
 
     def step(self, frame: Frame, x: Images, state: _Sweep) -> _Sweep:
+        if isinstance(frame, BranchedFrame):
+            return _Sweep(state.step_sizes, frame.sweep(x, state.codes, state.step_sizes))
         layers, w = frame.blocks, [x]
         # Row j's own reconstruction is also what the codes it reads are pulled towards: one synthesis serves all.
         made = [layer.operator.synthesis(code) for layer, code in zip(layers, state.codes)]

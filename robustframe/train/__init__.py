@@ -6,6 +6,7 @@ from robustframe.train.spec import (
     TrainingGrid,
     TrainingRecipe,
     find_training_recipe,
+    folder_of,
     read_training_recipes,
     training_recipes,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "check_pair",
     "clean_accuracy",
     "find_training_recipe",
+    "folder_of",
     "new_pair",
     "read_training_recipes",
     "train",

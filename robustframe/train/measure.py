@@ -19,8 +19,9 @@ from robustframe.frames import (
     minimum_potential,
     mutual_coherence,
 )
+from robustframe.frames.branched import BranchedFrame
 from robustframe.lending import kept
-from robustframe.pairs import Epoch, Pair, Twin, Untied
+from robustframe.pairs import Epoch, Pair, ReframedPair, Twin, Untied
 from robustframe.recipe import load_battery
 from robustframe.recipe.stages import make_stages
 from robustframe.solvers import check_step_sizes, optimality, solve
@@ -28,6 +29,7 @@ from robustframe.threat import ThreatModel
 from robustframe.train.spec import TrainingRecipe
 from robustframe.zoo import Accuracy, Card, LearningCurve, LeastPotential, TrainingData, load_named
 from robustframe.zoo.card import LayerFacts, RobustAccuracy, Settling
+from robustframe.zoo.store import described
 
 
 def clean_accuracy(model: nn.Module, data: Dataset, *, batch_size: int = 500) -> float:
@@ -122,17 +124,20 @@ def make_card(recipe: TrainingRecipe, pair: Pair | Untied, data: tuple[Dataset, 
 
     content: dict[str, Any] = recipe.model_dump(by_alias=True, exclude_none=True)
     frame = pair.frames[0]
+    plain = [] if recipe.pair is None else recipe.pair.layers
+    branched, head = described(pair) if isinstance(pair, ReframedPair) else (None, None)
     return Card(
         name=recipe.name,
         about=recipe.about,
         licence=recipe.licence,
-        structure=recipe.pair.structure,
+        structure=frame.structure,
         in_shape=list(frame.in_shape),
-        layers=recipe.pair.layers,
+        layers=branched or plain,
+        head=head,
         classes=pair.head.out_features,
         sweeps=pair.sweeps,
-        pursuit=recipe.pair.pursuit,
-        untied=recipe.pair.untied,
+        pursuit=pair.pursuit if isinstance(pair, Pair) else "deep",
+        untied=isinstance(pair, Untied),
         parameters=sum(parameter.numel() for parameter in pair.parameters()),
         mutual_coherence=round(max(mutual_coherence(frame) for frame in pair.frames), 6),
         potential=round(max(_potential(frame) for frame in pair.frames), 8),
@@ -171,6 +176,8 @@ _SMALL = 250_000
 
 
 def _least_potential(frame: Frame) -> LeastPotential | None:
+    if isinstance(frame, BranchedFrame):
+        return None
     if closed_form_minimum(frame) is None and sum(each.numel() for each in frame.parameters()) > _SMALL:
         return None
     found = minimum_potential(frame, restarts=1, steps=300, tolerance=1e-3)

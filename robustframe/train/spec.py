@@ -1,18 +1,19 @@
 """Training recipes: one training completely stated, or a grid of them in one file."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, RootModel
+from pydantic import ConfigDict, Field, RootModel, model_serializer, model_validator
 
 from robustframe.errors import InputError, shown, unknown
 from robustframe.frames import Structure
 from robustframe.pairs import Pursuit, TrainingPlan
-from robustframe.recipe import Strict, read_toml
+from robustframe.pairs.reframed import SWEEPS as REFRAMED
+from robustframe.recipe import Normalise, Strict, read_toml
 from robustframe.zoo import SWEEPS, ZOO
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -28,6 +29,22 @@ class PairSpec(Strict):
     pursuit: Pursuit = "deep"
     untied: bool = False
     """A control without sharing: a frame of its own in every sweep."""
+
+
+class StartSpec(Strict):
+    """A network that the pair begins as; see `robustframe.reframe`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+    use: str = Field(alias="from")
+    """A model as an evaluation names it, such as ``file:net.py:build``."""
+    weights: str | None = None
+    """Its checkpoint."""
+    classes: int | None = Field(default=None, ge=2)
+    channels: int | None = Field(default=None, ge=2)
+    normalise: Normalise | None = None
+    sweeps: int = Field(default=REFRAMED, ge=2, le=SWEEPS)
+    """Sweeps of the recurrent twin."""
 
 
 class AdversarySpec(Strict):
@@ -57,9 +74,22 @@ class TrainingRecipe(Strict):
     licence: str = "MIT"
     seed: int = Field(ge=0, lt=2**63)
     data: DataUse
-    pair: PairSpec
+    pair: PairSpec | None = None
+    start: StartSpec | None = None
+    """A trained network to begin with, in place of a pair."""
     schedule: TrainingPlan
     adversary: AdversarySpec | None = None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "TrainingRecipe":
+        if (self.pair is None) == (self.start is None):
+            raise ValueError("give either a [pair], which begins at random, or a [start] with a network to begin with")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["TrainingRecipe"], dict[str, Any]]) -> dict[str, Any]:
+        # A recipe says one of both, and cards state it as it is.
+        return {key: value for key, value in write(self).items() if key not in ("pair", "start") or value is not None}
 
 
 class ArmSpec(Strict):
@@ -166,6 +196,12 @@ def training_recipes(*, own_data: bool = True) -> Mapping[str, TrainingRecipe]:
                 raise InputError(f"{path}: another file has the training recipe {recipe.name} too")
             found[recipe.name] = recipe
     return found
+
+
+def folder_of(given: str) -> Path:
+    """Return the folder that paths in a training recipe, given as `find_training_recipe` takes it, are relative to."""
+    place, _, name = given.partition(".toml:")
+    return Path(f"{place}.toml" if name else given).parent
 
 
 def find_training_recipe(given: str) -> TrainingRecipe:

@@ -1,9 +1,9 @@
 """Model cards: what a pair is, what made it, and the hash of its weights."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from robustframe.errors import IntegrityError, first_mistake
 from robustframe.files import CARD_BYTES, check_finite, read_plain
@@ -92,6 +92,41 @@ class LearningCurve(CardPart):
     """On images held out, the least of the read-outs that are trained; ``None`` where none were held out."""
 
 
+Sides = Annotated[tuple[int, int], Field(strict=False)]
+
+
+class PickPart(CardPart):
+    """See `robustframe.frames.maps.Pick`."""
+
+    kernel: Sides
+    stride: Sides
+    padding: Sides
+    dilation: Sides = (1, 1)
+    ceil: bool = False
+
+
+class BranchPart(CardPart):
+    """See `robustframe.frames.branched.BranchSpec`."""
+
+    reads: int = Field(ge=0)
+    weight: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt], Field(strict=False)]
+    stride: Sides = (1, 1)
+    padding: Sides = (0, 0)
+    groups: int = Field(default=1, ge=1)
+    box: Sides = (1, 1)
+    first: int = Field(default=0, ge=0)
+    group: int = 0
+    pick: PickPart | None = None
+
+
+class BranchedPart(CardPart):
+    """A layer of a frame with branches."""
+
+    code: list[PositiveInt]
+    per_pixel: bool = False
+    branches: list[BranchPart] = Field(min_length=1)
+
+
 class Card(CardPart):
     """Everything needed to rebuild a pair and to know where it comes from; lies beside its weights as JSON."""
 
@@ -101,8 +136,10 @@ class Card(CardPart):
     licence: str
     structure: Structure = "chain"
     in_shape: list[int]
-    layers: list[dict[str, int]]
-    """As `robustframe.frames.build_frame` takes them."""
+    layers: list[dict[str, int]] | list[BranchedPart]
+    """As `robustframe.frames.build_frame` takes them, or of a network that was read as a frame its branches."""
+    head: BranchPart | None = None
+    """Of a network that was read as a frame: the linear map from the last code to logits."""
     classes: int
     sweeps: int
     pursuit: Pursuit = "deep"

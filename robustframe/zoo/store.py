@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +12,19 @@ from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.files import WEIGHTS_BYTES, is_plain_name, looks_like, parse_safetensors, read_plain
+from robustframe.frames.branched import Branch, BranchedFrame, BranchSpec
 from robustframe.frames.build import assemble
+from robustframe.frames.reframe import Head
 from robustframe.pairs import Pair, Untied
-from robustframe.zoo.card import SWEEPS, Card, read_card
+from robustframe.pairs.reframed import ReframedPair
+from robustframe.zoo.card import SWEEPS, BranchedPart, BranchPart, Card, read_card
 
 ZOO = Path(__file__).parent / "pairs"
 """Where the shipped pairs lie."""
 _COPIES = 100
 """Most frames of an untied net."""
+_LAYERS, _NUMBERS = 1_000, 2**28
+"""Most layers, and numbers of weights and codes together, of a network that was read as a frame."""
 
 
 def names() -> list[str]:
@@ -154,10 +160,53 @@ def _looks_like(content: bytes, expected: Mapping[str, torch.Tensor]) -> str:
 
 
 def _build(card: Card) -> Pair | Untied:
-    frames = [assemble(card.in_shape, card.layers, card.structure) for _ in range(card.sweeps if card.untied else 1)]
+    if card.structure == "branched":
+        return _branched(card)
+    frames = [assemble(card.in_shape, _plain(card), card.structure) for _ in range(card.sweeps if card.untied else 1)]
     if card.untied:
         return Untied(frames, classes=card.classes)
     return Pair(frames[0], classes=card.classes, sweeps=card.sweeps, pursuit=card.pursuit)
+
+
+def _plain(card: Card) -> list[dict[str, int]]:
+    return [layer for layer in card.layers if not isinstance(layer, BranchedPart)]
+
+
+def _branched(card: Card) -> ReframedPair:
+    """Build the pair that a network was read as."""
+    layers = [layer for layer in card.layers if isinstance(layer, BranchedPart)]
+    if card.head is None or len(layers) != len(card.layers) or not layers or card.untied:
+        raise InputError("a frame with branches has layers with branches, and a head")
+    if len(layers) > _LAYERS:
+        raise InputError(f"a frame of {len(layers):,} layers is too deep; at most {_LAYERS:,} are allowed")
+    rows = [[_spec(branch) for branch in layer.branches] for layer in layers]
+    sizes = [*(math.prod(spec.weight) for row in rows for spec in row), math.prod(card.head.weight)]
+    sizes += [math.prod(layer.code) for layer in layers]
+    if sum(sizes) > _NUMBERS:
+        raise InputError(f"its weights and codes would hold more than {_NUMBERS:,} numbers")
+    per_pixel = [layer.per_pixel for layer in layers]
+    frame = BranchedFrame(card.in_shape, [layer.code for layer in layers], rows, per_pixel=per_pixel)
+    last = layers[-1].code
+    branch = Branch(_spec(card.head), (last[0], last[1], last[2]) if len(last) == 3 else (last[0], 1, 1))
+    return ReframedPair(frame, Head(branch, torch.zeros(card.classes)), sweeps=card.sweeps)
+
+
+def _spec(part: BranchPart) -> BranchSpec:
+    return BranchSpec.from_json(part.model_dump())
+
+
+def described(pair: ReframedPair) -> tuple[list[BranchedPart], BranchPart]:
+    """Return the layers and the head of a pair as its card states them."""
+    frame = pair.frame
+    layers = [
+        BranchedPart(
+            code=list(layer.operator.code_shape),
+            per_pixel=layer.threshold.shape[1:].numel() > 1,
+            branches=[BranchPart(**spec.to_json()) for spec in specs],
+        )
+        for layer, specs in zip(frame.blocks, frame.specs)
+    ]
+    return layers, BranchPart(**pair.head.branch.spec.to_json())
 
 
 def _expected(card: Card, path: Path) -> dict[str, torch.Tensor]:

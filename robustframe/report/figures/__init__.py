@@ -15,6 +15,7 @@ from robustframe.report.figures.gather import (
 )
 from robustframe.report.figures.gram import gram_figure
 from robustframe.report.figures.outcomes import ModelOutcome, outcome_figure
+from robustframe.report.figures.rank import rank_figure
 from robustframe.report.figures.sweeps import SweepPoint, sweeps_figure
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "gather_sweeps",
     "gram_figure",
     "outcome_figure",
+    "rank_figure",
     "svg",
     "sweeps_figure",
     "write",

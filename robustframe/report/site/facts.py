@@ -73,9 +73,10 @@ def facts(model: Model) -> Facts:
     if card.sha256 != model.sha256:
         return _unknown("The weights of this name are others now than those that were evaluated.")
     try:
-        frame, pair, _ = find_frame(use)
+        found = find_frame(use)
+        frame = found.frame
         picture, layers = _gram(frame)
-        report = measure_frame(card.name, frame, pair, card, images=0)
+        report = measure_frame(found, images=0)
     except IntegrityError:
         return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
     except InputError as error:
