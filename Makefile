@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo gpu-zoo clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo gpu-zoo reframed clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priori
 
 gpu-zoo: $(READY) ## train these pairs on a CUDA GPU; `make zoo` then measures their cards
 	$(BIN)/robustframe zoo train --device cuda --jobs 16 --no-card --out robustframe/zoo/pairs
+
+reframed: $(READY) ## train the ResNet of evaluations/reframed, then the pair that it becomes
+	cd evaluations/reframed && $(abspath $(BIN))/python train_net.py
+	$(BIN)/robustframe train evaluations/reframed/settle.toml --out evaluations/reframed
 
 clean: ## remove environments and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -10,7 +10,8 @@ import torch
 from robustframe.data import load as load_data
 from robustframe.frames import Frame, objective
 from robustframe.frames.build import build_frame
-from robustframe.report.figures import gram_figure, write
+from robustframe.report.figures import gram_figure, rank_figure, write
+from robustframe.report.rank import rank_architectures
 from robustframe.runs import open_run
 from robustframe.solvers import DeepPursuit, iterate
 from robustframe.statistics import Proportion
@@ -19,6 +20,10 @@ from robustframe.zoo import load
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "evaluations" / "default" / "results"
 PAIR, ROBUST = "fmnist-chain3", "fmnist-chain3-linf"
+RANKED = (
+    "resnet20", "resnet32", "resnet56", "densenet40-12", "fc-200-100", "torchvision:vgg11", "torchvision:vgg16",
+    "torchvision:resnet18", "torchvision:resnet50",
+)  # fmt: skip
 INK, FAINT, BLUE, ORANGE, PALE = "#222222", "#767676", "#2a5a9c", "#b3541e", "#dfe7f2"
 
 
@@ -241,6 +246,7 @@ def main(arguments: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         (folder / f"{name}.svg").write_text(str(draw()), encoding="utf-8")
+    write(rank_figure(rank_architectures(RANKED, shape=(3, 32, 32))), folder / "rank.svg")
     write(gram_figure(load(ROBUST)[0].frames[0], title=f"|Gram| of {ROBUST}"), folder / "gram.svg")
 
 

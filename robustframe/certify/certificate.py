@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustframe.errors import InputError
-from robustframe.pairs import Pair
+from robustframe.pairs import Pair, ReframedPair
 from robustframe.solvers import AcceleratedPursuit, optimality, solve
 from robustframe.types import Images, Labels, PerExample, Verdicts
 
@@ -73,6 +73,11 @@ def check_inputs(pair: Pair, x: Images, y: Labels) -> None:
     Raises:
         InputError: for another number of labels, or a label that is no class.
     """
+    if isinstance(pair, ReframedPair):
+        raise InputError(
+            "certificates are for pairs of the zoo's kind: the thresholds of a network that was read as a frame may be "
+            "negative, and bounds on its branches are not known"
+        )
     classes = pair.head.out_features
     if len(x) != len(y) or bool(((y < 0) | (y >= classes)).any()):
         raise InputError(f"give one label from 0 to {classes - 1} for each of the {len(x)} images")

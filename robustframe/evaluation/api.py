@@ -23,6 +23,7 @@ from robustframe.evaluation.loading import load_task, run_folder
 from robustframe.evaluation.progress import Report, reporting
 from robustframe.evaluation.task import Task
 from robustframe.lending import kept
+from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
 from robustframe.recipe import Battery, as_batteries, parse_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
@@ -152,6 +153,7 @@ def evaluate(
     threats = parse_threats(words)
     check_stages(make_stages(batteries, Path()), threats)
     classifiers, device = classify_given(model, name, data.images)
+    classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     task = Task(
         name="evaluate",
         recipe={

@@ -5,7 +5,7 @@ import torch
 from robustframe.certify import lipschitz_radius
 from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
-from robustframe.pairs import Twin
+from robustframe.pairs import ReframedPair, Twin
 from robustframe.solvers import DeepPursuit
 from robustframe.threat import ThreatModel
 from robustframe.types import PerExample
@@ -28,6 +28,8 @@ def certified_radii(classifier: Classifier, data: Dataset, device: torch.device)
     """
     module = classifier.module
     if not isinstance(module, Twin) or not isinstance(module.solver, DeepPursuit):
+        return None
+    if isinstance(module.pair, ReframedPair):
         return None
     parts = [slice(at, at + _AT_ONCE) for at in range(0, len(data), _AT_ONCE)]
     images, labels = data.images.to(device), data.labels.to(device)

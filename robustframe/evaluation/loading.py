@@ -6,6 +6,7 @@ import torch
 
 from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, load_models
+from robustframe.models.framed import with_frames
 from robustframe.models.sources import REFRAME
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.examples import load_examples
@@ -68,6 +69,7 @@ def make_task(
     path, root = Path(path), None if data_root is None else Path(data_root)
     folder = path.parent
     recipe = _with_shapes(recipe, folder, root, download)
+    told = classifiers is not None
     if classifiers is None:
         classifiers = load_models(
             recipe.model, folder=folder, device=device, download=download, keep=keep, isolate=isolate
@@ -76,6 +78,8 @@ def make_task(
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
     data = load_examples(recipe.data, folder=folder, data_root=root, download=download)
+    if not told and not isolate:
+        classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     return Task(
         name=recipe.name,
         recipe=recipe.model_dump(by_alias=True),

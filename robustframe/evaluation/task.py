@@ -113,6 +113,12 @@ def run_hash(
             "batteries": [battery.model_dump(by_alias=True) for battery in batteries],
             "files": files,
             "data": data,
-            "classifiers": classifiers,
+            "classifiers": [_asked(entry) for entry in classifiers],
         }
     )
+
+
+def _asked(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without what was measured of the frame of a model that is no pair: it is found, not asked."""
+    kept = {key: value for key, value in entry.items() if key != "no_frame"}
+    return {**kept, "mutual_coherence": None} if entry["twin"] is None and entry["code"] else kept

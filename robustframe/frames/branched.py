@@ -433,14 +433,16 @@ class BranchedFrame(Frame):
         for j, (layer, size) in enumerate(zip(self.blocks, sizes), start=1):
             target = self.target(j, w)
             if not made:
-                w.append(F.relu(size * (self.correlate(j, target) - layer.threshold)))
+                w.append(self.correlate(j, target).sub_(layer.threshold).mul_(size).relu_())
                 continue
-            own = self.correlate(j, tuple(t - part for t, part in zip(target, made[j - 1]))) - layer.threshold
-            code = codes[j - 1]
-            if self._readers[j]:
-                above = torch.stack([made[r - 1][b] for r, b in self._readers[j]]).sum(0).view_as(code)
-                own = own + above - len(self._readers[j]) * code
-            w.append(F.relu(code + size * own))
+            # What nobody else reads is changed in place: half of a sweep is memory.
+            moved = self.correlate(j, tuple(t - part for t, part in zip(target, made[j - 1])))
+            code, readers = codes[j - 1], self._readers[j]
+            moved.sub_(layer.threshold)
+            for row, b in readers:
+                moved.add_(made[row - 1][b].view_as(code))
+            moved.sub_(code, alpha=len(readers))
+            w.append(moved.mul_(size).add_(code).relu_())
         return tuple(w[1:])
 
     @torch.no_grad()

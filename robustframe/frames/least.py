@@ -9,7 +9,7 @@ from robustframe.frames.operators import Conv, Operator, PooledConv
 
 
 @dataclass(frozen=True)
-class LeastPotential:
+class StructuralMinimum:
     """The least deep frame potential over all weights, atoms of unit norm in every branch, borders left aside."""
 
     value: float
@@ -20,7 +20,7 @@ class LeastPotential:
     """N(G), of images that wrap around."""
 
 
-def least_potential(frame: BranchedFrame) -> LeastPotential:
+def least_potential(frame: BranchedFrame) -> StructuralMinimum:
     """Return the least F^2 of a network's structure; its weights do not matter.
 
     Columns of two layers meet only where one reads the other, in entries whose squares sum up to a constant, since
@@ -58,7 +58,7 @@ def least_potential(frame: BranchedFrame) -> LeastPotential:
                 if min(read) > 0:
                     total += 2 * atoms / (squares[j] * max(squares[k] for k in read))
                 nonzeros += sum(2 * atoms * _entries(part) for part in joined if part.spec.reads > 0)
-    return LeastPotential(total / nonzeros if nonzeros else 0.0, exact, nonzeros)
+    return StructuralMinimum(total / nonzeros if nonzeros else 0.0, exact, nonzeros)
 
 
 def _norm(frame: BranchedFrame, j: int) -> int:

@@ -55,7 +55,7 @@ class MinimumPotential:
 
     value: float
     """F^2, exact or the best found."""
-    method: Literal["closed form", "optimised"]
+    method: Literal["closed form", "lower bound", "optimised"]
     borders: Borders
     values: tuple[float, ...]
     """F^2 at the end of each restart; of a closed form the one value."""

@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -75,7 +75,6 @@ class Traced:
     unread: list[Unread]
     opaque: dict[int, tuple[int, int, int]]
     """Shapes of what is no frame, by its number below 0."""
-    origin: nn.Module = field(repr=False)
 
 
 class Unreadable(Exception):
@@ -103,20 +102,37 @@ def trace(model: nn.Module, in_shape: Sequence[int]) -> Traced:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     try:
-        graph = fx.symbolic_trace(model)
+        graph = fx.symbolic_trace(_OneArgument(model))
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be traced by torch.fx, because what it does depends on its input or is "
             f"hidden from it: {told(error)}"
         ) from error
     graph.graph.eliminate_dead_code()
-    return _Reader(graph, model, tuple(in_shape)).read()
+    return _Reader(graph, tuple(in_shape)).read()
+
+
+class _OneArgument(nn.Module):
+    """A network that is called with its image alone, so that its other arguments are what they are by default."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Any) -> Any:
+        """Call the network; what is given stands for images while it is traced."""
+        return self.model(images)
+
+
+def _plain(target: Any) -> str:
+    """Return what the network itself calls a layer."""
+    return str(target).removeprefix("model.")
 
 
 class _Reader:
-    def __init__(self, graph: fx.GraphModule, model: nn.Module, in_shape: tuple[int, ...]) -> None:
+    def __init__(self, graph: fx.GraphModule, in_shape: tuple[int, ...]) -> None:
         self.graph, self.in_shape = graph, in_shape
-        self.made = Traced(in_shape, [], None, {}, [], {}, model)
+        self.made = Traced(in_shape, [], None, {}, [], {})
         self.values: dict[fx.Node, Any] = {}
         self.names: dict[fx.Node, list[str]] = {}
         self.called: set[str] = set()
@@ -125,9 +141,6 @@ class _Reader:
 
     def read(self) -> Traced:
         shapes = _shapes(self.graph, self.in_shape)
-        inputs = [node for node in self.graph.graph.nodes if node.op == "placeholder"]
-        if len(inputs) != 1:
-            raise InputError(f"the model takes {len(inputs)} inputs; a frame is read of models that take one image")
         for node in self.graph.graph.nodes:
             if node.op == "output":
                 self._output(node)
@@ -163,8 +176,7 @@ class _Reader:
         return self._function(node)
 
     def _module(self, node: fx.Node) -> Value:
-        name = str(node.target)
-        module = self.graph.get_submodule(name)
+        name, module = _plain(node.target), self.graph.get_submodule(str(node.target))
         given = self._given(node, node.args[0])
         if next(module.parameters(), None) is not None:
             if name in self.called:
@@ -177,7 +189,8 @@ class _Reader:
         if isinstance(module, _SKIPPED):
             return given
         for kind, function in _MODULES.items():
-            if type(module) is kind:
+            # Of a subclass, such as one with parametrised weights, if it computes the same.
+            if isinstance(module, kind) and type(module).forward is kind.forward:
                 return function(self, node, module, given)
         raise Unreadable(_no_frame(type(module)))
 
@@ -199,7 +212,7 @@ class _Reader:
     def _opaque(self, node: fx.Node, why: str, shape: Any) -> Any:
         if not isinstance(shape, torch.Size):
             return None
-        name = str(node.target) if node.op == "call_module" else node.name
+        name = _plain(node.target) if node.op == "call_module" else node.name
         self.made.unread.append(Unread(name, why))
         if len(shape) not in (2, 4):
             return None
@@ -250,9 +263,13 @@ class _Reader:
 
     def _called(self, names: list[str]) -> str:
         """Name a row after its layers, less batch norms and what their names have in common."""
-        main = [each for each in names if not isinstance(self.graph.get_submodule(each), _NORMS)] or names
+        main = [each for each in names if not isinstance(self._layer(each), _NORMS)] or names
         common = main[0].rpartition(".")[0] + "." if main else ""
         return " + ".join([each.removeprefix(common) if at else each for at, each in enumerate(main)])
+
+    def _layer(self, name: str) -> nn.Module:
+        """Return a layer by the network's own name, which is empty where the network is one layer."""
+        return self.graph.get_submodule("model" if name == "model" else f"model.{name}")
 
     def through(self, given: Value, then: Map, bias: Tensor | None = None, *, flat: bool | None = None) -> Value:
         """Apply a convolution to a value."""

@@ -72,6 +72,11 @@ class Classifier:
         self.entry, self.source, self.place = entry, source, place
         self._module = module
 
+    def stating(self, *, mutual_coherence: float | None, no_frame: str | None) -> "Classifier":
+        """Return the classifier with what its frame says, or why it is none."""
+        entry = self.entry.model_copy(update={"mutual_coherence": mutual_coherence, "no_frame": no_frame})
+        return Classifier(entry, self._module, self.source, self.place)
+
     @property
     def module(self) -> nn.Module:
         """The classifier itself.
@@ -83,12 +88,17 @@ class Classifier:
             return self._module
         classifiers = [] if self.source is None else self.source.classifiers()
         now = classifiers[self.place] if self.place < len(classifiers) else None
-        if now is None or now.entry != self.entry:
+        if now is None or _bare(now.entry) != _bare(self.entry):
             raise InputError(
                 f"{self.entry.name} is another model each time it is loaded; seed what it draws, and leave its files "
                 "alone"
             )
         return now.module
+
+
+def _bare(entry: ClassifierEntry) -> ClassifierEntry:
+    """What a record says of a classifier as it is loaded, before its frame is looked at."""
+    return entry if entry.twin is not None else entry.model_copy(update={"mutual_coherence": None, "no_frame": None})
 
 
 def load_models(

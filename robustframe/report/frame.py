@@ -22,6 +22,7 @@ from robustframe.frames.coherence import (
     own_coherence,
     welch_bound,
 )
+from robustframe.frames.least import least_potential
 from robustframe.frames.potential import MinimumPotential, closed_form_minimum, minimum_potential
 from robustframe.frames.trace import Unread
 from robustframe.models.sources import SOURCES, find_model
@@ -243,7 +244,7 @@ def measure_frame(
         layers=_layers(frame, () if reframed is None else reframed.names),
         coherence=measured,
         babel=tuple(babel(frame, _BABEL).tolist()) if small else None,
-        minimum=None if isinstance(frame, BranchedFrame) else _minimum(frame, optimise=minimum, seed=seed),
+        minimum=_minimum(frame, optimise=minimum, seed=seed),
         unread=() if reframed is None else reframed.unread,
         why_no_pair=None if reframed is None else reframed.why_no_pair,
         images=used,
@@ -252,7 +253,13 @@ def measure_frame(
 
 
 def _minimum(frame: Frame, *, optimise: bool, seed: int) -> MinimumPotential | None:
-    if closed_form_minimum(frame) is not None or optimise:
+    if isinstance(frame, BranchedFrame) and not optimise:
+        least = least_potential(frame)
+        return MinimumPotential(
+            least.value, "closed form" if least.exact else "lower bound", "periodic", (least.value,), True, 0.0, 0,
+            least.nonzeros,
+        )  # fmt: skip
+    if optimise or closed_form_minimum(frame) is not None:
         with torch.enable_grad():
             return minimum_potential(frame, seed=seed)
     try:

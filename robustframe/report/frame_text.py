@@ -150,10 +150,8 @@ def _between(found: Coherence) -> str:
 def _minimum(report: FrameReport) -> str:
     found = report.minimum
     if found is None:
-        if report.structure == "branched":
-            return "`robustframe rank` finds it"
         return "no formula for this architecture; --minimum optimises it"
-    how = "closed form" if found.method == "closed form" else f"optimised, {len(found.values)} restarts"
+    how = f"optimised, {len(found.values)} restarts" if found.method == "optimised" else found.method
     ended = "" if found.converged else f", NOT converged (relative gradient {found.gradient:.1e})"
     borders = ", periodic borders; --minimum optimises zero-padded ones" if found.borders == "periodic" else ""
     return f"{found.value:.4e}   ({how}{ended}{borders})"

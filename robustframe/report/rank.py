@@ -22,7 +22,7 @@ from robustframe.report.tables import render
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedArchitecture:
     """An architecture and its score."""
 
     name: str
@@ -53,7 +53,7 @@ def rank_architectures(
     optimise: bool = False,
     folder: Path = Path(),
     report: Callable[[int, str], None] = lambda at, name: None,
-) -> list[Ranked]:
+) -> list[RankedArchitecture]:
     """Rank architectures by the least deep frame potential over all of their weights; no data and no training.
 
     Args:
@@ -99,7 +99,7 @@ def _structure(
     return structure_of(trace(found.module.eval(), image_shape(name, shape))), _count(found.module)
 
 
-def _ranked(frame: Frame, parameters: int, name: str, *, optimise: bool) -> Ranked:
+def _ranked(frame: Frame, parameters: int, name: str, *, optimise: bool) -> RankedArchitecture:
     plain = isinstance(frame, BranchedFrame) and all(
         [spec.reads for spec in specs] == [j] for j, specs in enumerate(frame.specs)
     )
@@ -111,17 +111,17 @@ def _ranked(frame: Frame, parameters: int, name: str, *, optimise: bool) -> Rank
     }
     if optimise:
         best = minimum_potential(frame, restarts=1, optimise=True)
-        return Ranked(
+        return RankedArchitecture(
             **facts, least=best.value**0.5, method="optimised", converged=best.converged, gradient=best.gradient
         )
     exact = None if isinstance(frame, BranchedFrame) else closed_form_minimum(frame)
     if exact is not None:
-        return Ranked(**facts, least=exact**0.5, method="closed form")
+        return RankedArchitecture(**facts, least=exact**0.5, method="closed form")
     score = least_potential(frame if isinstance(frame, BranchedFrame) else as_branched(frame))
-    return Ranked(**facts, least=score.value**0.5, method="closed form" if score.exact else "lower bound")
+    return RankedArchitecture(**facts, least=score.value**0.5, method="closed form" if score.exact else "lower bound")
 
 
-def render_ranks(ranks: Sequence[Ranked]) -> str:
+def render_ranks(ranks: Sequence[RankedArchitecture]) -> str:
     """Write a ranking out for people."""
     rows = [
         (str(at), each.name, each.structure, str(each.layers), f"{each.parameters:,}", f"{each.least:.5f}",

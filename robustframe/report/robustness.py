@@ -157,6 +157,7 @@ def _caption(runs: Sequence[Run], tests: int) -> str:
         f"{resolution_sentence(records[0].data.count)}.",
         *_bounds(records),
         *_coherence(records),
+        *_no_frames(records),
         f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
         f"Run{'s' if len(runs) > 1 else ''} {cited}.",
     ]
@@ -196,6 +197,17 @@ def _bounds(records: Sequence[Record]) -> list[str]:
     if all(result.certified_correct is None for record in records for result in record.results or []):
         return []
     return ["Certified: what no attack can break (Lipschitz bound), and the gap to what these attacks did not."]
+
+
+def _no_frames(records: Sequence[Record]) -> list[str]:
+    """Say why a model has no coherence, where somebody looked; so many models in so many words."""
+    found = {entry.name: entry.no_frame for record in records for entry in record.classifiers if entry.no_frame}
+    sentences = [f"{name}: {why.rstrip('.')}." for name, why in found.items()]
+    return sentences if len(sentences) <= _NAMED else [f"{len(sentences)} models are no frames, so have no coherence."]
+
+
+_NAMED = 3
+"""So many models without a frame are named."""
 
 
 def _coherence(records: Sequence[Record]) -> list[str]:

@@ -65,6 +65,7 @@ class ClassifierEntry(Section):
     parameters: int
     sweeps: int | None
     mutual_coherence: float | None
+    """Of the pair's frame, or of that which the model is a sweep of; null where there is none or nobody measured it."""
     weights_sha256: str | None
     """Of the weights file that a recipe names; null where it names none."""
     code: dict[str, str]
@@ -72,6 +73,8 @@ class ClassifierEntry(Section):
     plain attributes of its layers; empty for a pair with a card."""
     unread: list[str]
     """Parts whose source cannot be read, which its answers alone identify."""
+    no_frame: str | None = None
+    """Of a model without twins: why it is no sweep of a frame; null where it is one, or nobody looked."""
 
 
 class AttackEntry(Section):

@@ -54,7 +54,7 @@ def test_the_solver_on_test_images_converges(tiny_card: Path) -> None:
 @pytest.mark.parametrize("name", [*SMALL, "fc-20-10"])
 def test_small_architectures_by_name(name: str) -> None:
     report = frame_report(name)
-    frame = find_frame(name)[0]
+    frame = find_frame(name).frame
     text = render_frame(report, frame)
     assert report.sweeps == ()
     assert report.coherence.mutual == pytest.approx(mutual_coherence(frame))

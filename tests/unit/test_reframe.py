@@ -2,24 +2,40 @@
 
 import copy
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import robustframe
-from robustframe.errors import InputError
+from robustframe.certify import lipschitz_radius
+from robustframe.cli import app
+from robustframe.data import load as load_data
+from robustframe.errors import InputError, IntegrityError
+from robustframe.frames.architectures import architecture
 from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.branched_blocks import branch_weights, unit_atoms
 from robustframe.frames.coherence import babel, coherence, filter_gram, own_coherence
+from robustframe.frames.least import as_branched, least_potential
 from robustframe.frames.objective import objective
+from robustframe.frames.potential import closed_form_minimum, minimum_potential
 from robustframe.frames.reframe import frame_of, head_of
 from robustframe.frames.trace import trace
-from robustframe.pairs import Reframed, reframe
+from robustframe.pairs import Reframed, ReframedPair, reframe
+from robustframe.report.cards import card_text
 from robustframe.solvers import ADMM, AcceleratedPursuit, DeepPursuit, Implicit, iterate, optimality, solve
+from robustframe.train import find_training_recipe, new_pair, train
+from robustframe.zoo import load_card
 
 Build = Callable[[], nn.Module]
 
@@ -439,6 +455,20 @@ def test_bad_input_gets_a_sentence(model: nn.Module, shape: tuple[int, ...], sen
         reframe(model, shape)
 
 
+class Optional(Twice):
+    def forward(self, x: Tensor, features: bool = False) -> Tensor:
+        y = F.relu(self.one(x))
+        return y if features else self.head(y)  # type: ignore[no-any-return]
+
+
+def test_arguments_with_defaults_and_parametrised_weights_are_read() -> None:
+    x = images((4,))
+    normed = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 2))
+    for model in (Optional().eval(), normed.eval()):
+        with torch.no_grad():
+            assert torch.allclose(reframe(model, (4,)).pair.feedforward(x), model(x), atol=1e-5)
+
+
 def test_functions_with_weights_and_products_are_named() -> None:
     for model, sentence in ((Function(), "linear is called as a function"), (Both(), "a product of two values")):
         found = reframe(model.eval(), (4,)) if isinstance(model, Both) else None
@@ -459,3 +489,250 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
         model[1].weight.zero_()  # type: ignore[union-attr, operator]
     with pytest.raises(InputError, match=r"layer 1 \(1\) has no weights but zeros"):
         reframe(model, (1, 6, 6))
+
+
+NET = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 12),
+        nn.ReLU(), nn.Linear(12, 10),
+    )
+"""
+SETTLE = """
+schema = 1
+name = "settled"
+about = "A small network, trained at its solution"
+seed = 0
+[data]
+use = "digits"
+[start]
+from = "file:net.py:build"
+weights = "net.safetensors"
+sweeps = 6
+[schedule]
+epochs = 2
+batch = 128
+learning_rate = 2e-3
+sweeps = [2, 4, 6]
+last = 2
+settle = 0.1
+coherence = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network of a user's, trained a little by plain PyTorch, and a recipe that starts from it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "net.py").write_text(NET)
+    (folder / "settle.toml").write_text(SETTLE)
+    space: dict[str, Any] = {}
+    exec(NET, space)
+    torch.manual_seed(0)
+    net, train = space["build"](), load_data("digits", "train")
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for rows in torch.randperm(len(train)).repeat(6).split(100):
+        optimizer.zero_grad()
+        F.cross_entropy(net(train.images[rows]), train.labels[rows]).backward()
+        optimizer.step()
+    save_file(net.state_dict(), folder / "net.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settled(own: Path) -> Path:
+    """The card of the pair that the network of the folder has become."""
+    recipe = find_training_recipe(str(own / "settle.toml"))
+    return train(recipe, own / "out", device=torch.device("cpu"), source=own)
+
+
+def test_training_starts_from_a_network_and_its_card_needs_no_code(own: Path, settled: Path) -> None:
+    begun = new_pair(find_training_recipe(str(own / "settle.toml")), load_data("digits", "train"), own)
+    test = load_data("digits", "test")
+    pair, card = load_card(settled)
+    assert isinstance(begun, ReframedPair)
+    assert isinstance(pair, ReframedPair)
+    assert card.structure == "branched"
+    assert card.sweeps == pair.sweeps == 6
+    assert card.recipe["start"]["from"] == "file:net.py:build"
+    assert "pair" not in card.recipe
+
+    def right(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float((model(test.images).argmax(1) == test.labels).float().mean())
+
+    # The feed-forward twin stays about what it was, and the recurrent one learns to agree with it.
+    assert right(pair.feedforward) > right(begun.feedforward) - 0.05
+    assert right(pair.recurrent) > max(right(begun.recurrent), 0.8)
+    assert card.clean_accuracy.by_sweeps["1"] == pytest.approx(right(pair.feedforward), abs=1e-6)
+    assert "branched" in card_text(card)
+
+
+def test_a_damaged_card_of_branches_is_refused(settled: Path, tmp_path: Path) -> None:
+    card_file = tmp_path / settled.name
+    (tmp_path / "settled.safetensors").write_bytes(settled.with_suffix(".safetensors").read_bytes())
+    good = json.loads(settled.read_text())
+
+    def refused(change: Callable[[dict[str, Any]], Any], sentence: str) -> None:
+        content = copy.deepcopy(good)
+        change(content)
+        card_file.write_text(json.dumps(content))
+        with pytest.raises(IntegrityError, match=sentence):
+            load_card(card_file)
+
+    refused(lambda card: card["layers"][1]["branches"][0].update(reads=2), "layer 2 can read the input")
+    refused(lambda card: card["layers"][1]["branches"][0].update(reads=-1), "greater than or equal to 0")
+    refused(lambda card: card["layers"][0].update(code=[6, 9, 8]), "does not make codes of shape")
+    refused(lambda card: card["layers"][0]["branches"][0].update(weight=[6, 1, 3]), "weight")
+    refused(lambda card: card["layers"][0]["branches"][0].update(stride=[0, 1]), "stride|describes no pair")
+    refused(lambda card: card["layers"][1]["branches"][0].update(weight=[10**6, 10**5, 4, 4]), "would hold more than")
+    refused(lambda card: card.update(head=None), "a frame with branches has layers with branches, and a head")
+    refused(lambda card: card.update(structure="chain"), "describes no pair")
+    refused(lambda card: card["layers"].clear(), "describes no pair|layers")
+
+
+def test_both_twins_of_ones_own_network_are_evaluated(own: Path, tmp_path: Path) -> None:
+    asked = [
+        "evaluate", "--model", "reframe:file:net.py:build", "--weights", "net.safetensors", "--data", "digits",
+        "--count", "20", "--threat", "linf:0.05", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "robustframe", *asked], cwd=own, capture_output=True, text=True)
+    assert ran.returncode in (0, 1), ran.stderr
+    run = robustframe.open_run(tmp_path / "run")
+    assert [entry.twin for entry in run.record.classifiers] == ["feedforward", "recurrent"]
+    assert run.record.classifiers[0].mutual_coherence is not None
+    assert run.recipe().model[0].shape == [1, 8, 8]
+    assert all(result.certified_correct is None for result in run.results)
+    again = subprocess.run(
+        [sys.executable, "-m", "robustframe", "verify", str(tmp_path / "run"), "--folder", str(own), "--code"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_tables_state_the_coherence_of_any_network_or_why_it_is_no_frame() -> None:
+    data = load_data("digits").first(10)
+    frame = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).eval()
+    none = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), nn.Linear(12, 10)).eval()
+    before = copy.deepcopy(frame.state_dict())
+    run = robustframe.evaluate(
+        {"a": frame, "b": none}, data.images, data.labels, threat="linf:0.05", battery="quick", diagnose=False
+    )
+    known = {entry.name: entry for entry in run.record.classifiers}
+    assert known["a"].mutual_coherence == pytest.approx(coherence(reframe(frame, (1, 8, 8)).frame).mutual, abs=1e-4)
+    assert known["a"].no_frame is None
+    assert known["b"].mutual_coherence is None
+    assert known["b"].no_frame is not None
+    assert "2: Tanh" in known["b"].no_frame
+    table = " ".join(run.table().split())
+    assert f"coherence {known['a'].mutual_coherence:.3f}" in table
+    assert "b: no frame: 2: Tanh" in table
+    assert all(torch.equal(before[key], value) for key, value in frame.state_dict().items())
+
+
+def test_certificates_do_not_cover_thresholds_below_zero() -> None:
+    pair = reframe(drawn(SMALL["mlp"][0]), (1, 6, 6)).pair
+    with pytest.raises(InputError, match="the thresholds of a network that was read as a frame may be negative"):
+        lipschitz_radius(pair.feedforward, images((1, 6, 6)), torch.tensor([0, 1]))
+
+
+def test_frame_reports_on_networks(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    asked = ["frame", "file:net.py:build", "--weights", "net.safetensors", "--data", "digits"]
+    said = CliRunner().invoke(app, [*asked, "--filters", str(tmp_path / "a.png"), "--plot", str(tmp_path / "g.png")])
+    assert said.exit_code == 0, said.output
+    assert "[  B1   . ]" in said.stdout
+    assert "dense after max pool 2" in said.stdout
+    assert "Some thresholds are negative" in said.stdout
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    report = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert [layer["name"] for layer in report["layers"]] == ["0", "5"]
+    assert len(report["sweeps"]) == 32
+    assert report["coherence"]["between"] == sorted(report["coherence"]["between"])
+    assert max(len(line) for line in said.stdout.splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["file:net.py:build"], "a network does not say what images it takes; give --shape 1x28x28, or --data"),
+        (["file:net.py:build", "--shape", "8x8"], "must read CHANNELSxHEIGHTxWIDTH"),
+        (["file:net.py:build", "--shape", "3x8x8"], "does not take inputs of shape"),
+        (["torchvision:resnet19"], "did you mean"),
+        (["zoo:digits-fc2-8", "--weights", "x"], "--weights is for networks"),
+        (["nothing:x"], "unknown kind of model"),
+    ],
+)
+def test_frame_says_what_is_wrong(words: list[str], sentence: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    failed = CliRunner().invoke(app, ["frame", *words])
+    assert isinstance(failed.exception, InputError)
+    assert sentence in str(failed.exception)
+
+
+def test_the_closed_form_is_the_least_potential() -> None:
+    chain = nn.Sequential(
+        nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 10),
+        nn.ReLU(), nn.Linear(10, 3),
+    )  # fmt: skip
+    score = least_potential(reframe(chain.eval(), (12,)).frame)
+    # The value of a tight chain that was built number by number.
+    assert (score.nonzeros, score.exact) == (6500, True)
+    assert score.value * score.nonzeros == pytest.approx(61.25)
+    for name in ("fc-20-10", "resnet8-8"):
+        frame = architecture(name)
+        plain = closed_form_minimum(frame)
+        if plain is not None:
+            assert least_potential(as_branched(frame)).value == pytest.approx(plain)
+
+
+class Wide(nn.Module):
+    """A residual block of matrices, and a sum of two."""
+
+    def __init__(self, *, both: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = nn.Linear(6, 9), nn.Linear(9, 7), nn.Linear(7, 9), nn.Linear(9, 14)
+        self.e, self.head, self.both = nn.Linear(9, 14), nn.Linear(14, 2), both
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = F.relu(self.a(x))
+        y = F.relu(self.c(F.relu(self.b(x))) + x)
+        return self.head(F.relu(self.d(y) + self.e(x)) if self.both else F.relu(self.d(y)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_minimising_ends_at_the_closed_form_and_never_below_the_bound(both: bool) -> None:
+    torch.manual_seed(0)
+    frame = reframe(Wide(both=both).eval(), (6,)).frame
+    score = least_potential(frame)
+    found = minimum_potential(frame, restarts=1)
+    assert score.exact is not both
+    assert found.converged
+    assert found.nonzeros == score.nonzeros
+    assert found.value >= score.value * (1 - 1e-6)
+    if score.exact:
+        assert found.value == pytest.approx(score.value, rel=1e-4)
+    assert coherence(frame).deep_frame_potential > score.value
+
+
+def test_rank_lists_the_least_first(tmp_path: Path) -> None:
+    names = ["fc-200-100", "resnet8-8", "torchvision:vgg11"]
+    words = ["rank", *names, "--shape", "3x32x32", "--json"]
+    said = CliRunner().invoke(app, [*words, "--plot", str(tmp_path / "rank.svg")])
+    assert said.exit_code == 0, said.output
+    ranks = json.loads(said.stdout)
+    assert {each["name"] for each in ranks} == set(names)
+    assert [each["least"] for each in ranks] == sorted(each["least"] for each in ranks)
+    vgg = next(each for each in ranks if each["name"] == "torchvision:vgg11")
+    assert (vgg["structure"], vgg["method"]) == ("chain", "closed form")
+    assert vgg["parameters"] == sum(p.numel() for p in torchvision.models.vgg11(weights=None).parameters())
+    assert "torchvision:vgg11" in (tmp_path / "rank.svg").read_text()
+    text = CliRunner().invoke(app, ["rank", "fc-200-100", "fc-20-10"]).stdout
+    assert "closed form" in text
+    assert max(map(len, text.splitlines())) <= 100
+    failed = CliRunner().invoke(app, ["rank", "fc-20-10", "fc-20-10"])
+    assert "fc-20-10 is given twice" in str(failed.exception)

@@ -2,6 +2,7 @@
 
 from robustframe.report.figures.style import MISSING, THEMES, Figure, Theme, check_path, svg, write  # isort: skip
 
+from robustframe.report.figures.architectures import rank_figure
 from robustframe.report.figures.association import ModelPoint, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
 from robustframe.report.figures.examples import Example, example_figure
@@ -15,7 +16,6 @@ from robustframe.report.figures.gather import (
 )
 from robustframe.report.figures.gram import gram_figure
 from robustframe.report.figures.outcomes import ModelOutcome, outcome_figure
-from robustframe.report.figures.rank import rank_figure
 from robustframe.report.figures.sweeps import SweepPoint, sweeps_figure
 
 __all__ = [

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import altair as alt
 
 from robustframe.report.figures.style import Figure, titled, values
-from robustframe.report.rank import Ranked
+from robustframe.report.rank import RankedArchitecture
 
 _WIDTH, _HEIGHT = 560, 360
 
 
-def rank_figure(ranks: Sequence[Ranked], *, title: str = "Least deep frame potential of architectures") -> Figure:
+def rank_figure(
+    ranks: Sequence[RankedArchitecture], *, title: str = "Least deep frame potential of architectures"
+) -> Figure:
     """Draw the least potential of each architecture over its parameters.
 
     Args:
