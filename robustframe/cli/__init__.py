@@ -120,12 +120,14 @@ def train(
     download: Download = False,
 ) -> None:
     """Train a pair; an interrupted training is continued by the same command."""
-    from robustframe.devices import pick_device
-    from robustframe.train import find_training_recipe, train_only
-    from robustframe.train import train as train_recipe
+    with Bar("batches", "train") as bar:
+        bar.stage("loading ...")
+        from robustframe.devices import pick_device
+        from robustframe.train import find_training_recipe, train_only
+        from robustframe.train import train as train_recipe
 
-    stated = find_training_recipe(recipe)
-    with Bar("batches", stated.name) as bar:
+        stated = find_training_recipe(recipe)
+        bar.name = stated.name
         make = train_recipe if card else train_only
         made = make(stated, out, device=pick_device(device), data_root=data_root, download=download, report=bar.show)
     if not card:

@@ -135,45 +135,47 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
-    from robustframe.evaluation import Limits, make_task, run, run_folder
-    from robustframe.recipe import Recipe, find_recipe, read_toml
+    with Bar("units", "evaluate") as bar:
+        bar.stage("loading models and data ...")
+        from robustframe.evaluation import Limits, make_task, run, run_folder
+        from robustframe.recipe import Recipe, find_recipe, read_toml
 
-    _check_engine(engine, workers, address, isolate=isolate)
-    where, here = _devices(device, engine)
-    _set_threads(threads, engine)
-    if (recipe is None) == (not model):
-        raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
-    # The driver of a cluster only needs to know its models.
-    keep = engine == "process" and not dry_run
-    if recipe is not None:
-        _refuse_with_recipe(
-            weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
-            sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
-            class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+        _check_engine(engine, workers, address, isolate=isolate)
+        where, here = _devices(device, engine)
+        _set_threads(threads, engine)
+        if (recipe is None) == (not model):
+            raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
+        # The driver of a cluster only needs to know its models.
+        keep = engine == "process" and not dry_run
+        if recipe is not None:
+            _refuse_with_recipe(
+                weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
+                sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
+                class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+            )  # fmt: skip
+            place = find_recipe(recipe)
+            stated = read_toml(place, Recipe)
+        else:
+            for option, given in (("--weights", weights), ("--name", name)):
+                if given and len(model or []) > 1:
+                    raise InputError(f"{option} belongs to one model; a recipe gives each its own")
+            shared = {
+                "weights": weights, "classes": classes, "name": name, "channels": channels,
+                "normalise": _normalise(normalise),
+                "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
+            }  # fmt: skip
+            images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
+            content = {
+                "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
+                "battery": battery or ["quick"],
+                "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
+                "model": [{"use": use, **shared} for use in model or []],
+            }  # fmt: skip
+            place, stated = Path("command line"), _validated(Recipe, content)
+        task = make_task(
+            stated, place, device=here, data_root=data_root, download=download, keep=keep,
+            isolate=isolate and not dry_run,
         )  # fmt: skip
-        place = find_recipe(recipe)
-        stated = read_toml(place, Recipe)
-    else:
-        for option, given in (("--weights", weights), ("--name", name)):
-            if given and len(model or []) > 1:
-                raise InputError(f"{option} belongs to one model; a recipe gives each its own")
-        shared = {
-            "weights": weights, "classes": classes, "name": name, "channels": channels,
-            "normalise": _normalise(normalise),
-            "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
-        }  # fmt: skip
-        images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
-        content = {
-            "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
-            "battery": battery or ["quick"],
-            "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
-            "model": [{"use": use, **shared} for use in model or []],
-        }  # fmt: skip
-        place, stated = Path("command line"), _validated(Recipe, content)
-    task = make_task(
-        stated, place, device=here, data_root=data_root, download=download, keep=keep,
-        isolate=isolate and not dry_run,
-    )  # fmt: skip
     if not diagnose:
         task = task.undiagnosed()
     if stated.data.use.startswith("folder:"):

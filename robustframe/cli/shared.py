@@ -45,7 +45,19 @@ def json_text(content: object) -> str:
     return json.dumps(content, indent=2).replace("\x7f", "\\u007f")
 
 
-_NEAR = {"─": "-", "–": "-", "—": "-", "−": "-", "≤": "<=", "≥": ">=", "ρ": "rho", "ε": "eps", "μ": "mu", "σ": "sigma"}
+_NEAR = {
+    "─": "-",
+    "━": "=",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "ρ": "rho",
+    "ε": "eps",
+    "μ": "mu",
+    "σ": "sigma",
+}
 
 
 def _near(error: UnicodeError) -> tuple[str, int]:

@@ -35,9 +35,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replay a run's stored images on its exact models, derive its counts anew, and name whatever differs."""
-    from robustframe.verification import verify as verify_run
-
     with Bar("parts", "verify") as bar:
+        bar.stage("loading ...")
+        from robustframe.verification import verify as verify_run
+
         found = verify_run(
             run,
             device=device,
@@ -69,23 +70,26 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
-    from robustframe.errors import unknown
-    from robustframe.report.tables import PROSE
-    from robustframe.verification.compare import compare_runs
-    from robustframe.verification.compare_text import render_comparison
+    with Bar("parts", "compare") as bar:
+        bar.stage("loading ...")
+        from robustframe.errors import unknown
+        from robustframe.report.tables import PROSE
+        from robustframe.verification.compare import compare_runs
+        from robustframe.verification.compare_text import render_comparison
 
-    if format not in PROSE:
-        raise unknown("format", format, PROSE)
-    found = compare_runs(
-        first,
-        second,
-        transfer=transfer,
-        device=device,
-        batch_size=batch_size,
-        folder=folder,
-        code=code or (),
-        data_root=data_root,
-    )
+        if format not in PROSE:
+            raise unknown("format", format, PROSE)
+        bar.stage("comparing ...")
+        found = compare_runs(
+            first,
+            second,
+            transfer=transfer,
+            device=device,
+            batch_size=batch_size,
+            folder=folder,
+            code=code or (),
+            data_root=data_root,
+        )
     typer.echo(json_text(found.to_json()) if as_json else render_comparison(found, format).rstrip("\n"))
 
 

@@ -44,9 +44,9 @@ class VerificationProgress:
     what: str
 
     @property
-    def shown(self) -> tuple[int, int, str, str]:
+    def shown(self) -> tuple[int, int, str, tuple[str, ...]]:
         """What a bar shows; see `robustframe.bar.Progress`."""
-        return self.done, self.parts, self.what, ""
+        return self.done, self.parts, self.what, ()
 
 
 Report = Callable[[VerificationProgress], None]

@@ -119,6 +119,7 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
         (["publish", "nowhere"], "is no run"),
         (["train", "nothing"], "unknown training recipe"),
         (["zoo", "show", "nothing"], "unknown zoo pair"),
+        (["zoo", "show", "fmnist-chain33"], "did you mean 'fmnist-chain3'? nearest of the "),
     ],
 )
 def test_bad_input_is_a_sentence_with_status_2_and_no_trace(words: list[str], sentence: str, here: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import robustframe
 
 ROOMS = [
-    ["types", "errors", "bar"],
+    ["types", "errors", "terminal"],
+    ["bar"],
     ["lending"],
     ["plugins"],
     ["children"],
