@@ -1,6 +1,7 @@
 """The reader's terminal: how wide it is, whether it shows colours, and text that fits it."""
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -43,6 +44,25 @@ def painted(text: str, tone: str) -> str:
 def text_width(text: str) -> int:
     """Return the columns that a text takes: two for a wide character, none for a combining one."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def fitted(text: str) -> str:
+    """Break the lines of a list so that they fit, each going on below the last of its columns.
+
+    Args:
+        text: lines whose columns have two spaces or more between them.
+    """
+    width = columns()
+    found = []
+    for line in text.split("\n"):
+        gap = [match.end() for match in re.finditer(r"  +", line) if match.end() < width // 2]
+        after = " " * max([2 * bool(line), *gap])
+        found += (
+            textwrap.wrap(line, width, subsequent_indent=after, drop_whitespace=True, break_on_hyphens=False)
+            if text_width(line) > width
+            else [line]
+        )
+    return "\n".join(found)
 
 
 def wrapped(text: str, *, first: str = "", after: str = "") -> list[str]:

@@ -21,6 +21,7 @@ from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, 
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Misbehaved, StoppedEarly
+from robustframe.terminal import fitted
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -197,7 +198,7 @@ def list_attacks() -> None:
     rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (see `robustframe doctor`)"))
     rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
     _list(rows)
-    typer.echo(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}")
+    typer.echo(fitted(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}"))
 
 
 @list_app.command("batteries")

@@ -1,6 +1,5 @@
 """The commands that say whether a number is believable: verify, compare, doctor."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from robustframe.bar import Bar
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
+from robustframe.terminal import columns, fitted
 
 RecipeFolder = Annotated[
     Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
@@ -50,7 +50,7 @@ def verify(
             download=download,
             report=bar.show,
         )
-    typer.echo(json_text(found.to_json()) if as_json else str(found).rstrip("\n"))
+    typer.echo(json_text(found.to_json()) if as_json else fitted(str(found).rstrip("\n")))
     if strict and not found.whole:
         say("something could not be checked, and --strict asks for everything")
     if not found.ok or (strict and not found.whole):
@@ -109,9 +109,9 @@ def doctor(
             found.append(item)
             yield item
 
-    for line in map(str, noted()) if each or as_json else short_lines(noted(), shutil.get_terminal_size().columns):
+    for line in map(str, noted()) if each or as_json else short_lines(noted(), columns()):
         if not as_json:
-            typer.echo(line)
+            typer.echo(fitted(line))
     wrong = sum(item.state == "wrong" for item in found)
     if as_json:
         typer.echo(json_text(report(found)))

@@ -4,6 +4,7 @@ from robustframe.frames import Frame
 from robustframe.report.frame import FrameReport
 from robustframe.report.layout import grid
 from robustframe.report.tables import listing, render
+from robustframe.terminal import fitted
 
 _WIDE = 12
 """Up to so many layers the block picture writes its blocks out."""
@@ -45,7 +46,7 @@ def render_frame(report: FrameReport, frame: Frame) -> str:
         Text of several short sections, ending with a newline.
     """
     shape = "x".join(str(side) for side in report.in_shape)
-    head = (
+    head = fitted(
         f"{report.name}: {report.about}\n"
         f"{report.structure} frame, {len(report.layers)} layers, input {shape}, {report.parameters:,} parameters, "
         f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions\n"

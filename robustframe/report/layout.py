@@ -101,6 +101,8 @@ class Column:
     """Whether a p-value may stand in it."""
     once: bool = False
     """Left blank where it and every such column before it say what they say in the line above."""
+    drop: int = 0
+    """Where a terminal is too narrow, columns with a 1 go first, as the title says what is in them; 0 stays."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ class TextCell:
     raw: str | None = None
     """As a machine reads it, where that differs: unknown is empty."""
     notes: tuple[int, ...] = ()
+    short: str | None = None
+    """As a narrow terminal shows it."""
+    tone: str = ""
+    """Its colour in a terminal; see `robustframe.terminal.painted`."""
 
 
 @dataclass(frozen=True)

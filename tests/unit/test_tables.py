@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from robustframe.errors import InputError
 from robustframe.report.arrange import TableStyle
 from robustframe.report.layout import Cell, Table, TableRow, Written, grid, written
 from robustframe.report.tables import FORMATS, render
+from robustframe.terminal import text_width
 
 LINF = "linf:8/255"
 
@@ -179,6 +181,72 @@ def test_running_text_is_no_wider_than_the_terminal(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("COLUMNS", columns)
         longest = max(map(len, render(table, "terminal").splitlines()))
         assert widest - len("caption ") < longest <= widest
+
+
+WORST = Table(
+    "Title: data test, 1,000 examples, linf:16/255, l2:1",
+    "caption " * 40,
+    tuple(
+        replace(row, model=model, threat=threat, certified=None if row.twin == "difference" else 0.1, verdict=verdict)
+        for model in ("fashion-mnist-conv-chain-low-coherence-seed-3", "b")
+        for threat in ("linf:16/255", "l2:1")
+        for row, verdict in zip(_pair(model), ("sound", "checks not finished", ""))
+    ),
+)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("group_by", ["model", "threat"])
+def test_a_table_fits_the_terminal_and_says_what_it_left_out_for_that(
+    columns: int, pairs: bool, group_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = render(WORST, "terminal", TableStyle(pairs=pairs, group_by=group_by))
+    assert max(map(text_width, text.splitlines())) <= columns
+    for needed in ("4.1", "50.0", "+45.9", "[+42.0, +50.0]", "p < 0.001", "checks not finished"):
+        assert needed in " ".join(text.split()), needed
+    # Beside each other, certificates are there only where they are asked for.
+    for name, number in [("clean", "91.3"), *[("certified", "10.0")] * (not pairs)]:
+        _, _, gone = text.partition(f"Left out to fit {columns} columns: ")
+        assert (number in text) is not (name in gone)
+
+
+def test_a_pair_of_one_threat_keeps_every_accuracy_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = tuple(replace(row, certified=0.1, verdict="sound") for row in _pair("chain"))
+    text = render(Table(f"Pairs, {LINF}", "", rows), "terminal")
+    assert "Left out" not in text
+    assert "  recurrent     91.7 [89.9, 93.2]   50.0 [46.0, 54.0]    10.0         sound" in text
+    assert "                     p = 0.39            p < 0.001" in text
+
+
+def test_a_grid_of_texts_and_one_of_many_numbers_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = render(grid("", ["name", "about"], [["a-name-that-stays-whole", "word " * 40]], left=(0, 1)), "terminal")
+    many = render(grid("", ["first", *(f"attack-{n}" for n in range(20))], [["a", *["1,000"] * 20]]), "terminal")
+    for text in (words, many):
+        assert max(map(len, text.splitlines())) <= 80
+    assert "a-name-that-stays-whole  word" in words
+    assert words.split().count("word") == 40
+    assert many.count("1,000") == 20
+    assert many.count("first") == 3
+
+
+def test_verdicts_have_colours_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TableRow("net", None, "—", LINF, Cell(0.9), Cell(0.5), verdict="sound")
+    table = Table("t", "", (row, replace(row, model="other", verdict="suspicious")))
+    plain = render(table, "terminal")
+    assert "\x1b" not in plain
+    monkeypatch.setattr("robustframe.terminal.is_terminal", lambda stream: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = render(table, "terminal")
+    assert "\x1b[32msound\x1b[0m" in coloured
+    assert "\x1b[31msuspicious\x1b[0m" in coloured
+    assert re.sub("\x1b\\[\\d+m", "", coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert render(table, "terminal") == plain
 
 
 def test_wide_characters_do_not_break_the_columns() -> None:
