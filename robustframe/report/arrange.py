@@ -111,12 +111,14 @@ def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) ->
     """The columns that say what a line is."""
     asked = "coherence" in style.columns if style.columns else bool(coherence)
     twins = any(row.twin != PLAIN for row in table.rows)
-    one_threat = len({row.threat for row in table.rows}) == 1 and table.rows[0].threat in table.title
+    said = len({row.threat for row in table.rows}) == 1 and table.rows[0].threat in table.title
+    # Beside each other, the threat carries the marks of notes.
+    said = said and not (style.pairs and any(row.note for row in table.rows))
     known = {
         "model": Column("model", "Model", once=True),
         "coherence": Column("coherence", "Coherence", "number", once=True, hidden=not asked, drop=3),
         "twin": Column("twin", table.column, once=style.group_by == "twin", hidden=not twins),
-        "threat": Column("threat", "Threat", once=True, drop=int(one_threat)),
+        "threat": Column("threat", "Threat", once=True, drop=int(said)),
     }
     return [known[name] for name in GROUPS[style.group_by] if not (style.pairs and name == "twin")]
 
