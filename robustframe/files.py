@@ -94,7 +94,7 @@ def opened(path: Path, *, limit: int, inside: Path | None = None, what: str = "t
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise IntegrityError(f"{what} {path} cannot be read: it is no plain file")
+            raise IntegrityError(f"{what} {path} cannot be read: it is not a plain file")
         if found.st_size > limit:
             raise IntegrityError(_too_large(path, limit))
         yield file
@@ -182,7 +182,7 @@ def check_finite(tree: Any, path: Path | str) -> None:
     while pending:
         key, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{path}: {key.lstrip('.')} = {value} is no finite number")
+            raise InputError(f"{path}: {key.lstrip('.')} = {value} is not a finite number")
         # Python reads others, and cannot write those of thousands of digits.
         if isinstance(value, int) and value not in _WHOLE:
             raise InputError(f"{path}: {key.lstrip('.')} is a whole number beyond 64 bits")

@@ -244,7 +244,7 @@ def _of_package(use: str) -> type[Attack]:
         raise unknown("attack", use, [*ATTACKS, *plugins("attacks"), "torchattacks:CLASS", "file:PATH.py:CLASS"])
     found = plugin.load()
     if not isinstance(found, type) or not issubclass(found, Attack) or inspect.isabstract(found):
-        raise InputError(f"{use} of {plugin.label} is no subclass of robustframe.attacks.Attack")
+        raise InputError(f"{use} of {plugin.label} is not a subclass of robustframe.attacks.Attack")
     return found
 
 

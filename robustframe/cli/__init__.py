@@ -112,7 +112,7 @@ app.command()(report)
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="The name of a zoo pair, or RECIPE.toml; of a grid GRID.toml:NAME.")],
-    out: Annotated[Path, typer.Option(help="Where checkpoint, weights and card go.")] = Path("runs/train"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, weights and card.")] = Path("runs/train"),
     device: Device = "auto",
     card: Annotated[
         bool, typer.Option(help="--no-card: stop at the checkpoint; the same command without it measures the card.")
@@ -142,14 +142,16 @@ def train(
 
 @app.command()
 def frame(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, card:PATH.json, hf:OWNER/REPO, or such as resnet20.")],
+    model: Annotated[
+        str, typer.Argument(help="zoo:NAME, card:PATH.json, hf:OWNER/REPO, or an architecture such as resnet20.")
+    ],
     minimum: Annotated[
-        bool, typer.Option("--minimum", help="Optimise the least deep frame potential; minutes for large frames.")
+        bool, typer.Option("--minimum", help="Optimise the least deep frame potential; takes minutes for large frames.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw |Gram| into this .svg, .pdf or .png file.")] = None,
     filters: Annotated[
         Path | None,
-        typer.Option(help="Draw the atoms into such a file: of a chain every layer, else the first."),
+        typer.Option(help="Draw the atoms into such a file: every layer of a chain, otherwise the first."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

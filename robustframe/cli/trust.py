@@ -11,21 +11,22 @@ from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text
 from robustframe.terminal import columns, fitted
 
 RecipeFolder = Annotated[
-    Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
+    Path | None, typer.Option("--folder", help="Folder that paths in the recipe are relative to; this one by default.")
 ]
 Code = Annotated[
     list[Path] | None,
-    typer.Option("--code", help="A Python file that a run names and that may be run; again for another."),
+    typer.Option("--code", help="A Python file that the run names and that may be executed; may be repeated."),
 ]
-BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
+BatchSize = Annotated[int, typer.Option(help="Images per model call.")]
 
 
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
     seal: Annotated[
-        str | None, typer.Option(help="The seal that a table, a paper or a board printed; names any edit whatever.")
+        str | None,
+        typer.Option(help="The seal printed by a table, a paper or a board; any later edit is then reported."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also fail when something could not be checked.")] = False,
     folder: RecipeFolder = None,
     code: Code = None,
     device: Device = "auto",
@@ -59,7 +60,7 @@ def verify(
 
 def compare(
     first: Annotated[str, typer.Argument(help="Folder of a complete run.")],
-    second: Annotated[str, typer.Argument(help="Folder of another on the same examples.")],
+    second: Annotated[str, typer.Argument(help="Folder of another run on the same examples.")],
     format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
     transfer: Annotated[bool, typer.Option(help="Show each run's stored images to the other's classifiers.")] = True,
     folder: RecipeFolder = None,
@@ -96,10 +97,10 @@ def compare(
 def doctor(
     runs: Annotated[Path, typer.Option(help="Where run folders are going to be made.")] = Path("runs"),
     data_root: DataRoot = None,
-    each: Annotated[bool, typer.Option("--all", help="Each thing on a line, with the command that gets it.")] = False,
+    each: Annotated[bool, typer.Option("--all", help="One line per item, with the command that installs it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether everything is here that an evaluation needs, with the command that mends what is not."""
+    """Check that everything an evaluation needs is here, and print the command that fixes what is not."""
     from robustframe.doctor import Item, examine, report, short_lines
 
     found: list[Item] = []
@@ -120,6 +121,6 @@ def doctor(
     else:
         typer.echo("Everything needed is here.")
     if not each and not as_json and any(item.state == "note" for item in found):
-        typer.echo("robustframe doctor --all says more of each thing, with the command that gets it.")
+        typer.echo("robustframe doctor --all has a line per item, with the command that installs it.")
     if wrong:
         raise typer.Exit(1)

@@ -49,7 +49,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
             return replace(from_arrays(x.images, x.labels, name=x.name), split=x.split, classes=x.classes)
         x, y = _of_batch(x) if isinstance(x, Mapping) else _collected(x)
     elif y is None:
-        raise InputError("the labels y are missing; give one class number an image, or a Dataset or DataLoader")
+        raise InputError("the labels y are missing; give one class number per image, or a Dataset or DataLoader")
     elif (pictures := _pictures(x, type(x).__name__, 0)) is not None:
         x = _of_pictures(pictures, x)
     if getattr(x, "dtype", None) in (torch.uint8, "uint8"):

@@ -1,4 +1,4 @@
-"""The ways in: a recipe, or one model with images in hand."""
+"""The entry points: a recipe, or a model and images in memory."""
 
 import shutil
 import tempfile

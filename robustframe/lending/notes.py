@@ -26,6 +26,6 @@ def note(change: str) -> None:
     """Note something of code of the user's that a reader of its numbers should know: a clause without its subject."""
     changes = _CHANGES.get()
     if changes is None:
-        log.warning("code of yours %s", change)
+        log.warning("your code %s", change)
     elif change not in changes:
         changes.append(change)

@@ -114,7 +114,7 @@ class ModelSpec(Strict):
     output: Annotated[str, Field(max_length=_PLACE)] | int | None = None
     """The key, attribute or place of the logits in what the model returns, where it returns more."""
     sigmoid: bool = False
-    """The model returns one number an image, before its sigmoid."""
+    """The model returns one number per image, before its sigmoid."""
     about: About | None = None
     """Whose it is, for exports."""
 
@@ -188,7 +188,7 @@ def read_toml(path: Path, model: type[Model]) -> Model:
     """Read a TOML file into a strict model.
 
     Raises:
-        InputError: of one line a mistake, with file, key, what was found and the nearest known key.
+        InputError: of one line per mistake, with file, key, what was found and the nearest known key.
     """
     content = read_toml_tables(path)
     try:
@@ -248,7 +248,7 @@ def batteries_of_packages() -> Iterator[Battery]:
             continue
         path = plugin.load()
         if not isinstance(path, str | Path):
-            raise InputError(f"the battery {name} of {plugin.label} is no path of a TOML file")
+            raise InputError(f"the battery {name} of {plugin.label} is not the path of a TOML file")
         battery = read_toml(Path(path), Battery)
         if differs_from_shipped(battery) is not None:
             raise InputError(f"{plugin.label} calls a battery {battery.cited}, which ships; it needs another name")
@@ -307,7 +307,7 @@ def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
             raise InputError(f"{f'{where}: ' if where else ''}{given} is called {meant} here")
         if given in ATTACKS:
             raise InputError(
-                f"{f'{where}: ' if where else ''}{given} is an attack and no battery; write one of it, mine.toml with "
+                f"{f'{where}: ' if where else ''}{given} is an attack, not a battery; write one of it, mine.toml with "
                 f'schema = 1, name, version and [[attack]] use = "{given}"'
             )
         raise unknown("battery", given, {each.cited for each in (*known, *added.values())}, where=where)
@@ -330,7 +330,7 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
         raise InputError(f"{where}: {error}" if where else str(error)) from error
     if len({(threat.norm, threat.eps) for threat in threats}) < len(threats):
         labels = ", ".join(threat.label for threat in threats)
-        raise InputError(f"{where or 'threats'}: a threat stands twice in {labels}")
+        raise InputError(f"{where or 'threats'}: a threat appears twice in {labels}")
     return threats
 
 

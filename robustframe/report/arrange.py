@@ -50,7 +50,7 @@ class TableStyle:
     sort: str = ""
     """One of `SORTS`, descending with a minus before it; the order of the rows when empty."""
     pairs: bool = False
-    """One line a model and threat, with the twins and their difference beside each other."""
+    """One line per model and threat, with the twins and their difference beside each other."""
 
     def __post_init__(self) -> None:
         for column in self.columns:

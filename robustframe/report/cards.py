@@ -83,7 +83,7 @@ def _solving(card: Card) -> dict[str, str]:
 
 
 def zoo_table() -> str:
-    """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
+    """Write the cards of all shipped pairs as a Markdown table, one line per pair."""
     head = (
         "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "at 128", "Coherence",
         "Potential", "Least", "Seconds",

@@ -11,7 +11,7 @@ _WIDE = 12
 
 
 def block_picture(frame: Frame) -> str:
-    """Draw the global matrix, one row a layer, one column a layer's codes.
+    """Draw the global matrix, one row per layer, one column per layer's codes.
 
     Args:
         frame: the frame.

@@ -26,7 +26,7 @@ class Cell:
     def __post_init__(self) -> None:
         for number in (self.value, self.low, self.high):
             if number is not None and not -1 <= number <= 1:
-                raise InputError(f"{number} is no fraction in [-1, 1]; divide percent by 100, unknown is None")
+                raise InputError(f"{number} is not a fraction in [-1, 1]; divide percent by 100, unknown is None")
         if (self.low is None) != (self.high is None):
             raise InputError(f"the interval [{self.low}, {self.high}] has one end; give both or none")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -58,9 +58,9 @@ class TableRow:
             raise unknown("twin", self.twin, TWINS)
         for p in (self.p_clean, self.p_robust):
             if p is not None and not 0 <= p <= 1:
-                raise InputError(f"p = {p} is no probability in [0, 1]; unknown is None")
+                raise InputError(f"p = {p} is not a probability in [0, 1]; unknown is None")
         if self.coherence is not None and not (math.isfinite(self.coherence) and self.coherence >= 0):
-            raise InputError(f"coherence {self.coherence} is no number from 0; unknown is None")
+            raise InputError(f"coherence {self.coherence} is not a number of at least 0; unknown is None")
         numbers = [getattr(cell, end) for cell in (self.clean, self.robust) for end in ("value", "low", "high")]
         if self.twin != "difference" and any(number is not None and number < 0 for number in numbers):
             raise InputError(f"{self.model} has an accuracy below 0; only a difference may be negative")

@@ -1,4 +1,4 @@
-"""Tables in Markdown, LaTeX, CSV, HTML and as text for a terminal: one writer a format, for every table there is."""
+"""Tables in Markdown, LaTeX, CSV, HTML and as text for a terminal: one writer per format, for every table there is."""
 
 import csv
 import io

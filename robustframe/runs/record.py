@@ -86,7 +86,7 @@ class AttackEntry(Section):
     settings: dict[str, Any]
     """Every setting with its value, defaults included."""
     skipped: str | None
-    """Why it was not run for this classifier, such as a solver's gradient for a network that is none."""
+    """Why it was not run for this classifier, such as a solver's gradient for a network that is not a solver."""
     entered: int
     broken: int
     """Successes that the exact model confirmed."""
@@ -215,7 +215,7 @@ class Record(Section):
             raise ValueError("results and hashes of files belong to a complete run, and to no other")
         for name, rows in self.answers.items():
             if rows is not None and len({len(row) for row in rows}) != 1:
-                raise ValueError(f"the answers of {name} are no table of logits")
+                raise ValueError(f"the answers of {name} are not a table of logits")
         return self
 
     def to_json(self) -> str:
@@ -293,7 +293,7 @@ def find_run(given: str | Path) -> Path:
     folder = path.parent if path.name == RECORD else path
     # Unlike the method of a path, this takes a name of any length.
     if not os.path.isfile(folder / RECORD):
-        raise InputError(f"{shown(str(given))} is no run: there is no {RECORD} in it")
+        raise InputError(f"{shown(str(given))} is not a run: there is no {RECORD} in it")
     return folder
 
 

@@ -20,7 +20,7 @@ class GradientReport:
     """How well an adjoint solved for the gradient; filled in by the backward pass, empty before it."""
 
     residual: Tensor | None = None
-    """Relative residual of the adjoint equation, one number an example, shape (b,)."""
+    """Relative residual of the adjoint equation, one number per example, shape (b,)."""
     steps: int = 0
     """Vector-Jacobian products that were made."""
     tolerance: float = 0.0

@@ -24,7 +24,7 @@ def bootstrap_difference(
     accuracy averaged over threats.
 
     Args:
-        first: a number an example, shape (n,).
+        first: a number per example, shape (n,).
         second: likewise, for the same examples in the same order.
         seed: of the draws.
         level: confidence, in (0, 1).
@@ -77,7 +77,7 @@ def spearman(
     """Correlate two numbers of the same things by rank, such as coherence and robust accuracy of models.
 
     Args:
-        x: a list or array with one number a thing, at least 3.
+        x: a list or array with one number per thing, at least 3.
         y: likewise, in the same order.
         seed: of permutations and draws.
         level: confidence of the bootstrap interval, in (0, 1).

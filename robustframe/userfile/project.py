@@ -224,7 +224,7 @@ def _source_spec(name: str, path: Path, folders: Sequence[str] | None = None) ->
         name, path, loader=_Source(name, str(path)), submodule_search_locations=None if folders is None else [*folders]
     )
     if spec is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     return spec
 
 

@@ -347,9 +347,9 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
 
 def test_what_cannot_be_a_table_is_refused_in_words() -> None:
     half, nan = Cell(0.5), float("nan")
-    with pytest.raises(InputError, match=r"91\.3 is no fraction in \[-1, 1\]; divide percent by 100"):
+    with pytest.raises(InputError, match=r"91\.3 is not a fraction in \[-1, 1\]; divide percent by 100"):
         Cell(91.3)
-    with pytest.raises(InputError, match="nan is no fraction"):
+    with pytest.raises(InputError, match="nan is not a fraction"):
         Cell(nan)
     with pytest.raises(InputError, match="has one end; give both or none"):
         Cell(0.5, 0.4)
@@ -357,9 +357,9 @@ def test_what_cannot_be_a_table_is_refused_in_words() -> None:
         Cell(0.5, 0.6, 0.4)
     with pytest.raises(InputError, match="unknown twin 'recurent'; did you mean 'recurrent'"):
         TableRow("m", None, "recurent", LINF, half, half)
-    with pytest.raises(InputError, match=r"p = 1\.5 is no probability"):
+    with pytest.raises(InputError, match=r"p = 1\.5 is not a probability"):
         TableRow("m", None, "difference", LINF, half, half, p_clean=1.5)
-    with pytest.raises(InputError, match="coherence nan is no number from 0"):
+    with pytest.raises(InputError, match="coherence nan is not a number of at least 0"):
         TableRow("m", nan, "—", LINF, half, half)
     with pytest.raises(InputError, match="m has an accuracy below 0; only a difference may be negative"):
         TableRow("m", None, "recurrent", LINF, Cell(-0.1), half)

@@ -326,7 +326,7 @@ def test_a_changed_copy_is_named(name: str, tamper: Callable[[Path], None], sent
 @pytest.mark.parametrize(
     ("tamper", "sentence"),
     [
-        (drop(R), "is no run"),
+        (drop(R), "is not a run"),
         (record(put("schema", 7)), "is not a record of this version: schema"),
         (begun, "is not complete; run the same evaluate command again"),
         (record(put("recipe.threats", "linf")), "threats = 'linf' must be a list"),
@@ -440,7 +440,7 @@ def test_the_command_ends_with_0_1_or_2(place: Path) -> None:
     assert {each["where"] for check in found["checks"] for each in check["findings"]} >= {"record.json", "seal.sha256"}
     nothing = command(place, "nowhere")
     assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert "is no run" in nothing.stderr
+    assert "is not a run" in nothing.stderr
     assert "Traceback" not in nothing.stderr + ill.stderr
 
 

@@ -139,7 +139,7 @@ def half(card: Path) -> None:
         (half, "head.bias is torch.float16, a pair has torch.float32"),
         (link("/dev/zero"), "leads out of"),
         (link("../../../../../../../etc/hostname"), "leads out of|No such file"),
-        (pipe, "it is no plain file"),
+        (pipe, "it is not a plain file"),
         *[
             (lambda card, name=name: rewrite(card, weights=name), "must be a file name")
             for name in ("/etc/passwd", "a\\b", "..", ".", "", "a\0b", "a/b")
