@@ -1,4 +1,4 @@
-"""The one door for files that somebody else may have written: plain, of a likely size, and refused in one sentence.
+"""The one door for files that someone else may have written: plain, of a likely size, and refused in one sentence.
 
 Every file is opened here, so that no pipe, device or link out of a folder is; every decoder works inside of `decoding`,
 so that whatever a damaged file makes it raise is one sentence; and what a file claims is compared with what it holds
@@ -66,7 +66,7 @@ def is_plain_name(name: str) -> bool:
 
 @contextmanager
 def opened(path: Path, *, limit: int, inside: Path | None = None, what: str = "the file") -> Iterator[IO[bytes]]:
-    """Open a file that somebody else may have made.
+    """Open a file that someone else may have made.
 
     Args:
         path: the file.
@@ -101,7 +101,7 @@ def opened(path: Path, *, limit: int, inside: Path | None = None, what: str = "t
 
 
 def read_plain(path: Path, *, limit: int, inside: Path | None = None, what: str = "the file") -> bytes:
-    """Return the whole content of a file that somebody else may have made; as `opened`."""
+    """Return the whole content of a file that someone else may have made; as `opened`."""
     with opened(path, limit=limit, inside=inside, what=what) as file:
         try:
             # Memory is taken for as much as is asked for; one byte more, lest a file of the system that states no size

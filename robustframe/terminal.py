@@ -28,7 +28,7 @@ def columns(stream: Any = None) -> int:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Say whether somebody looks at a stream."""
+    """Say whether someone looks at a stream."""
     try:
         return stream is not None and bool(stream.isatty())
     except (AttributeError, ValueError):

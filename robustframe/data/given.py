@@ -39,7 +39,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
 
     Raises:
         InputError: as `from_arrays`; for labels that are missing or given twice, items that are no such pairs or
-            tables, and PIL images of which nobody knows what they show.
+            tables, and PIL images that are ambiguous.
     """
     if _has_labels(x):
         if y is not None:

@@ -1,4 +1,4 @@
-"""One image file as a viewer shows it, or a sentence on why nobody knows what it shows."""
+"""One image file as a viewer shows it, or a sentence on why it is ambiguous."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ def read_image(path: Path, resize: int | None = None, crop: int | None = None) -
         (h, w, 3); and whether it was turned as its EXIF says.
 
     Raises:
-        InputError: for what is no image, or one of which nobody knows what it shows: with transparent pixels, with
+        InputError: for what is no image, or an ambiguous one: with transparent pixels, with
             several pictures, or with numbers of which it is not known which is white.
     """
     # Here and not above: shipped data needs neither.

@@ -57,7 +57,7 @@ def list_images(path: Path, class_map: Sequence[str] | Path | None = None) -> Li
         class_map: the names of the class folders in the order of the model's logits, or a file of them.
 
     Raises:
-        InputError: when there are no images, or nobody could say which folder is which class.
+        InputError: when there are no images, or it is unclear which folder is which class.
     """
     if not os.path.isdir(path):
         raise InputError(f"the data folder {path} does not exist")
@@ -159,7 +159,7 @@ def _numbered(path: Path, folders: Sequence[str], empty: Sequence[str]) -> tuple
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
         raise InputError(
             f"the folders of {path} are numbers with gaps ({', '.join(by_number[:3])} ... {by_number[-1]}), so that "
-            "nobody knows which class each is; say class_map = [...] in [data] of a recipe"
+            "it is unclear which class each is; say class_map = [...] in [data] of a recipe"
         )
     if by_number != by_name:
         log.warning(

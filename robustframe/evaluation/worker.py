@@ -38,7 +38,7 @@ def make_order(task: Task, folder: Path, device: torch.device, batch_size: int, 
     """Write down what a worker needs to know of a task.
 
     Raises:
-        InputError: for models in hand, which no other process can load.
+        InputError: for models passed from Python, which no other process can load.
     """
     if task.origin is None:
         raise InputError("models passed from Python are evaluated in this process; name them in a recipe to use others")

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 log = logging.getLogger("robustframe")
 
 _CHANGES: ContextVar[list[str] | None] = ContextVar("changes", default=None)
-"""Where it is noted what was taken back, as long as somebody listens."""
+"""Where it is noted what was taken back, as long as someone listens."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Models as a Python user has them: in hand."""
+"""Models as a Python user has them: in memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _LETTERS = 100
 
 
 def classify_given(given: Any, name: str, images: Images) -> tuple[list[Classifier], torch.device]:
-    """Make the classifiers of models in hand.
+    """Make the classifiers of models passed from Python.
 
     Args:
         given: a module, or several: by name, or in a list, which calls them ``NAME-1``, ``NAME-2``, ....

@@ -142,7 +142,7 @@ class Recipe(Strict):
     data: DataSpec
     model: list[ModelSpec] = Field(min_length=1, max_length=_MODELS)
     diagnose: bool = True
-    """Check after the attacks whether their numbers are to be believed, for a tenth of their cost."""
+    """Check after the attacks whether their numbers can be believed, for a tenth of their cost."""
 
 
 class AttackSpec(BaseModel):

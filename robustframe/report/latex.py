@@ -37,7 +37,8 @@ def latex(grid: Grid) -> str:
     heads = " & ".join(_head(column, folded=folded) for column in columns) + r" \\"
     caption, named = _caption(grid, dropped), _label(grid)
     notes = [
-        rf"\par\smallskip{{\footnotesize $^{{{number}}}$ {_tex(text)}}}" for number, text in enumerate(grid.notes, 1)
+        rf"\par\smallskip{{\footnotesize\sloppy $^{{{number}}}$ {_tex(text)}\par}}"
+        for number, text in enumerate(grid.notes, 1)
     ]
     packages = r"% \usepackage{booktabs,graphicx,longtable,siunitx}"
     if len(body) > _PAGE:

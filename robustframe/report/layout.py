@@ -51,7 +51,7 @@ class TableRow:
     certified: float | None = None
     """Fraction that no attack can break, the lower bound beside ``robust``; `None` where no certificate is known."""
     verdict: str = ""
-    """Whether the number is to be believed, such as "sound"; empty where nobody asked."""
+    """Whether the number can be believed, such as "sound"; empty where nobody asked."""
 
     def __post_init__(self) -> None:
         if self.twin not in TWINS:

@@ -120,7 +120,7 @@ class Result(Section):
     null where there is no certificate."""
     attacks: list[AttackEntry]
     diagnosis: Diagnosis | None
-    """Whether the number is to be believed; null where nobody asked, and where the checks failed."""
+    """Whether the number can be believed; null where nobody asked, and where the checks failed."""
 
 
 class FailedRow(Section):

@@ -163,7 +163,7 @@ def iterate(solver: Solver[Any], frame: Frame, x: Images) -> Iterator[tuple[Tens
 
 
 def run(solver: Solver[Any], frame: Frame, x: Images, *, last: int | None = None) -> Solution:
-    """Run a solver to its end; adjoints call this, everybody else `solve`.
+    """Run a solver to its end; adjoints call this, everyone else `solve`.
 
     Args:
         solver: the algorithm.

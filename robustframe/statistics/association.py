@@ -25,7 +25,7 @@ def bootstrap_difference(
 
     Args:
         first: a number per example, shape (n,).
-        second: likewise, for the same examples in the same order.
+        second: those of the other, for the same examples in the same order.
         seed: of the draws.
         level: confidence, in (0, 1).
         resamples: how many draws.
@@ -78,7 +78,7 @@ def spearman(
 
     Args:
         x: a list or array with one number per thing, at least 3.
-        y: likewise, in the same order.
+        y: the other values, in the same order.
         seed: of permutations and draws.
         level: confidence of the bootstrap interval, in (0, 1).
         resamples: how many permutations and draws.

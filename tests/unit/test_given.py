@@ -322,9 +322,9 @@ class Nowhere:
         ([PGD(steps=3), "quick", PGD(steps=3)], "the battery python-.* is given twice"),
         ([{"steps": 3}], "does not say which"),
         ([{"use": "pgd", "stps": 3}], "steps"),
-        (Script(), "Script is of the script or notebook that runs"),
-        (Nowhere.Still(), "Still stands at the top of no file"),
-        (PGD(loss=lambda logits, labels: logits.sum(1)), "stands at the top of no file"),
+        (Script(), "Script belongs to the script or notebook"),
+        (Nowhere.Still(), "Still is not defined at the top level"),
+        (PGD(loss=lambda logits, labels: logits.sum(1)), "is not defined at the top level"),
     ],
 )
 def test_batteries_that_are_none_are_refused(given: Any, sentence: str) -> None:

@@ -73,7 +73,7 @@ Model & Threat & \multicolumn{2}{l}{Clean (\%)} & \multicolumn{2}{l}{Robust (\%)
 resnet$^{1}$ & $\ell_\infty \leq 8/255$ & 95.0 & $[94.0, 96.0]$ & {--} &  \\
 \bottomrule
 \end{tabular}}
-\par\smallskip{\footnotesize $^{1}$ robust: no attack has run}
+\par\smallskip{\footnotesize\sloppy $^{1}$ robust: no attack has run\par}
 \end{table}
 """
 
