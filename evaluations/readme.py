@@ -24,9 +24,9 @@ _REGION = re.compile(
 _BESIDE = re.compile(r"\]\(([\w.-]+\.md)\)")
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _RACES = {
-    ("pgd-broken", "torchattacks PGD"): "a normally trained model",
-    ("standard-broken-recurrent", "pyautoattack standard"): "its recurrent twin",
-    ("standard-robust-feedforward", "pyautoattack standard"): "an adversarially trained model",
+    ("pgd-broken", "PGD-40", "torchattacks PGD"): "a normally trained model",
+    ("standard-broken-recurrent", "standard@1", "pyautoattack standard"): "its recurrent twin",
+    ("standard-robust-feedforward", "standard@1", "pyautoattack standard"): "an adversarially trained model",
 }
 """The rows of the benchmark that are shown where there is room for three."""
 
@@ -104,7 +104,7 @@ def _speed(file: Path) -> str:
     lines = ["| attack | on | robustframe (s) | other library (s) | ratio of times |", "|---|---|--:|--:|--:|"]
     for line in file.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        model = _RACES.get((cells[0], cells[4])) if len(cells) > 10 else None
+        model = _RACES.get((cells[0], cells[3], cells[4])) if len(cells) > 10 else None
         if model is not None:
             _, name, _, ours, peer, our_time, their_time, ratio, *_ = cells
             lines.append(f"| `{ours}` | {model}, `{name}` | {our_time} | {their_time} ({peer}) | {ratio} |")
