@@ -11,6 +11,7 @@ import typer
 from robustframe.bar import Bar
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
 from robustframe.errors import InputError, first_mistake, unknown
+from robustframe.terminal import fitted
 
 if TYPE_CHECKING:
     import torch
@@ -253,7 +254,7 @@ def _say_cost(
     from robustframe.evaluation.estimate import estimate
 
     cost = estimate(task, folder, device, batch_size, workers)
-    typer.echo(json_text(asdict(cost)) if as_json else str(cost))
+    typer.echo(json_text(asdict(cost)) if as_json else fitted(str(cost)))
 
 
 def _finish(found: "Run", *, as_json: bool) -> None:

@@ -218,6 +218,21 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert "fmnist-chain3-linf/recurrent" in printed
 
 
+def test_the_readme_says_what_it_is_before_anything_else() -> None:
+    first = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:60])
+    wanted = [
+        "models that",
+        "RobustBench's rules exclude",
+        "![",
+        "<!-- finding: aware -->",
+        "pip install",
+        "```python",
+        "Verdict",
+    ]
+    places = [first.index(text) for text in wanted]
+    assert places == sorted(places)
+
+
 def test_the_page_of_the_notebook_shows_its_cells_and_what_they_print() -> None:
     page = (DOCS / "notebook.md").read_text(encoding="utf-8")
     notebook = json.loads((DOCS / "first-hour.ipynb").read_text(encoding="utf-8"))
