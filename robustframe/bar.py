@@ -82,7 +82,7 @@ class Bar:
             self._seen.clear()
         self._done = done
         self._seen.append((monotonic(), done))
-        if (self._terminal or self._notebook) and monotonic() - self._drawn > _FLICKER:
+        if (self._terminal or self._notebook) and (done >= self._total or monotonic() - self._drawn > _FLICKER):
             self._draw()
 
     def _tick(self) -> None:

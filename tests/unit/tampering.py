@@ -197,7 +197,7 @@ CONTENT: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("attack: prediction of a break", cell(T0, success(True), "prediction", lambda p: (p + 7) % 10), T0,
      "for the stored image, the table"),
     ("attack: distance of a break", cell(T0, success(True), "distance", 0.02), T0, "the table says 0.02"),
-    ("attack: distance outside the ball", cell(T0, success(False), "distance", 0.3), T0, "none inside linf:0.15"),
+    ("attack: distance outside the ball", cell(T0, success(False), "distance", 0.3), T0, "not inside linf:0.15"),
     ("attack: negative cost", cell(T0, success(False), "backwards", -5), T0, "below 0"),
     ("attack: extra row", extra, T0, "it is here, but not one of survivors"),
     ("attack: row removed", table(T0, lambda rows: rows.filter(pl.col("index") != pl.col("index").max())), T0,
