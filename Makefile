@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve pictures bench museum site zoo gpu-zoo reframed clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve notebook pictures bench museum site zoo gpu-zoo reframed clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print it
 	@$(BIN)/robustframe evaluate $(EVAL)
 
 tables: $(READY) ## write tables and pictures of README, docs and evaluations anew from what is published
-	$(BIN)/python evaluations/readme.py README.md docs/attacks.md docs/claims.md docs/zoo.md
+	$(BIN)/python evaluations/readme.py README.md docs/attacks.md docs/claims.md docs/cli.md docs/zoo.md
 
 # Three evaluations are about clean accuracy: their one gradient step is no measure of robustness.
 BOARD := $(filter-out evaluations/accuracy/% evaluations/generalisation%,$(wildcard evaluations/*/results/record.json))
@@ -64,6 +64,9 @@ docs: $(READY) ## build the documentation strictly, into build/docs; open build/
 
 docs-serve: $(READY) ## show the documentation at http://localhost:8000 while it is being written
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+notebook: $(READY) ## run the notebook, write it with its outputs as docs/notebook.md
+	$(BIN)/python docs/notebook.py
 
 pictures: $(READY) ## draw the pictures of docs/ anew
 	$(BIN)/python docs/pictures.py

@@ -32,7 +32,7 @@ class Claim:
     """Folder in ``evaluations/``."""
     standing: Standing
     figures: str
-    """What says so."""
+    """The evidence: effect, interval, number of models."""
 
 
 def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
@@ -44,7 +44,7 @@ def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
     loss of a point, and not supported when it lies below that.
 
     Args:
-        evaluations: the folder with a folder an evaluation, each with its ``results``.
+        evaluations: the folder with a folder per evaluation, each with its ``results``.
         only: the evaluation whose claims are wanted; all when left out.
 
     Raises:
@@ -67,7 +67,7 @@ def claims_table(found: Sequence[Claim], *, evaluations: str | None = None) -> s
         found: the claims.
         evaluations: the path of ``evaluations/`` as seen from the page, for links; without it none are made.
     """
-    lines = ["| Claim | | What says so | Evaluation |", "| :-- | :-- | :-- | :-- |"]
+    lines = ["| Claim | | Evidence | Evaluation |", "| :-- | :-- | :-- | :-- |"]
     for claim in found:
         place = f"`{claim.evaluation}`"
         if evaluations is not None:
@@ -103,7 +103,7 @@ class Published:
         return [name for name in names if chosen(card_of(name))]
 
     def column(self, classifier: str, column: str, threat: str | None = None) -> NDArray[np.float64]:
-        """One number an example: ``"robust"`` (under a threat, or averaged over all) or ``"clean_correct"``."""
+        """One number per example: ``"robust"`` (under a threat, or averaged over all) or ``"clean_correct"``."""
         threats = self.threats if threat is None else [threat]
         rows = [self.run.rows(classifier, each) for each in threats]
         if not len(rows[0]):
@@ -188,7 +188,7 @@ def _generalisation(evaluation: Published) -> Iterator[Claim]:
     for twin, word in (("feedforward", "feed-forward"), ("recurrent", "recurrent")):
         found = _correlation(least, [generalisation_error(evaluation, name, twin) for name in names])
         yield Claim(
-            f"The least deep frame potential of an architecture follows its generalisation error ({use}, {word} twins)",
+            f"An architecture's generalisation error follows its least deep frame potential ({use}, {word} twins)",
             _PAPER, evaluation.name, _direction(found.interval, +1, _WEAK), _rho(found),
         )  # fmt: skip
 
@@ -248,13 +248,13 @@ def _coherence(evaluation: Published) -> Iterator[Claim]:
     cards = [card_of(name) for name in names]
     robust = [float(evaluation.column(f"{name}/recurrent", "robust").mean()) for name in names]
     measures = {
-        "mutual coherence of its frame": [card.mutual_coherence for card in cards],
-        "deep frame potential of its frame": [card.potential or 0.0 for card in cards],
+        "mutual coherence": [card.mutual_coherence for card in cards],
+        "deep frame potential": [card.potential or 0.0 for card in cards],
     }
     for what, values in measures.items():
         found = _correlation(values, robust)
         yield Claim(
-            f"A pair is the more robust the smaller the {what} is (normally trained, recurrent twins)", _PAPER,
+            f"Pairs whose frames have a lower {what} are more robust (normally trained, recurrent twins)", _PAPER,
             evaluation.name, _direction(found.interval, -1, _WEAK), _rho(found),
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ def draw_pictures(evaluations: Path) -> None:
     """Draw ``picture.svg`` beside the results of every evaluation that has one.
 
     Args:
-        evaluations: the folder with a folder an evaluation, each with its ``results``.
+        evaluations: the folder with a folder per evaluation, each with its ``results``.
 
     Raises:
         InputError: for a record that is missing or incomplete, or without the report extra.

@@ -17,7 +17,7 @@ def main() -> None:
         if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        # Here and not above: it takes a while, in which somebody may have thought better of it.
+        # Here and not above: it takes a while, in which someone may have thought better of it.
         from robustframe.cli import main as command_line
 
         if Interrupted.asked:

@@ -56,7 +56,7 @@ def not_a_model(model: object) -> str:
     if kind == "ExportedProgram":
         return "the model is an exported program; take its module, model.module()"
     if callable(model):
-        return f"the model is a {kind}, no torch.nn.Module; wrap it, robustframe.adapt(model)"
+        return f"the model is a {kind}, not a torch.nn.Module; wrap it, robustframe.adapt(model)"
     return f"the model is {kind}; it must be a torch.nn.Module"
 
 
@@ -220,7 +220,7 @@ def call_in_batches(model: Callable[[Tensor], Tensor], points: Images, batch_siz
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is that of memory that is not to be had, on a device or on the host."""
+    """Say whether an error is that of memory that is not available, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # The allocator of the host, and libraries below torch, raise nothing of their own.
@@ -239,7 +239,7 @@ def pad(points: Tensor) -> Tensor:
 
 
 def checked(said: object, points: Tensor) -> Logits:
-    """Return the logits in what a model gave for some points, if they are one row a point, in the type of the points.
+    """Return the logits in what a model gave for some points, if they are one row per point, in the type of the points.
 
     Raises:
         InputError: when they are not.
@@ -257,7 +257,7 @@ def own_logits(said: object) -> object:
 
 
 def one_number(said: object, points: Tensor) -> TypeGuard[Tensor]:
-    """Say whether a model gave one number a point, as before a sigmoid."""
+    """Say whether a model gave one number per point, as before a sigmoid."""
     rows = len(points)
     return isinstance(said, Tensor) and said.is_floating_point() and tuple(said.shape) in ((rows,), (rows, 1))
 
@@ -267,7 +267,7 @@ def _no_logits(said: object, points: Tensor) -> str:
     rows = len(points)
     if one_number(said, points):
         return (
-            f"one number an image, shape {tuple(said.shape)}; if that is the input of a sigmoid, "
+            f"one number per image, shape {tuple(said.shape)}; if that is the input of a sigmoid, "
             "robustframe.adapt(model, sigmoid=True) makes two logits of it, sigmoid = true in a recipe"
         )
     if isinstance(said, Mapping | tuple | list) and len(said):

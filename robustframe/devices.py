@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise InputError(f"device {shown(name)} is not to be had here; use cpu, or auto") from error
+        raise InputError(f"device {shown(name)} is not available here; use cpu, or auto") from error
     return device
 
 

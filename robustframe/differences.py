@@ -21,7 +21,7 @@ _EVEN = 10
 
 
 def random_direction(shape: Sequence[int], draws: Draws, *, grain: int) -> Tensor:
-    """Draw one direction a row.
+    """Draw one direction per row.
 
     Args:
         shape: of an image; where it has three axes or more, the last two are height and width.

@@ -1,4 +1,4 @@
-"""Is everything here that an evaluation needs? Each answer with the command that mends it.
+"""Is everything here that an evaluation needs? Each answer comes with the command that fixes it.
 
 Nothing heavy is imported before it is asked about, and what is broken is reported, never raised.
 """
@@ -40,11 +40,11 @@ class Item:
     """``"wrong"``: something needed does not work; ``"note"``: something optional is not there."""
     says: str
     fix: str = ""
-    """The command that mends it."""
+    """The command that fixes it."""
 
     def __str__(self) -> str:
         state = self.state.upper() if self.state == "wrong" else self.state
-        fix = f"; {'mend' if self.state == 'wrong' else 'get'} it with: {self.fix}" if self.fix else ""
+        fix = f"; {'fix' if self.state == 'wrong' else 'get'} it with: {self.fix}" if self.fix else ""
         return f"{state:<5}  {self.section:<12}  {self.name:<24}  {self.says}{fix}"
 
 
@@ -79,7 +79,7 @@ def examine(runs: Path = Path("runs"), data_root: Path | None = None) -> Iterato
 def short_lines(items: Iterable[Item], width: int) -> Iterator[str]:
     """Say what was found so that it fits one screen, section by section as they are found.
 
-    What is wrong stands on a line of its own, with what mends it; what many things of a section have in common is one.
+    What is wrong stands on a line of its own, with its fix; what many things of a section have in common is one.
 
     Args:
         items: as `examine` yields them.

@@ -41,6 +41,8 @@ class Interrupted(BaseException):
     """Whether a stop was asked for: one that is raised while foreign code calls back into Python may be lost there."""
 
 
+_FEW, _NEAREST = 20, 4
+"""Up to so many names are all listed; of more, the nearest."""
 _LONG = 1000
 """Letters of a name to which none that is known can be near."""
 
@@ -117,7 +119,7 @@ def _short(given: object) -> bool:
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -> InputError:
-    """Build the error for a name that is not known, with the nearest known one.
+    """Build the error for a name that is not known, with the nearest known ones.
 
     Args:
         kind: what the name stands for, such as ``"attack"``.
@@ -129,11 +131,14 @@ def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "") -
         An error to raise.
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4) if _short(given) else []
-    hint = f"did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(names) if names else "none"
+    near = difflib.get_close_matches(given, names, n=_NEAREST, cutoff=0.4) if _short(given) else []
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = f"known: {', '.join(names) or 'none'}"
+    if len(names) > _FEW:
+        shown_names = near or [*names[:_NEAREST], "..."]
+        listed = f"{'nearest' if near else 'some'} of the {len(names)} known: {', '.join(shown_names)}"
     prefix = f"{where}: " if where else ""
-    return InputError(f"{prefix}unknown {kind} {shown(given)}; {hint + ' ' if hint else ''}known: {listed}")
+    return InputError(f"{prefix}unknown {kind} {shown(given)}; {hint}{listed}")
 
 
 def as_path(value: Any, what: str, kind: str = "folder") -> Path:

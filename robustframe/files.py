@@ -1,4 +1,4 @@
-"""The one door for files that somebody else may have written: plain, of a likely size, and refused in one sentence.
+"""The one door for files that someone else may have written: plain, of a likely size, and refused in one sentence.
 
 Every file is opened here, so that no pipe, device or link out of a folder is; every decoder works inside of `decoding`,
 so that whatever a damaged file makes it raise is one sentence; and what a file claims is compared with what it holds
@@ -66,7 +66,7 @@ def is_plain_name(name: str) -> bool:
 
 @contextmanager
 def opened(path: Path, *, limit: int, inside: Path | None = None, what: str = "the file") -> Iterator[IO[bytes]]:
-    """Open a file that somebody else may have made.
+    """Open a file that someone else may have made.
 
     Args:
         path: the file.
@@ -94,14 +94,14 @@ def opened(path: Path, *, limit: int, inside: Path | None = None, what: str = "t
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise IntegrityError(f"{what} {path} cannot be read: it is no plain file")
+            raise IntegrityError(f"{what} {path} cannot be read: it is not a plain file")
         if found.st_size > limit:
             raise IntegrityError(_too_large(path, limit))
         yield file
 
 
 def read_plain(path: Path, *, limit: int, inside: Path | None = None, what: str = "the file") -> bytes:
-    """Return the whole content of a file that somebody else may have made; as `opened`."""
+    """Return the whole content of a file that someone else may have made; as `opened`."""
     with opened(path, limit=limit, inside=inside, what=what) as file:
         try:
             # Memory is taken for as much as is asked for; one byte more, lest a file of the system that states no size
@@ -182,7 +182,7 @@ def check_finite(tree: Any, path: Path | str) -> None:
     while pending:
         key, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{path}: {key.lstrip('.')} = {value} is no finite number")
+            raise InputError(f"{path}: {key.lstrip('.')} = {value} is not a finite number")
         # Python reads others, and cannot write those of thousands of digits.
         if isinstance(value, int) and value not in _WHOLE:
             raise InputError(f"{path}: {key.lstrip('.')} is a whole number beyond 64 bits")

@@ -265,7 +265,7 @@ class Probe:
 
     def _tidy(self, slope: Images, owners: Labels) -> Images:
         flat = slope.flatten(1)
-        # One number a row tells both: it is not finite, or zero, when some entry or every entry is.
+        # One number per row tells both: it is not finite, or zero, when some entry or every entry is.
         size = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(len(flat))
         fine = (size > 0) & size.isfinite()
         if fine.all():

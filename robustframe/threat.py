@@ -28,7 +28,7 @@ def parse_eps(text: str | float) -> float:
         The nearest float to the exact value.
 
     Raises:
-        InputError: when it is no number, not finite, or not above zero.
+        InputError: when it is not a number, not finite, or not above zero.
 
     >>> parse_eps("8/255") == 8 / 255
     True
@@ -72,7 +72,7 @@ class ThreatModel:
         if self.norm not in NORMS:
             raise unknown("norm", str(self.norm), NORMS)
         if isinstance(self.eps, bool | str):
-            raise InputError(f"eps {self.eps!r} is no number; ThreatModel.parse reads text such as 'linf:8/255'")
+            raise InputError(f"eps {self.eps!r} is not a number; ThreatModel.parse reads text such as 'linf:8/255'")
         parse_eps(self.eps)
         bounds: tuple[Any, Any] = (self.low, self.high)
         odd = [each for each in bounds if not isinstance(each, numbers.Real)]
@@ -116,7 +116,7 @@ class ThreatModel:
             InputError: for a box other than [0, 1], which no text states.
         """
         if (self.low, self.high) != (0, 1):
-            raise InputError(f"the box is [{self.low:g}, {self.high:g}]; an evaluation is of images in [0, 1]")
+            raise InputError(f"the box is [{self.low:g}, {self.high:g}]; evaluations take images in [0, 1]")
         try:
             parsed = ThreatModel.parse(self.label)
         except InputError:

@@ -44,7 +44,7 @@ class APGD(GradientAttack):
 class APGDT(GradientAttack):
     """Auto-PGD on the targeted DLR loss (Croce and Hein, 2020, arXiv:2003.01690, eq. 7), as in AutoAttack.
 
-    The wrong classes are taken in the order of their logits on the clean image, one run a class and restart.
+    The wrong classes are taken in the order of their logits on the clean image, one run per class and restart.
     Any misclassification is a success, whichever class was aimed at. A model with fewer classes has fewer
     targets.
     """

@@ -100,7 +100,7 @@ class Attack(ABC):
         return Gradients()
 
     def why_not(self, model: nn.Module) -> str | None:
-        """Say why this attack would be nothing of its own on a model; ``None`` when it is."""
+        """Say why this attack would add nothing on a model; ``None`` when it adds something."""
         return self.gradients().why_not(model)
 
     @abstractmethod
@@ -198,7 +198,7 @@ class Attack(ABC):
                 if points.shape != x.shape:
                     raise InputError(
                         f"{type(self).__name__}.perturb returned points of shape {tuple(points.shape)} for images of "
-                        f"shape {tuple(x.shape)}; return one an image, or None"
+                        f"shape {tuple(x.shape)}; return one per image, or None"
                     )
                 probe.settle(threat.project(x, points.detach().to(x.dtype)))
         except SearchOver:

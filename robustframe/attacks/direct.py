@@ -1,4 +1,4 @@
-"""Attacks on a batch in hand, without a run on disk."""
+"""Attacks on a batch, without a run on disk."""
 
 import logging
 from collections.abc import Sequence

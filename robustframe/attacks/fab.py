@@ -119,7 +119,7 @@ class FAB(GradientAttack):
 class FABT(FAB):
     """Targeted FAB (Croce and Hein, 2020, arXiv:2003.01690), as in AutoAttack's standard version.
 
-    The wrong classes are taken in the order of their logits on the clean image, one run a class and restart, and only
+    The wrong classes are taken in the order of their logits on the clean image, one run per class and restart, and only
     the boundary to that class is linearised. Any misclassification is a success, whichever class was aimed at.
     """
 

@@ -160,10 +160,10 @@ def _file_of(code: Any) -> Path:
         found = None
     if getattr(code, "__module__", None) == "__main__":
         raise InputError(
-            f"{name} is of the script or notebook that runs, and no record could name it; put it into a file"
+            f"{name} belongs to the script or notebook that is running, so no record could name it; move it to a file"
         )
     if found is None or not Path(found).is_file() or not name.isidentifier():
-        raise InputError(f"{name} stands at the top of no file, so that no record could name it; put it into one")
+        raise InputError(f"{name} is not defined at the top level of a file, so no record could name it; move it there")
     return Path(found).resolve()
 
 
@@ -244,7 +244,7 @@ def _of_package(use: str) -> type[Attack]:
         raise unknown("attack", use, [*ATTACKS, *plugins("attacks"), "torchattacks:CLASS", "file:PATH.py:CLASS"])
     found = plugin.load()
     if not isinstance(found, type) or not issubclass(found, Attack) or inspect.isabstract(found):
-        raise InputError(f"{use} of {plugin.label} is no subclass of robustframe.attacks.Attack")
+        raise InputError(f"{use} of {plugin.label} is not a subclass of robustframe.attacks.Attack")
     return found
 
 

@@ -85,7 +85,7 @@ class _Moves(Protocol):
 
 
 class _FaceMoves:
-    """Algorithm 2 of the paper (linf): every pixel is at plus or minus eps, and a window gets one sign a channel."""
+    """Algorithm 2 of the paper (linf): every pixel is at plus or minus eps, and a window gets one sign per channel."""
 
     def __init__(self, threat: ThreatModel, draws: Draws, lined: bool) -> None:
         self.threat, self.draws, self.lined = threat, draws, lined

@@ -68,7 +68,7 @@ def plain_margin(logits: Tensor, y: Labels) -> PerExample:
 
 
 def check_inputs(pair: Pair, x: Images, y: Labels) -> None:
-    """Check that there is one label an image.
+    """Check that there is one label per image.
 
     Raises:
         InputError: for another number of labels, or a label that is no class.

@@ -22,6 +22,7 @@ from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, 
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Misbehaved, StoppedEarly
+from robustframe.terminal import fitted
 
 app = typer.Typer(
     help="Adversarial robustness evaluation for models that solve.",
@@ -112,7 +113,7 @@ app.command()(report)
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="The name of a zoo pair, or RECIPE.toml; of a grid GRID.toml:NAME.")],
-    out: Annotated[Path, typer.Option(help="Where checkpoint, weights and card go.")] = Path("runs/train"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, weights and card.")] = Path("runs/train"),
     device: Device = "auto",
     card: Annotated[
         bool, typer.Option(help="--no-card: stop at the checkpoint; the same command without it measures the card.")
@@ -121,12 +122,14 @@ def train(
     download: Download = False,
 ) -> None:
     """Train a pair; an interrupted training is continued by the same command."""
-    from robustframe.devices import pick_device
-    from robustframe.train import find_training_recipe, folder_of, train_only
-    from robustframe.train import train as train_recipe
+    with Bar("batches", "train") as bar:
+        bar.stage("loading ...")
+        from robustframe.devices import pick_device
+        from robustframe.train import find_training_recipe, folder_of, train_only
+        from robustframe.train import train as train_recipe
 
-    stated = find_training_recipe(recipe)
-    with Bar("batches", stated.name) as bar:
+        stated = find_training_recipe(recipe)
+        bar.name = stated.name
         make = train_recipe if card else train_only
         made = make(
             stated, out, device=pick_device(device), source=folder_of(recipe), data_root=data_root, download=download,
@@ -165,7 +168,7 @@ def list_attacks() -> None:
     rows.append(("torchattacks:CLASS", "", "a linf, l1 or l2 attack of torchattacks (see `robustframe doctor`)"))
     rows.append(("file:PATH.py:CLASS", "", "your own subclass of robustframe.attacks.Attack"))
     _list(rows)
-    typer.echo(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}")
+    typer.echo(fitted(f"+ and how gradients are taken, see docs/attacks.md: {', '.join(sorted(shared))}"))
 
 
 @list_app.command("batteries")

@@ -11,6 +11,7 @@ import typer
 from robustframe.bar import Bar
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, parsed_normalise, say
 from robustframe.errors import InputError, first_mistake, unknown
+from robustframe.terminal import fitted
 
 if TYPE_CHECKING:
     import torch
@@ -35,31 +36,34 @@ def evaluate(
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file of its weights, or pretrained.", rich_help_panel=_MODEL)
+        str | None, typer.Option(help="File of the model's weights, or pretrained.", rich_help_panel=_MODEL)
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Of a model by name: how many it has.", rich_help_panel=_MODEL)
+        int | None, typer.Option(help="Number of classes of a model given by name.", rich_help_panel=_MODEL)
     ] = None,
     channels: Annotated[
         int | None,
-        typer.Option(help="How many it takes: the one of grey images is repeated.", rich_help_panel=_MODEL),
+        typer.Option(help="Channels the model takes; the one of grey images is repeated.", rich_help_panel=_MODEL),
     ] = None,
     normalise: Annotated[
         str | None,
         typer.Option(
             metavar="MEAN/STD",
             rich_help_panel=_MODEL,
-            help="What is done to each channel of its images first: 0.5,0.5,0.5/0.25,0.25,0.25.",
+            help="Normalise each channel first, such as 0.5,0.5,0.5/0.25,0.25,0.25.",
         ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(help="Key or place of the logits in what it returns, where more.", rich_help_panel=_MODEL),
+        typer.Option(help="Key or index of the logits, where the model returns more.", rich_help_panel=_MODEL),
     ] = None,
     sigmoid: Annotated[
-        bool, typer.Option("--sigmoid", help="It returns one number, before a sigmoid.", rich_help_panel=_MODEL)
+        bool,
+        typer.Option(
+            "--sigmoid", help="The model returns one number, to be put through a sigmoid.", rich_help_panel=_MODEL
+        ),
     ] = False,
-    name: Annotated[str | None, typer.Option(help="What tables call it.", rich_help_panel=_MODEL)] = None,
+    name: Annotated[str | None, typer.Option(help="Its name in tables.", rich_help_panel=_MODEL)] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -67,20 +71,23 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Of a data set: train or test.", show_default="test", rich_help_panel=_DATA)
+        str | None, typer.Option(help="Split of a data set, train or test.", show_default="test", rich_help_panel=_DATA)
     ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Examples from its beginning.", show_default="all", rich_help_panel=_DATA)
+        int | None, typer.Option(help="Use only the first so many examples.", show_default="all", rich_help_panel=_DATA)
     ] = None,
     resize: Annotated[
-        int | None, typer.Option(help="Of a folder: pixels of the shorter side.", rich_help_panel=_DATA)
+        int | None, typer.Option(help="Folder of images: pixels of the shorter side.", rich_help_panel=_DATA)
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(help="Of a folder: side of the square cut from the middle.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(help="Folder of images: side of the square cut from the middle.", rich_help_panel=_DATA),
     ] = None,
     class_map: Annotated[
         str | None,
-        typer.Option(help="Of a folder: a file of its class folders, in the model's order.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Folder of images: a file that lists its class folders in the model's order.", rich_help_panel=_DATA
+        ),
     ] = None,
     threat: Annotated[
         list[str] | None, typer.Option(help="NORM:EPS.", show_default="linf:8/255", rich_help_panel=_ASKED)
@@ -90,18 +97,20 @@ def evaluate(
         typer.Option(help="See list batteries, or a TOML file.", show_default="quick", rich_help_panel=_ASKED),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of all random numbers.", show_default="0", rich_help_panel=_ASKED)
+        int | None, typer.Option(help="Seed of all random numbers.", show_default="0", rich_help_panel=_ASKED)
     ] = None,
     diagnose: Annotated[
-        bool, typer.Option(help="Check whether the numbers are to be believed.", rich_help_panel=_WORK)
+        bool, typer.Option(help="Check whether the numbers can be believed.", rich_help_panel=_WORK)
     ] = True,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.", rich_help_panel=_WHERE)] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="The run's folder itself, instead.", rich_help_panel=_WHERE)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder itself, in place of one below --runs.", rich_help_panel=_WHERE)
+    ] = None,
     data_root: DataRoot = None,
     download: Download = False,
     device: Device = "auto",
     batch_size: Annotated[
-        int, typer.Option(help="Rows of one model call; changes no verdict.", rich_help_panel=_WORK)
+        int, typer.Option(help="Images per model call; changes no verdict.", rich_help_panel=_WORK)
     ] = 256,
     threads: Annotated[
         int | None,
@@ -112,7 +121,7 @@ def evaluate(
         typer.Option(
             "--isolate",
             rich_help_panel=_WORK,
-            help="Each model in a child process: one that dies costs its own rows only.",
+            help="Run each model in a child process: one that dies costs only its own rows.",
         ),
     ] = False,
     engine: Annotated[
@@ -120,60 +129,63 @@ def evaluate(
     ] = "process",
     workers: Annotated[
         int | None,
-        typer.Option(help="With ray: how many.", show_default="all there is room for", rich_help_panel=_WORK),
+        typer.Option(help="Number of workers, with ray.", show_default="as many as fit", rich_help_panel=_WORK),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="With ray: of a running cluster, such as auto.", rich_help_panel=_WORK)
+        str | None, typer.Option(help="Address of a running Ray cluster, such as auto.", rich_help_panel=_WORK)
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds for one unit; beyond, its row is given up.", rich_help_panel=_LIMITS)
+        float | None,
+        typer.Option(help="Seconds allowed for one unit of work; beyond that its row fails.", rich_help_panel=_LIMITS),
     ] = None,
     memory_limit: Annotated[
-        float | None, typer.Option(help="GiB for one process, on Linux.", rich_help_panel=_LIMITS)
+        float | None, typer.Option(help="GiB of memory for one process, on Linux.", rich_help_panel=_LIMITS)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a recipe, or a model named here; an interrupted run is continued by the same command."""
-    from robustframe.evaluation import Limits, make_task, run, run_folder
-    from robustframe.recipe import Recipe, find_recipe, read_toml
+    with Bar("units", "evaluate") as bar:
+        bar.stage("loading models and data ...")
+        from robustframe.evaluation import Limits, make_task, run, run_folder
+        from robustframe.recipe import Recipe, find_recipe, read_toml
 
-    _check_engine(engine, workers, address, isolate=isolate)
-    where, here = _devices(device, engine)
-    _set_threads(threads, engine)
-    if (recipe is None) == (not model):
-        raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
-    # The driver of a cluster only needs to know its models.
-    keep = engine == "process" and not dry_run
-    if recipe is not None:
-        _refuse_with_recipe(
-            weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
-            sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
-            class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+        _check_engine(engine, workers, address, isolate=isolate)
+        where, here = _devices(device, engine)
+        _set_threads(threads, engine)
+        if (recipe is None) == (not model):
+            raise InputError("give either a recipe or --model; `robustframe list recipes` shows the recipes")
+        # The driver of a cluster only needs to know its models.
+        keep = engine == "process" and not dry_run
+        if recipe is not None:
+            _refuse_with_recipe(
+                weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
+                sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
+                class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+            )  # fmt: skip
+            place = find_recipe(recipe)
+            stated = read_toml(place, Recipe)
+        else:
+            for option, given in (("--weights", weights), ("--name", name)):
+                if given and len(model or []) > 1:
+                    raise InputError(f"{option} belongs to one model; a recipe gives each its own")
+            shared = {
+                "weights": weights, "classes": classes, "name": name, "channels": channels,
+                "normalise": None if normalise is None else parsed_normalise(normalise),
+                "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
+            }  # fmt: skip
+            images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
+            content = {
+                "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
+                "battery": battery or ["quick"],
+                "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
+                "model": [{"use": use, **shared} for use in model or []],
+            }  # fmt: skip
+            place, stated = Path("command line"), _validated(Recipe, content)
+        task = make_task(
+            stated, place, device=here, data_root=data_root, download=download, keep=keep,
+            isolate=isolate and not dry_run,
         )  # fmt: skip
-        place = find_recipe(recipe)
-        stated = read_toml(place, Recipe)
-    else:
-        for option, given in (("--weights", weights), ("--name", name)):
-            if given and len(model or []) > 1:
-                raise InputError(f"{option} belongs to one model; a recipe gives each its own")
-        shared = {
-            "weights": weights, "classes": classes, "name": name, "channels": channels,
-            "normalise": None if normalise is None else parsed_normalise(normalise),
-            "output": int(output) if output is not None and output.isdecimal() else output, "sigmoid": sigmoid,
-        }  # fmt: skip
-        images = {"use": data or "fashion-mnist", "split": split or "test", "count": count}
-        content = {
-            "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
-            "battery": battery or ["quick"],
-            "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
-            "model": [{"use": use, **shared} for use in model or []],
-        }  # fmt: skip
-        place, stated = Path("command line"), _validated(Recipe, content)
-    task = make_task(
-        stated, place, device=here, data_root=data_root, download=download, keep=keep,
-        isolate=isolate and not dry_run,
-    )  # fmt: skip
     if not diagnose:
         task = task.undiagnosed()
     if stated.data.use.startswith("folder:"):
@@ -242,7 +254,7 @@ def _say_cost(
     from robustframe.evaluation.estimate import estimate
 
     cost = estimate(task, folder, device, batch_size, workers)
-    typer.echo(json_text(asdict(cost)) if as_json else str(cost))
+    typer.echo(json_text(asdict(cost)) if as_json else fitted(str(cost)))
 
 
 def _finish(found: "Run", *, as_json: bool) -> None:

@@ -6,10 +6,8 @@ import typer
 
 from robustframe.cli.shared import say
 
-new_app = typer.Typer(
-    help="Write a folder to start from, which runs as it is.", no_args_is_help=True, rich_markup_mode=None
-)
-Name = Annotated[str, typer.Argument(help="Of the folder, which must not be there yet.")]
+new_app = typer.Typer(help="Write a working folder to start from.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(help="Name of the folder, which must not exist yet.")]
 
 
 @new_app.command("defence")

@@ -24,11 +24,13 @@ def table(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
     format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
     columns: Annotated[
-        str | None, typer.Option(help="Of coherence,clean,robust,certified,verdict; with commas between.")
+        str | None, typer.Option(help="Which columns, with commas between: coherence,clean,robust,certified,verdict.")
     ] = None,
     group_by: Annotated[str, typer.Option(help="model, threat or twin.")] = "model",
     sort: Annotated[str, typer.Option(help="robust, clean, coherence or name; descending with a minus: -robust.")] = "",
-    pairs: Annotated[bool, typer.Option("--pairs", help="One line a pair: twins and difference side by side.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="One line per pair: twins and difference side by side.")
+    ] = False,
 ) -> None:
     """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
     from robustframe.report.arrange import TableStyle
@@ -54,8 +56,8 @@ def figure(
     out: Annotated[Path, typer.Option(help="The file; ends in .svg, .pdf or .png.")],
     theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
     only: Annotated[list[str] | None, typer.Option(help="A model or classifier to draw; may be repeated.")] = None,
-    title: Annotated[str | None, typer.Option(help="What stands above.")] = None,
-    count: Annotated[int, typer.Option(help="Of examples: how many of a classifier under a threat.")] = 8,
+    title: Annotated[str | None, typer.Option(help="Title of the figure.")] = None,
+    count: Annotated[int, typer.Option(help="For examples: how many per classifier and threat.")] = 8,
     data_root: DataRoot = None,
 ) -> None:
     if kind not in KINDS:
@@ -98,7 +100,7 @@ def report(
     site = build_site(runs, out, run_folders=run_folders, data_root=data_root)
     say(f"{site.models} model{'s' if site.models != 1 else ''}, {site.rows} rows, {site.size / 1e6:.1f} MB")
     if site.examples < MOST:
-        say(f"at most {site.examples} adversarial examples a row are shown, to keep the site small")
+        say(f"at most {site.examples} adversarial examples per row are shown, to keep the site small")
     if site.size > LIMIT:
         say(f"above {LIMIT / 1e6:g} MB all the same; make a site each of fewer runs")
     typer.echo(str(site.folder / "index.html"))

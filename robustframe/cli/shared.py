@@ -47,7 +47,19 @@ def json_text(content: object) -> str:
     return json.dumps(content, indent=2).replace("\x7f", "\\u007f")
 
 
-_NEAR = {"─": "-", "–": "-", "—": "-", "−": "-", "≤": "<=", "≥": ">=", "ρ": "rho", "ε": "eps", "μ": "mu", "σ": "sigma"}
+_NEAR = {
+    "─": "-",
+    "━": "=",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "ρ": "rho",
+    "ε": "eps",
+    "μ": "mu",
+    "σ": "sigma",
+}
 
 
 def _near(error: UnicodeError) -> tuple[str, int]:
@@ -75,7 +87,7 @@ def parsed_normalise(given: str) -> dict[str, list[float]]:
         mean, std = ([float(each) for each in part.split(",")] for part in given.split("/"))
     except ValueError:
         raise InputError(
-            f"--normalise {given} must read MEAN/STD, with a number a channel, such as 0.5,0.5,0.5/0.25,0.25,0.25"
+            f"--normalise {given} must read MEAN/STD, with a number per channel, such as 0.5,0.5,0.5/0.25,0.25,0.25"
         ) from None
     return {"mean": mean, "std": std}
 

@@ -1,6 +1,5 @@
 """The commands that say whether a number is believable: verify, compare, doctor."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,23 +8,25 @@ import typer
 
 from robustframe.bar import Bar
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
+from robustframe.terminal import columns, fitted
 
 RecipeFolder = Annotated[
-    Path | None, typer.Option("--folder", help="What paths in the recipe are relative to; here when left out.")
+    Path | None, typer.Option("--folder", help="Folder that paths in the recipe are relative to; this one by default.")
 ]
 Code = Annotated[
     list[Path] | None,
-    typer.Option("--code", help="A Python file that a run names and that may be run; again for another."),
+    typer.Option("--code", help="A Python file that the run names and that may be executed; may be repeated."),
 ]
-BatchSize = Annotated[int, typer.Option(help="Rows of one model call.")]
+BatchSize = Annotated[int, typer.Option(help="Images per model call.")]
 
 
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a complete run, or of published results.")],
     seal: Annotated[
-        str | None, typer.Option(help="The seal that a table, a paper or a board printed; names any edit whatever.")
+        str | None,
+        typer.Option(help="The seal printed by a table, a paper or a board; any later edit is then reported."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also fail when something could not be checked.")] = False,
     folder: RecipeFolder = None,
     code: Code = None,
     device: Device = "auto",
@@ -35,9 +36,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replay a run's stored images on its exact models, derive its counts anew, and name whatever differs."""
-    from robustframe.verification import verify as verify_run
-
     with Bar("parts", "verify") as bar:
+        bar.stage("loading ...")
+        from robustframe.verification import verify as verify_run
+
         found = verify_run(
             run,
             device=device,
@@ -49,7 +51,7 @@ def verify(
             download=download,
             report=bar.show,
         )
-    typer.echo(json_text(found.to_json()) if as_json else str(found).rstrip("\n"))
+    typer.echo(json_text(found.to_json()) if as_json else fitted(str(found).rstrip("\n")))
     if strict and not found.whole:
         say("something could not be checked, and --strict asks for everything")
     if not found.ok or (strict and not found.whole):
@@ -58,7 +60,7 @@ def verify(
 
 def compare(
     first: Annotated[str, typer.Argument(help="Folder of a complete run.")],
-    second: Annotated[str, typer.Argument(help="Folder of another on the same examples.")],
+    second: Annotated[str, typer.Argument(help="Folder of another run on the same examples.")],
     format: Annotated[str, typer.Option(help="terminal or md.")] = "terminal",
     transfer: Annotated[bool, typer.Option(help="Show each run's stored images to the other's classifiers.")] = True,
     folder: RecipeFolder = None,
@@ -69,33 +71,36 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs on the same examples: paired differences, who was broken by what, transfer."""
-    from robustframe.errors import unknown
-    from robustframe.report.tables import PROSE
-    from robustframe.verification.compare import compare_runs
-    from robustframe.verification.compare_text import render_comparison
+    with Bar("parts", "compare") as bar:
+        bar.stage("loading ...")
+        from robustframe.errors import unknown
+        from robustframe.report.tables import PROSE
+        from robustframe.verification.compare import compare_runs
+        from robustframe.verification.compare_text import render_comparison
 
-    if format not in PROSE:
-        raise unknown("format", format, PROSE)
-    found = compare_runs(
-        first,
-        second,
-        transfer=transfer,
-        device=device,
-        batch_size=batch_size,
-        folder=folder,
-        code=code or (),
-        data_root=data_root,
-    )
+        if format not in PROSE:
+            raise unknown("format", format, PROSE)
+        bar.stage("comparing ...")
+        found = compare_runs(
+            first,
+            second,
+            transfer=transfer,
+            device=device,
+            batch_size=batch_size,
+            folder=folder,
+            code=code or (),
+            data_root=data_root,
+        )
     typer.echo(json_text(found.to_json()) if as_json else render_comparison(found, format).rstrip("\n"))
 
 
 def doctor(
     runs: Annotated[Path, typer.Option(help="Where run folders are going to be made.")] = Path("runs"),
     data_root: DataRoot = None,
-    each: Annotated[bool, typer.Option("--all", help="Each thing on a line, with the command that gets it.")] = False,
+    each: Annotated[bool, typer.Option("--all", help="One line per item, with the command that installs it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether everything is here that an evaluation needs, with the command that mends what is not."""
+    """Check that everything an evaluation needs is here, and print the command that fixes what is not."""
     from robustframe.doctor import Item, examine, report, short_lines
 
     found: list[Item] = []
@@ -105,9 +110,9 @@ def doctor(
             found.append(item)
             yield item
 
-    for line in map(str, noted()) if each or as_json else short_lines(noted(), shutil.get_terminal_size().columns):
+    for line in map(str, noted()) if each or as_json else short_lines(noted(), columns()):
         if not as_json:
-            typer.echo(line)
+            typer.echo(fitted(line))
     wrong = sum(item.state == "wrong" for item in found)
     if as_json:
         typer.echo(json_text(report(found)))
@@ -116,6 +121,6 @@ def doctor(
     else:
         typer.echo("Everything needed is here.")
     if not each and not as_json and any(item.state == "note" for item in found):
-        typer.echo("robustframe doctor --all says more of each thing, with the command that gets it.")
+        typer.echo("robustframe doctor --all has a line per item, with the command that installs it.")
     if wrong:
         raise typer.Exit(1)

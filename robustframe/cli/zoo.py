@@ -59,9 +59,9 @@ def zoo_train(
     pairs: Annotated[
         list[str] | None, typer.Argument(help="Names or patterns such as 'fmnist-*-joint*'; the whole zoo if none.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where checkpoints, logs, weights and cards go.")] = Path("runs/zoo"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs, weights and cards.")] = Path("runs/zoo"),
     jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.", min=1)] = os.cpu_count() or 1,
-    hours: Annotated[float | None, typer.Option(help="Stop after so long; the same command continues.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after so many hours; the same command continues.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     card: Annotated[
         bool, typer.Option(help="--no-card: stop at the checkpoints; the same command without it measures the cards.")

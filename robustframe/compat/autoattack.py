@@ -110,7 +110,7 @@ class AutoAttack:
         if version not in _VERSIONS:
             raise unknown("version", str(version), _VERSIONS)
         if version != "custom" and len(attacks_to_run):
-            raise InputError(f"attacks_to_run stands beside version={version!r}; say version='custom' as well")
+            raise InputError(f"attacks_to_run is given together with version={version!r}; say version='custom' as well")
         self.model, self.norm, self.epsilon, self.seed = model, norm, threat_of(norm, eps).eps, seed
         self.verbose, self.version, self.device, self.log_path = verbose, version, device, log_path
         self.attacks_to_run = list(_VERSIONS[version]) or list(attacks_to_run)

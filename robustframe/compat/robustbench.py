@@ -83,8 +83,8 @@ def _refuse(threat: Any, to_disk: bool, corruptions: str | None, preprocessing: 
     """Refuse what is not offered here, with what to do instead."""
     if _value(threat).startswith("corruptions"):
         raise InputError(
-            f"the threat {_value(threat)} is no ball; save the corrupted images, and robustframe.evaluate(model, x, y) "
-            "says how many are right"
+            f"the threat {_value(threat)} is not a ball; save the corrupted images, and "
+            "robustframe.evaluate(model, x, y) counts how many are right"
         )
     if _value(threat) not in _THREATS:
         raise unknown("threat", _value(threat), _THREATS)

@@ -21,7 +21,7 @@ def length_of(given: float | str) -> float:
     """Return a radius or a step as a number; text such as ``"8/255"`` is read as that of a threat is.
 
     Raises:
-        InputError: for text that is no number above 0.
+        InputError: for text that is not a number above 0.
     """
     return parse_eps(given) if isinstance(given, str) else given
 

@@ -136,13 +136,15 @@ def from_arrays(
     """
     pixels, targets = _tensor(images, "images"), _tensor(labels, "labels")
     if pixels.dim() < 2:
-        raise InputError(f"images have shape {tuple(pixels.shape)}; they need one row an example, such as (n, c, h, w)")
+        raise InputError(
+            f"images have shape {tuple(pixels.shape)}; they need one row per example, such as (n, c, h, w)"
+        )
     if targets.dim() == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.dim() != 1:
         raise InputError(f"labels have shape {tuple(targets.shape)}, they need shape (n,){_advice(targets)}")
     if len(pixels) != len(targets):
-        raise InputError(f"there are {len(pixels)} images but {len(targets)} labels; give one label an image")
+        raise InputError(f"there are {len(pixels)} images but {len(targets)} labels; give one label per image")
     if pixels.numel() == 0:
         raise InputError(f"images have shape {tuple(pixels.shape)}: there is nothing to evaluate")
     pixels, targets = _checked_pixels(pixels), _checked_labels(targets)
@@ -161,7 +163,7 @@ def _tensor(values: Any, what: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise InputError(
-            f"{what} of type {kind} are no array ({error}); give a tensor or a NumPy array of numbers"
+            f"{what} of type {kind} are not an array ({error}); give a tensor or a NumPy array of numbers"
         ) from error
 
 
@@ -190,7 +192,7 @@ def _checked_pixels(images: Tensor) -> Tensor:
         raise InputError(f"images are {kind}, not floating point in [0, 1]; {way}")
     if not images.isfinite().all():
         bad = int((~images.isfinite()).flatten(1).any(1).sum())
-        raise InputError(f"{bad} of {len(images)} images hold NaN or infinity; remove or mend them")
+        raise InputError(f"{bad} of {len(images)} images hold NaN or infinity; remove or fix them")
     low, high = float(images.min()), float(images.max())
     if low < -_ROUNDED or high > 1 + _ROUNDED:
         if low < 0:

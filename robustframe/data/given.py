@@ -39,7 +39,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
 
     Raises:
         InputError: as `from_arrays`; for labels that are missing or given twice, items that are no such pairs or
-            tables, and PIL images of which nobody knows what they show.
+            tables, and PIL images that are ambiguous.
     """
     if _has_labels(x):
         if y is not None:
@@ -49,7 +49,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
             return replace(from_arrays(x.images, x.labels, name=x.name), split=x.split, classes=x.classes)
         x, y = _of_batch(x) if isinstance(x, Mapping) else _collected(x)
     elif y is None:
-        raise InputError("the labels y are missing; give one class number an image, or a Dataset or DataLoader")
+        raise InputError("the labels y are missing; give one class number per image, or a Dataset or DataLoader")
     elif (pictures := _pictures(x, type(x).__name__, 0)) is not None:
         x = _of_pictures(pictures, x)
     if getattr(x, "dtype", None) in (torch.uint8, "uint8"):

@@ -30,7 +30,7 @@ def parse_idx(content: bytes, dims: int, *, where: str) -> NDArray[Any]:
     """
     header = 4 + 4 * dims
     if len(content) < 4 or content[:3] != bytes([0, 0, _UNSIGNED_BYTE]):
-        raise IntegrityError(f"{where} is no IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}")
+        raise IntegrityError(f"{where} is not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}")
     if content[3] != dims:
         raise IntegrityError(f"{where} has {content[3]} dimensions where {dims} are expected; is it another file?")
     if len(content) < header:

@@ -1,4 +1,4 @@
-"""One image file as a viewer shows it, or a sentence on why nobody knows what it shows."""
+"""One image file as a viewer shows it, or a sentence on why it is ambiguous."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ def read_image(path: Path, resize: int | None = None, crop: int | None = None) -
         (h, w, 3); and whether it was turned as its EXIF says.
 
     Raises:
-        InputError: for what is no image, or one of which nobody knows what it shows: with transparent pixels, with
+        InputError: for what is no image, or an ambiguous one: with transparent pixels, with
             several pictures, or with numbers of which it is not known which is white.
     """
     # Here and not above: shipped data needs neither.
@@ -123,7 +123,7 @@ def _opaque(file: "Image.Image", path: Path | str) -> "Image.Image":
     low, _ = whole.getchannel("A").getextrema()
     if low != 255:
         raise InputError(
-            f"{path} has transparent pixels, and nobody knows what is behind them; paste it onto the background that "
+            f"{path} has transparent pixels, and nothing says what is behind them; paste it onto the background that "
             "the model was trained with"
         )
     return whole.getchannel("R") if grey else whole.convert("RGB")
@@ -139,8 +139,8 @@ def _deep(file: "Image.Image", path: Path | str) -> NDArray[Any]:
         return pixels.astype(np.float32)
     kind = "floats" if file.mode == "F" else "whole numbers of 32 bits"
     raise InputError(
-        f"{path} holds {kind} from {low:.6g} to {high:.6g}, and nobody knows which is white; store it with 8 or 16 "
-        "bits, or as floats in [0, 1]"
+        f"{path} holds {kind} from {low:.6g} to {high:.6g}, and nothing says which value is white; store it with "
+        "8 or 16 bits, or as floats in [0, 1]"
     )
 
 

@@ -57,7 +57,7 @@ def list_images(path: Path, class_map: Sequence[str] | Path | None = None) -> Li
         class_map: the names of the class folders in the order of the model's logits, or a file of them.
 
     Raises:
-        InputError: when there are no images, or nobody could say which folder is which class.
+        InputError: when there are no images, or it is unclear which folder is which class.
     """
     if not os.path.isdir(path):
         raise InputError(f"the data folder {path} does not exist")
@@ -112,13 +112,13 @@ def _walked(path: Path) -> tuple[_Found, list[str]]:
             found.files += [(folder, (within / each).as_posix()) for each in images]
             for each in names:
                 if not _is_image(each) or _hidden(each):
-                    why = "are hidden" if _hidden(each) else "are no images by their names"
+                    why = "are hidden" if _hidden(each) else "are not images by their names"
                     found.leave(why, (below / each).as_posix())
             others += len(names) - len(images)
             # A whole disk would be searched for hours.
             if others > _OTHERS + len(found.files) or len(found.files) > EXAMPLES:
                 raise InputError(
-                    f"{path} is no folder of images: it holds at least {len(found.files):,} of them and {others:,} "
+                    f"{path} is not a folder of images: it holds at least {len(found.files):,} of them and {others:,} "
                     "other files; name a folder that holds a folder of images for each class"
                 )
     return found, folders
@@ -139,7 +139,7 @@ def _refuse_splits(path: Path, found: _Found) -> None:
     if {folder.lower() for folder in folders} <= _SPLITS and all("/" in file for _, file in found.files):
         name = sorted(folders)[-1]
         raise InputError(
-            f"{path} holds {', '.join(sorted(folders))}, which are splits and no classes; name one of them, "
+            f"{path} holds {', '.join(sorted(folders))}, which are splits, not classes; name one of them, "
             f"such as folder:{path / name}"
         )
 
@@ -148,7 +148,7 @@ def _numbered(path: Path, folders: Sequence[str], empty: Sequence[str]) -> tuple
     """Return the folders in the order of their labels."""
     if empty:
         raise InputError(
-            f"{path / empty[0]} has no images, so that nobody knows whether it counts as a class; remove it, or say "
+            f"{path / empty[0]} has no images, so it is unclear whether it counts as a class; remove it, or say "
             "class_map = [...] in [data] of a recipe"
         )
     by_name = sorted(folders)
@@ -159,7 +159,7 @@ def _numbered(path: Path, folders: Sequence[str], empty: Sequence[str]) -> tuple
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
         raise InputError(
             f"the folders of {path} are numbers with gaps ({', '.join(by_number[:3])} ... {by_number[-1]}), so that "
-            "nobody knows which class each is; say class_map = [...] in [data] of a recipe"
+            "it is unclear which class each is; say class_map = [...] in [data] of a recipe"
         )
     if by_number != by_name:
         log.warning(

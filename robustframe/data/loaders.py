@@ -182,12 +182,15 @@ _LOADERS: dict[str, tuple[Callable[[str, _Place], Dataset], str]] = {
     ),
     "digits": (_digits, "handwritten digits, 8 x 8 grey; shipped whole, 1,297 to train and 500 to test"),
     "mnist": (_mnist, "handwritten digits, 28 x 28 grey, 10,000 to test; from --data-root or --download"),
-    "cifar10": (_cifar("cifar10", "CIFAR10"), "10 kinds of things, 32 x 32 colour, 10,000 to test; likewise"),
+    "cifar10": (
+        _cifar("cifar10", "CIFAR10"),
+        "10 kinds of object, 32 x 32 colour, 10,000 to test; from --data-root or --download",
+    ),
     "cifar100": (
         _cifar("cifar100", "CIFAR100"),
-        "100 kinds of things, 32 x 32 colour, 10,000 to test; likewise",
+        "100 kinds of object, 32 x 32 colour, 10,000 to test; from --data-root or --download",
     ),
-    "svhn": (_svhn, "house numbers, 32 x 32 colour, 26,032 to test; likewise"),
+    "svhn": (_svhn, "house numbers, 32 x 32 colour, 26,032 to test; from --data-root or --download"),
 }
 
 

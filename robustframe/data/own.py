@@ -97,7 +97,7 @@ def from_folder(
 
     Raises:
         InputError: for no such folder, no images, an image that cannot be read or whose meaning is not certain, images
-            of several sizes, or folders of which nobody knows which class they are.
+            of several sizes, or folders whose classes are ambiguous.
     """
     found = list_images(path, class_map)
     if count is not None and count > len(found.files):

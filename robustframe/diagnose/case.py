@@ -116,7 +116,7 @@ class Spent:
     fallen: set[int] = field(default_factory=set)
     """The same of all checks so far."""
     random: bool | None = None
-    """What `Case.random` found, once somebody asked."""
+    """What `Case.random` found, once someone asked."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Evaluation: from a recipe, or a model in hand, to a run."""
+"""Evaluation: from a recipe, or a model in memory, to a run."""
 
 from robustframe.evaluation.api import evaluate, evaluate_recipe
 from robustframe.evaluation.engine import run

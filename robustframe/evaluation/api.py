@@ -1,4 +1,4 @@
-"""The ways in: a recipe, or one model with images in hand."""
+"""The entry points: a recipe, or a model and images in memory."""
 
 import shutil
 import tempfile
@@ -115,11 +115,11 @@ def evaluate(
     diagnose: bool = True,
     report: Report | None = None,
 ) -> Run:
-    """Evaluate models, or both twins of a pair, on images in hand.
+    """Evaluate models, or both twins of a pair, on images in memory.
 
     Args:
-        model: maps images in [0, 1] to logits, preprocessing inside; evaluated on the device it is on, and given
-            back as it was. Several by name, ``{"mine": one, "theirs": two}``, are compared in one run; a list of them
+        model: maps images in [0, 1] to logits, preprocessing inside; evaluated on the device it is on, and returned
+            as it was. Several by name, ``{"mine": one, "theirs": two}``, are compared in one run; a list of them
             is called ``model-1``, ``model-2``, ....
         x: images in [0, 1], or bytes, shape (n, ...): a tensor or an array; or what has the labels too: a
             `robustframe.data.Dataset`, a `torch.utils.data.Dataset` or a `DataLoader`, or tables such as ``{"image":
@@ -128,12 +128,12 @@ def evaluate(
         threat: such as ``"linf:8/255"``, a `ThreatModel`, or several.
         battery: such as ``"quick"`` or ``"quick@1"``, a TOML file, attacks such as ``[PGD(steps=40), {"use":
             "square"}]``, or several in order.
-        name: what tables call a single model.
+        name: the name of a single model in tables.
         seed: of all random numbers.
         chunk: examples that are attacked together; part of what is asked.
         batch_size: rows of one model call at most; it changes no verdict.
         out: folder to keep the run in; without one it lies in a temporary folder, as long as the run itself is kept.
-        diagnose: check after the attacks whether their numbers are to be believed.
+        diagnose: check after the attacks whether their numbers can be believed.
         report: called after every unit of work; without one a terminal and a notebook show a bar, which
             `robustframe.silent` leaves out.
 

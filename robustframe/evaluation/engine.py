@@ -89,7 +89,7 @@ def run(
                 if not journal.forget_damaged(schedule.hashes):
                     break
             else:
-                raise StoppedEarly(f"files of {folder} do not stay as they are written; see to the disk")
+                raise StoppedEarly(f"files of {folder} do not stay as they are written; check the disk")
             _finish(folder, record, scores, schedule.hashes)
             journal.close()
         return open_run(folder)

@@ -62,7 +62,7 @@ class Cost:
             f"passes    at most {self.forwards:,} forwards and {self.backwards:,} backwards of single examples",
             f"time      at most {_duration(self.seconds)} of passes by {self.workers} worker"
             f"{'s' if self.workers > 1 else ''}, at the speed measured now; less where attacks break examples",
-            f"memory    about {self.memory / 2**30:.1f} GiB a worker",
+            f"memory    about {self.memory / 2**30:.1f} GiB per worker",
         ]
         if self.unknown:
             lines.append(f"unknown   the passes of {', '.join(self.unknown)}, which are left out above")

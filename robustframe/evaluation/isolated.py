@@ -21,7 +21,7 @@ class Isolated(OneAtATime):
     The time limit is kept from outside: a child that takes longer is ended, whatever it is doing.
 
     Raises:
-        InputError: for models in hand, which no other process can load.
+        InputError: for models passed from Python, which no other process can load.
     """
 
     def __init__(self, task: Task, folder: Path, device: torch.device, batch_size: int, limits: Limits) -> None:

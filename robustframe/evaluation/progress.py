@@ -25,13 +25,19 @@ class Moment:
     """What all finished units have cost so far: forwards and backwards of single examples."""
 
     @property
-    def shown(self) -> tuple[int, int, str, str]:
+    def shown(self) -> tuple[int, int, str, tuple[str, ...]]:
         """What a bar shows; see `robustframe.bar.Progress`."""
-        said = (
-            f"{self.survivors} survivors, robust {100 * self.robust_accuracy:.1f} %, "
-            f"{self.passes / 1e6:.2f} M passes so far"
+        what = " ".join(filter(None, [self.classifier, self.threat, self.attack]))
+        if not self.threat:
+            # A clean pass, chunk by chunk: nothing has been attacked yet.
+            return self.done, self.units, what, (f"{self.survivors:,} right",)
+        robust = f"robust accuracy {100 * self.robust_accuracy:.1f} %"
+        return (
+            self.done,
+            self.units,
+            what,
+            (robust, f"{self.survivors:,} survivors", f"{self.passes / 1e6:.2f} M passes"),
         )
-        return self.done, self.units, f"{self.classifier} {self.threat} {self.attack}", said
 
 
 Report = Callable[[Moment], None]

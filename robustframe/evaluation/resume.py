@@ -110,7 +110,7 @@ def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answ
         if found.status == "complete":
             take_up(folder, found.evidence_sha256)
         if found.environment != environment:
-            log.warning("%s was begun in another environment; finished parts are kept as they are", folder)
+            log.warning("%s was started in another environment; finished parts are kept as they are", folder)
     else:
         _check_empty(folder)
     record = _started(task, environment, now)

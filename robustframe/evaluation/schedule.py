@@ -33,7 +33,7 @@ class WorkSchedule:
             heapq.heappush(self._due, (job.place, job))
 
     def next(self) -> Job[Any] | None:
-        """Return the next unit that somebody has to do; ``None`` while none is due."""
+        """Return the next unit that someone has to do; ``None`` while none is due."""
         while self._due:
             _, job = heapq.heappop(self._due)
             if not job.wanted(self.scores):

@@ -43,9 +43,9 @@ class Task:
     folder: Path = field(default_factory=Path)
     """What the paths of users' attacks are relative to."""
     diagnose: bool = True
-    """Check after the attacks whether their numbers are to be believed; changes no verdict."""
+    """Check after the attacks whether their numbers can be believed; changes no verdict."""
     origin: Origin | None = None
-    """Where other processes can load it from; ``None`` for models in hand."""
+    """Where other processes can load it from; ``None`` for models passed from Python."""
 
     @cached_property
     def stages(self) -> list[Stage]:

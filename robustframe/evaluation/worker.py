@@ -38,15 +38,17 @@ def make_order(task: Task, folder: Path, device: torch.device, batch_size: int, 
     """Write down what a worker needs to know of a task.
 
     Raises:
-        InputError: for models in hand, which no other process can load.
+        InputError: for models passed from Python, which no other process can load.
     """
     if task.origin is None:
-        raise InputError("models in hand are evaluated in this process; state them in a recipe for others")
+        raise InputError("models passed from Python are evaluated in this process; name them in a recipe to use others")
     sources: list[Source] = []
     classifiers = []
     for classifier in task.classifiers:
         if classifier.source is None:
-            raise InputError(f"{classifier.entry.name} is a model in hand; state it in a recipe for other processes")
+            raise InputError(
+                f"{classifier.entry.name} is a model passed from Python; name it in a recipe to use other processes"
+            )
         if classifier.source not in sources:
             sources.append(classifier.source)
         classifiers.append((sources.index(classifier.source), classifier.place, classifier.entry))

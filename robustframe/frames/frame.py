@@ -67,7 +67,7 @@ class Frame(nn.Module):
         if rows is None:
             rows = [Row((j,)) for j in range(len(operators))]
         if len(rows) != len(operators):
-            raise InputError(f"{len(operators)} operators were given and {len(rows)} rows: give one row a layer")
+            raise InputError(f"{len(operators)} operators were given and {len(rows)} rows: give one row per layer")
         check_rows(rows)
         shapes = [operators[0].in_shape, *(operator.code_shape for operator in operators)]
         self._signal_readers: list[list[tuple[int, int]]] = [[] for _ in shapes]
@@ -254,13 +254,13 @@ class Frame(nn.Module):
             codes: w_1..w_l, each of shape (b, *code_shape).
 
         Returns:
-            One vector a row.
+            One vector per row.
         """
         w = [codes[0].new_zeros(len(codes[0]), *self.in_shape), *codes]
         return [tuple(-part for part in self.residual(j, w)) for j in range(1, len(w))]
 
     def analysis(self, vectors: Sequence[Blocks]) -> list[Tensor]:
-        """Apply the adjoint B^T of the whole frame to one vector a row; returns one tensor of code shape a layer."""
+        """Apply the adjoint B^T of the whole frame to one vector per row; returns one tensor of code shape a layer."""
         codes = []
         for j in range(1, len(self.layers) + 1):
             above = self.feedback(j, vectors)

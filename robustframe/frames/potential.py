@@ -36,7 +36,7 @@ def deep_frame_potential(frame: Frame, *, borders: Borders = "exact", nonzeros: 
     Raises:
         InputError: for weights that are not finite, a zero atom, or periodic borders that do not close.
 
-    Source: Murdock and Lucey, 2020, arXiv:2003.13866; the formula from memory, it fits the paper's words.
+    Source: Murdock and Lucey, 2020, arXiv:2003.13866.
     """
     return _potential(
         frame, None, borders, structural_nonzeros(frame, borders=borders) if nonzeros is None else nonzeros

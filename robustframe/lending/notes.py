@@ -8,7 +8,7 @@ from contextvars import ContextVar
 log = logging.getLogger("robustframe")
 
 _CHANGES: ContextVar[list[str] | None] = ContextVar("changes", default=None)
-"""Where it is noted what was taken back, as long as somebody listens."""
+"""Where it is noted what was taken back, as long as someone listens."""
 
 
 @contextmanager
@@ -26,6 +26,6 @@ def note(change: str) -> None:
     """Note something of code of the user's that a reader of its numbers should know: a clause without its subject."""
     changes = _CHANGES.get()
     if changes is None:
-        log.warning("code of yours %s", change)
+        log.warning("your code %s", change)
     elif change not in changes:
         changes.append(change)

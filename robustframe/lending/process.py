@@ -15,7 +15,7 @@ from robustframe.lending.notes import note
 from robustframe.lending.settings import kept
 
 _STOPS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""Signals by which somebody outside says that work is to stop, where the system has them."""
+"""Signals by which someone outside says that work is to stop, where the system has them."""
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 

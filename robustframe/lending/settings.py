@@ -164,7 +164,7 @@ def _read(setting: _Setting) -> Any:
     try:
         return setting.read()
     except (OSError, RuntimeError):
-        # Such as a working directory that somebody has deleted.
+        # Such as a working directory that someone has deleted.
         return None
 
 

@@ -76,7 +76,7 @@ def _two(given: Any, what: str) -> tuple[Any, Any]:
 
 
 def _each_channel(given: Any) -> list[float]:
-    """Return one number a channel."""
+    """Return one number per channel."""
     try:
         numbers: list[float] = torch.as_tensor(given, dtype=torch.float32).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
@@ -202,7 +202,9 @@ class Normalised(nn.Module):
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std):
-            raise InputError(f"normalise has {len(mean)} means and {len(std)} standard deviations; give one a channel")
+            raise InputError(
+                f"normalise has {len(mean)} means and {len(std)} standard deviations; give one per channel"
+            )
         if not all(each > 0 for each in std):
             raise InputError(f"normalise divides by {list(std)}; a standard deviation is above 0")
         self.model = model

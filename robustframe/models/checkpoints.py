@@ -108,7 +108,7 @@ def _tensors(path: Path, content: bytes) -> Any:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise InputError(
-                f"{path} is no checkpoint of weights alone; a file that can hold code is not loaded. "
+                f"{path} is not a checkpoint of weights alone; a file that can hold code is not loaded. "
                 "Save model.state_dict(), best with safetensors"
             ) from error
 

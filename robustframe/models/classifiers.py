@@ -200,7 +200,7 @@ def classify(
             module.solver.sweeps if isinstance(module, Twin) else module.sweeps if isinstance(module, Untied) else None
         )
         if spec.sweeps is not None:
-            raise InputError(f"{name} is no pair; leave out sweeps = {spec.sweeps}")
+            raise InputError(f"{name} is not a pair; leave out sweeps = {spec.sweeps}")
         entry = ClassifierEntry(
             name=name, model=name, twin=None, use=spec.use, sha256=sha256,
             parameters=parameters, sweeps=sweeps, mutual_coherence=coherence, weights_sha256=weights_sha256,

@@ -1,4 +1,4 @@
-"""Models as a Python user has them: in hand."""
+"""Models as a Python user has them: in memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _LETTERS = 100
 
 
 def classify_given(given: Any, name: str, images: Images) -> tuple[list[Classifier], torch.device]:
-    """Make the classifiers of models in hand.
+    """Make the classifiers of models passed from Python.
 
     Args:
         given: a module, or several: by name, or in a list, which calls them ``NAME-1``, ``NAME-2``, ....
@@ -52,12 +52,12 @@ def classify_given(given: Any, name: str, images: Images) -> tuple[list[Classifi
 
 def _named(given: Any, name: str) -> dict[str, Any]:
     if not isinstance(name, str):
-        raise InputError(f"the name {name!r} of a model is no text")
+        raise InputError(f"the name {name!r} of a model is not text")
     # Containers of torch are modules and no collections of models here.
     if isinstance(given, Mapping) and not isinstance(given, nn.Module):
         odd = [key for key in given if not isinstance(key, str) or not key]
         if odd:
-            raise InputError(f"the name {odd[0]!r} of a model is no text")
+            raise InputError(f"the name {odd[0]!r} of a model is not text")
         found = dict(given)
     elif isinstance(given, list | tuple):
         found = {f"{name}-{place}": each for place, each in enumerate(given, start=1)}

@@ -221,9 +221,9 @@ Source = Callable[[ModelSpec, str, Path, bool], LoadedModel]
 SOURCES: dict[str, tuple[str, str, Source]] = {
     "zoo": ("zoo:NAME", "a pair that ships", _with_card),
     "card": ("card:PATH.json", "a pair by its card, such as one you trained", _with_card),
-    "hf": ("hf:OWNER/REPO", "a pair of the hub (the extra hub)", _with_card),
+    "hf": ("hf:OWNER/REPO", "a pair on the Hugging Face hub (needs the extra hub)", _with_card),
     "torchvision": ("torchvision:NAME", "a network by name, with your weights or weights = pretrained", _torchvision),
-    "timm": ("timm:NAME", "likewise, where timm is installed", _timm),
+    "timm": ("timm:NAME", "the same for timm, where it is installed", _timm),
     "robustbench": (
         "robustbench:NAME",
         "a model of RobustBench's zoo, where that is installed",
@@ -231,6 +231,6 @@ SOURCES: dict[str, tuple[str, str, Source]] = {
             load_robustbench(spec, place, download=download), Path(place).name
         ),
     ),
-    "file": ("file:PATH.py:FUNCTION", "what a function of yours returns, a torch.nn.Module", _file),
+    "file": ("file:PATH.py:FUNCTION", "the torch.nn.Module that a function of yours returns", _file),
 }
 """By what stands before the colon: how it is written, what it is, and what loads it."""

@@ -74,7 +74,7 @@ def _tried(classifier: Classifier, data: Dataset, device: torch.device) -> list[
             hint = _batch_hint(module, few, reason) or grey_hint(module, few) or _image_hint(module, few, reason)
             raise InputError(f"{name} fails on images of shape {tuple(few.shape[1:])}: {reason}{hint}") from error
     if not logits.isfinite().all():
-        raise InputError(f"{name} returns NaN or infinity on clean images; mend the model first")
+        raise InputError(f"{name} returns NaN or infinity on clean images; fix the model first")
     rows = logits.sum(1)
     if bool((logits >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all()):
         raise InputError(f"{name} returns probabilities; return logits, without the final softmax")

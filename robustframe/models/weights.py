@@ -168,7 +168,7 @@ def _check_values(expected: Mapping[str, Any], tensors: Mapping[str, Any], path:
     tensors = _plain(tensors)
     if packed := [name for name in tensors if not isinstance(expected[name], Tensor)]:
         raise InputError(
-            f"{packed[0]} is no plain tensor in the model, so that {path} cannot be loaded into it; load it in the "
+            f"{packed[0]} is not a plain tensor in the model, so that {path} cannot be loaded into it; load it in the "
             "function that builds the model"
         )
     odd = [

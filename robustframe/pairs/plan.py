@@ -118,6 +118,7 @@ class TrainingProgress:
     """What a training says after each batch."""
 
     epoch: int
+    epochs: int
     batch: int
     batches: int
     loss: float
@@ -127,7 +128,8 @@ class TrainingProgress:
     trained for."""
 
     @property
-    def shown(self) -> tuple[int, int, str, str]:
+    def shown(self) -> tuple[int, int, str, tuple[str, ...]]:
         """What a bar shows; see `robustframe.bar.Progress`."""
-        said = f"loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %"
-        return self.batch, self.batches, f"epoch {self.epoch}", said
+        done, whole = (self.epoch - 1) * self.batches + self.batch, self.epochs * self.batches
+        said = (f"accuracy {100 * self.accuracy:.1f} %", f"loss {self.loss:.3f}")
+        return done, whole, f"epoch {self.epoch} of {self.epochs}", said

@@ -223,7 +223,7 @@ class _Trainer:
             loss, logits = self.step(x, y, number)
             seen, total = seen + len(rows), total + loss
             right += int((logits.argmax(1) == y).sum())
-            report(TrainingProgress(epoch + 1, at + 1, self.batches, total / seen, right / seen))
+            report(TrainingProgress(epoch + 1, self.plan.epochs, at + 1, self.batches, total / seen, right / seen))
         if self.plan.overlap < 1 and epoch + 1 <= _RENEW * self.plan.epochs:
             self.renew(epoch)
         self.used = []

@@ -32,7 +32,7 @@ class Untied(nn.Module):
     def __init__(self, frames: Sequence[Frame], *, classes: int) -> None:
         super().__init__()
         if len(frames) < 2:
-            raise InputError(f"an untied net needs at least 2 frames, one a sweep, not {len(frames)}")
+            raise InputError(f"an untied net needs at least 2 frames, one per sweep, not {len(frames)}")
         if any((f.in_shape, f.code_shapes, f.rows) != (frames[0].in_shape, frames[0].code_shapes, frames[0].rows)
                for f in frames):  # fmt: skip
             raise InputError("the frames of an untied net must have the same shapes and rows")

@@ -115,7 +115,7 @@ class ModelSpec(Strict):
     output: Annotated[str, Field(max_length=_PLACE)] | int | None = None
     """The key, attribute or place of the logits in what the model returns, where it returns more."""
     sigmoid: bool = False
-    """The model returns one number an image, before its sigmoid."""
+    """The model returns one number per image, before its sigmoid."""
     shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] | None = None
     """Of one image, for a network that is read as a frame (``reframe:``); that of the data when left out."""
     about: About | None = None
@@ -145,7 +145,7 @@ class Recipe(Strict):
     data: DataSpec
     model: list[ModelSpec] = Field(min_length=1, max_length=_MODELS)
     diagnose: bool = True
-    """Check after the attacks whether their numbers are to be believed, for a tenth of their cost."""
+    """Check after the attacks whether their numbers can be believed, for a tenth of their cost."""
 
 
 class AttackSpec(BaseModel):
@@ -191,7 +191,7 @@ def read_toml(path: Path, model: type[Model]) -> Model:
     """Read a TOML file into a strict model.
 
     Raises:
-        InputError: of one line a mistake, with file, key, what was found and the nearest known key.
+        InputError: of one line per mistake, with file, key, what was found and the nearest known key.
     """
     content = read_toml_tables(path)
     try:
@@ -251,7 +251,7 @@ def batteries_of_packages() -> Iterator[Battery]:
             continue
         path = plugin.load()
         if not isinstance(path, str | Path):
-            raise InputError(f"the battery {name} of {plugin.label} is no path of a TOML file")
+            raise InputError(f"the battery {name} of {plugin.label} is not the path of a TOML file")
         battery = read_toml(Path(path), Battery)
         if differs_from_shipped(battery) is not None:
             raise InputError(f"{plugin.label} calls a battery {battery.cited}, which ships; it needs another name")
@@ -310,7 +310,7 @@ def read_battery(given: str, *, folder: Path | None = None, where: str = "") -> 
             raise InputError(f"{f'{where}: ' if where else ''}{given} is called {meant} here")
         if given in ATTACKS:
             raise InputError(
-                f"{f'{where}: ' if where else ''}{given} is an attack and no battery; write one of it, mine.toml with "
+                f"{f'{where}: ' if where else ''}{given} is an attack, not a battery; write one of it, mine.toml with "
                 f'schema = 1, name, version and [[attack]] use = "{given}"'
             )
         raise unknown("battery", given, {each.cited for each in (*known, *added.values())}, where=where)
@@ -333,7 +333,7 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
         raise InputError(f"{where}: {error}" if where else str(error)) from error
     if len({(threat.norm, threat.eps) for threat in threats}) < len(threats):
         labels = ", ".join(threat.label for threat in threats)
-        raise InputError(f"{where or 'threats'}: a threat stands twice in {labels}")
+        raise InputError(f"{where or 'threats'}: a threat appears twice in {labels}")
     return threats
 
 

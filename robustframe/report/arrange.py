@@ -30,11 +30,13 @@ GROUPS = {
 """The columns that say what a row is, in order, by what rows are grouped by."""
 SORTS = ("robust", "clean", "coherence", "name")
 _FOUND = (
-    Column("clean", "Clean accuracy (%)", "measured", tested=True),
+    Column("clean", "Clean accuracy (%)", "measured", tested=True, drop=4),
     Column("robust", "Robust accuracy (%)", "measured", tested=True),
-    Column("certified", "Certified (%)"),
+    Column("certified", "Certified (%)", drop=2),
     Column("verdict", "Verdict"),
 )
+_TONES = {"suspicious": "bad", "row failed": "bad", "run not finished": "doubtful", "sound": "good"}
+"""The colour of a verdict, the gravest first."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class TableStyle:
     sort: str = ""
     """One of `SORTS`, descending with a minus before it; the order of the rows when empty."""
     pairs: bool = False
-    """One line a model and threat, with the twins and their difference beside each other."""
+    """One line per model and threat, with the twins and their difference beside each other."""
 
     def __post_init__(self) -> None:
         for column in self.columns:
@@ -109,11 +111,14 @@ def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) ->
     """The columns that say what a line is."""
     asked = "coherence" in style.columns if style.columns else bool(coherence)
     twins = any(row.twin != PLAIN for row in table.rows)
+    said = len({row.threat for row in table.rows}) == 1 and table.rows[0].threat in table.title
+    # Beside each other, the threat carries the marks of notes.
+    said = said and not (style.pairs and any(row.note for row in table.rows))
     known = {
         "model": Column("model", "Model", once=True),
-        "coherence": Column("coherence", "Coherence", "number", once=True, hidden=not asked),
+        "coherence": Column("coherence", "Coherence", "number", once=True, hidden=not asked, drop=3),
         "twin": Column("twin", table.column, once=style.group_by == "twin", hidden=not twins),
-        "threat": Column("threat", "Threat", once=True),
+        "threat": Column("threat", "Threat", once=True, drop=int(said)),
     }
     return [known[name] for name in GROUPS[style.group_by] if not (style.pairs and name == "twin")]
 
@@ -154,9 +159,10 @@ def _found(name: str, rows: Sequence[TableRow]) -> TextCell | Measured:
     """What was found of a row, or of the rows beside each other; nothing where there is none."""
     if name == "verdict":
         said = {row.twin: row.verdict for row in rows if row.verdict}
+        tone = next((tone for word, tone in _TONES.items() if word in said.values()), "doubtful")
         if len(set(said.values())) == 1:
-            return TextCell(next(iter(said.values())))
-        return TextCell("; ".join(f"{twin} {verdict}" for twin, verdict in said.items()))
+            return TextCell(next(iter(said.values())), tone=tone)
+        return TextCell("; ".join(f"{twin} {verdict}" for twin, verdict in said.items()), tone=tone)
     if not rows:
         return TextCell("") if name == "certified" else Measured(Cell())
     row = rows[0]
@@ -171,7 +177,8 @@ def _certified(row: TableRow) -> TextCell:
     raw = "" if row.certified is None else str(row.certified)
     if row.certified is None or row.robust.value is None:
         return TextCell("" if row.twin == "difference" else UNKNOWN, raw)
-    return TextCell(f"{100 * row.certified:.1f} (gap {100 * (row.robust.value - row.certified):.1f})", raw)
+    said = f"{100 * row.certified:.1f}"
+    return TextCell(f"{said} (gap {100 * (row.robust.value - row.certified):.1f})", raw, short=said)
 
 
 def _lines(rows: Sequence[TableRow], style: TableStyle) -> list[list[TableRow]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from robustframe.report.layout import UNKNOWN, Grid, coherence_text, grid
 from robustframe.report.tables import listing, render
+from robustframe.terminal import wrapped
 from robustframe.zoo import ZOO, Card, names, read_card
 from robustframe.zoo.card import BranchedPart
 
@@ -61,7 +62,8 @@ def card_text(card: Card) -> str:
         "weights": card.weights,
         "SHA-256": card.sha256,
     }
-    return f"{card.name}: {card.about}\n\n{listing(facts.items())}"
+    head = "\n".join(wrapped(f"{card.name}: {card.about}"))
+    return f"{head}\n\n{listing(facts.items())}"
 
 
 def _solving(card: Card) -> dict[str, str]:
@@ -82,7 +84,7 @@ def _solving(card: Card) -> dict[str, str]:
 
 
 def zoo_table() -> str:
-    """Write the cards of all shipped pairs as a Markdown table, one line a pair."""
+    """Write the cards of all shipped pairs as a Markdown table, one line per pair."""
     head = (
         "Name", "Frame", "Parameters", "Trained", "Sweeps", "Clean (%) at 1", "at T", "at 2 T", "at 128", "Coherence",
         "Potential", "Least", "Seconds",

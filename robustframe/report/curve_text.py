@@ -16,7 +16,7 @@ _CAPTION = (
 
 
 def curves_text(curves: list[Curve], format: str = "terminal") -> str:
-    """Write curves out, one table a norm; radii of one norm are those of its first curve.
+    """Write curves out, one table per norm; radii of one norm are those of its first curve.
 
     Args:
         curves: at least one; see `security_curves`.

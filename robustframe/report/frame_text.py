@@ -6,13 +6,14 @@ from robustframe.frames.coherence import Coherence
 from robustframe.report.frame import FrameReport
 from robustframe.report.layout import grid
 from robustframe.report.tables import listing, render
+from robustframe.terminal import fitted
 
 _WIDE, _MOST = 12, 70
 """Up to so many layers the block picture writes its blocks out, and up to so many there is one."""
 
 
 def block_picture(frame: Frame) -> str:
-    """Draw the global matrix, one row a layer, one column a layer's codes.
+    """Draw the global matrix, one row per layer, one column per layer's codes.
 
     Args:
         frame: the frame.
@@ -52,7 +53,7 @@ def render_frame(report: FrameReport, frame: Frame) -> str:
         Text of several short sections, ending with a newline.
     """
     shape = "x".join(str(side) for side in report.in_shape)
-    head = (
+    head = fitted(
         f"{report.name}: {report.about}\n"
         f"{report.structure} frame, {len(report.layers)} layers, input {shape}, {report.parameters:,} parameters, "
         f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions\n"

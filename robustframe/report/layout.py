@@ -26,7 +26,7 @@ class Cell:
     def __post_init__(self) -> None:
         for number in (self.value, self.low, self.high):
             if number is not None and not -1 <= number <= 1:
-                raise InputError(f"{number} is no fraction in [-1, 1]; divide percent by 100, unknown is None")
+                raise InputError(f"{number} is not a fraction in [-1, 1]; divide percent by 100, unknown is None")
         if (self.low is None) != (self.high is None):
             raise InputError(f"the interval [{self.low}, {self.high}] has one end; give both or none")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -51,16 +51,16 @@ class TableRow:
     certified: float | None = None
     """Fraction that no attack can break, the lower bound beside ``robust``; `None` where no certificate is known."""
     verdict: str = ""
-    """Whether the number is to be believed, such as "sound"; empty where nobody asked."""
+    """Whether the number can be believed, such as "sound"; empty where nobody asked."""
 
     def __post_init__(self) -> None:
         if self.twin not in TWINS:
             raise unknown("twin", self.twin, TWINS)
         for p in (self.p_clean, self.p_robust):
             if p is not None and not 0 <= p <= 1:
-                raise InputError(f"p = {p} is no probability in [0, 1]; unknown is None")
+                raise InputError(f"p = {p} is not a probability in [0, 1]; unknown is None")
         if self.coherence is not None and not (math.isfinite(self.coherence) and self.coherence >= 0):
-            raise InputError(f"coherence {self.coherence} is no number from 0; unknown is None")
+            raise InputError(f"coherence {self.coherence} is not a number of at least 0; unknown is None")
         numbers = [getattr(cell, end) for cell in (self.clean, self.robust) for end in ("value", "low", "high")]
         if self.twin != "difference" and any(number is not None and number < 0 for number in numbers):
             raise InputError(f"{self.model} has an accuracy below 0; only a difference may be negative")
@@ -101,6 +101,8 @@ class Column:
     """Whether a p-value may stand in it."""
     once: bool = False
     """Left blank where it and every such column before it say what they say in the line above."""
+    drop: int = 0
+    """Where a terminal is too narrow, columns with a 1 go first, as the title says what is in them; 0 stays."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ class TextCell:
     raw: str | None = None
     """As a machine reads it, where that differs: unknown is empty."""
     notes: tuple[int, ...] = ()
+    short: str | None = None
+    """As a narrow terminal shows it."""
+    tone: str = ""
+    """Its colour in a terminal; see `robustframe.terminal.painted`."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _stated(record: Record, folder: Path) -> Path:
         raise InputError("results are published in a checkout, not in an installed package")
     path = known.get(record.name)
     if path is None:
-        raise InputError(f"{folder} is a run of {record.name!r}, which is no recipe in evaluations/")
+        raise InputError(f"{folder} is a run of {record.name!r}, which is not a recipe in evaluations/")
     if read_toml(path, Recipe).model_dump(by_alias=True) != record.recipe:
         raise InputError(f"{path} has changed since {folder} was run; evaluate it again")
     return path

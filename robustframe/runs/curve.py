@@ -198,7 +198,9 @@ def _curve(
 def _bounds(classifier: str, threat: ThreatModel, rows: pl.DataFrame) -> pl.DataFrame:
     """What one threat says of each example: an upper bound on its distance, and who found it."""
     if not len(rows) or rows["index"].n_unique() != len(rows):
-        raise InputError(f"the verdicts hold {len(rows)} rows of {classifier} under {threat.label}, not one an example")
+        raise InputError(
+            f"the verdicts hold {len(rows)} rows of {classifier} under {threat.label}, not one per example"
+        )
     unmeasured = rows.filter(pl.col("clean_correct") & ~pl.col("robust") & pl.col("distance").is_null())
     if len(unmeasured):
         raise InputError(f"{classifier}, {threat.label}: {len(unmeasured)} broken examples have no distance")

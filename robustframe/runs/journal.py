@@ -1,4 +1,4 @@
-"""Which units of a run that goes on are finished: the hash of each of their files, one line a file."""
+"""Which units of a run that goes on are finished: the hash of each of their files, one line per file."""
 
 import contextlib
 import hashlib

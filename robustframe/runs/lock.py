@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"{_holder(path)} is working in {folder}; wait for it, or stop it") from error
     except (OSError, NotImplementedError) as error:
-        log.warning("%s cannot be locked (%s); see to it that one process works in it", folder, error)
+        log.warning("%s cannot be locked (%s); make sure that only one process works in it", folder, error)
     try:
         with contextlib.suppress(OSError):
             # Only for the sentence that the next process says; a full disk is met later.

@@ -1,4 +1,4 @@
-"""The files of a run bound to its record: one line a file, in the form that ``sha256sum -c`` reads."""
+"""The files of a run bound to its record: one line per file, in the form that ``sha256sum -c`` reads."""
 
 import hashlib
 import re
@@ -54,10 +54,10 @@ def read_manifest(folder: Path, *, sha256: str | None = None) -> dict[str, str]:
     for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise InputError(f"{path}, line {number} is no SHA-256 with a file name; copy the run again")
+            raise InputError(f"{path}, line {number} is not a SHA-256 with a file name; copy the run again")
         if len(match[2]) > 1000 or not all(map(is_plain_name, match[2].split("/"))):
             raise InputError(
-                f"{path}, line {number} names {match[2]!r}, which is no file of the run; copy the run again"
+                f"{path}, line {number} names {match[2]!r}, which is not a file of the run; copy the run again"
             )
         found[match[2]] = match[1]
     return found

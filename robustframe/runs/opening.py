@@ -1,4 +1,4 @@
-"""The one door through which everybody reads a run."""
+"""The one door through which everyone reads a run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def open_runs(given: Sequence[str | Path], *, unfinished: bool = False) -> list[
 
 
 def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str | Path | None = None) -> Run:
-    """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everybody
+    """Read a run as far as its record says what it is, whatever else is wrong with it; `open_run` is for everyone
     but those who look for what is wrong.
 
     Raises:

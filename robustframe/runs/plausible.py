@@ -10,17 +10,17 @@ def implausible(record: Record) -> str:
     names = [entry.name for entry in record.classifiers]
     rows = [(result.classifier, result.threat) for result in record.results or []]
     if len(set(names)) < len(names) or len(set(rows)) < len(rows):
-        return "a classifier or a result stands there twice"
+        return "a classifier or a result appears twice"
     for result in record.results or []:
         if result.classifier not in names:
-            return f"it has a result for {result.classifier!r}, which is none of its classifiers"
+            return f"it has a result for {result.classifier!r}, which is not one of its classifiers"
         if not 0 <= result.robust_correct <= result.clean_correct <= result.examples == record.data.count:
             return f"{result.classifier}, {result.threat}: its counts are impossible"
         if not 0 <= (result.certified_correct or 0) <= result.examples:
             return f"{result.classifier}, {result.threat}: its certified count is impossible"
     for row in record.failed:
         if row.classifier not in names:
-            return f"it calls a row of {row.classifier!r} failed, which is none of its classifiers"
+            return f"it calls a row of {row.classifier!r} failed, which is not one of its classifiers"
     return ""
 
 
@@ -42,7 +42,7 @@ def contradiction(record: Record, verdicts: pl.DataFrame) -> str:
         where, n = f"{result.classifier}, {result.threat}", result.examples
         found = counted.pop((result.classifier, result.threat), None)
         if found is None or (found["first"], found["last"], found["examples"]) != (0, n - 1, n):
-            return f"{where}: they are not one an example"
+            return f"{where}: they are not one per example"
         for key in ("clean_correct", "robust_correct"):
             if found[key] != getattr(result, key):
                 return f"{where}: {key} is {getattr(result, key)}, they give {found[key]}"

@@ -89,7 +89,7 @@ class AttackEntry(Section):
     settings: dict[str, Any]
     """Every setting with its value, defaults included."""
     skipped: str | None
-    """Why it was not run for this classifier, such as a solver's gradient for a network that is none."""
+    """Why it was not run for this classifier, such as a solver's gradient for a network that is not a solver."""
     entered: int
     broken: int
     """Successes that the exact model confirmed."""
@@ -123,7 +123,7 @@ class Result(Section):
     null where there is no certificate."""
     attacks: list[AttackEntry]
     diagnosis: Diagnosis | None
-    """Whether the number is to be believed; null where nobody asked, and where the checks failed."""
+    """Whether the number can be believed; null where nobody asked, and where the checks failed."""
 
 
 class FailedRow(Section):
@@ -218,7 +218,7 @@ class Record(Section):
             raise ValueError("results and hashes of files belong to a complete run, and to no other")
         for name, rows in self.answers.items():
             if rows is not None and len({len(row) for row in rows}) != 1:
-                raise ValueError(f"the answers of {name} are no table of logits")
+                raise ValueError(f"the answers of {name} are not a table of logits")
         return self
 
     def to_json(self) -> str:
@@ -296,7 +296,7 @@ def find_run(given: str | Path) -> Path:
     folder = path.parent if path.name == RECORD else path
     # Unlike the method of a path, this takes a name of any length.
     if not os.path.isfile(folder / RECORD):
-        raise InputError(f"{shown(str(given))} is no run: there is no {RECORD} in it")
+        raise InputError(f"{shown(str(given))} is not a run: there is no {RECORD} in it")
     return folder
 
 

@@ -179,5 +179,5 @@ def read_verdicts(path: Path, content: bytes | None = None) -> pl.DataFrame:
             f"{path}: {where} is neither broken nor not: a break has an attack, a class and a distance"
         )
     if any((rows["index"].diff() == 0).any() for rows in by_result(table).values()):
-        raise IntegrityError(f"{path}: an example stands there more than once")
+        raise IntegrityError(f"{path}: an example appears more than once")
     return table

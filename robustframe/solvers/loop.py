@@ -20,7 +20,7 @@ class GradientReport:
     """How well an adjoint solved for the gradient; filled in by the backward pass, empty before it."""
 
     residual: Tensor | None = None
-    """Relative residual of the adjoint equation, one number an example, shape (b,)."""
+    """Relative residual of the adjoint equation, one number per example, shape (b,)."""
     steps: int = 0
     """Vector-Jacobian products that were made."""
     tolerance: float = 0.0
@@ -164,7 +164,7 @@ def iterate(solver: Solver[Any], frame: Frame, x: Images) -> Iterator[tuple[Tens
 
 
 def run(solver: Solver[Any], frame: Frame, x: Images, *, last: int | None = None) -> Solution:
-    """Run a solver to its end; adjoints call this, everybody else `solve`.
+    """Run a solver to its end; adjoints call this, everyone else `solve`.
 
     Args:
         solver: the algorithm.

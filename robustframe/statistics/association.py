@@ -24,8 +24,8 @@ def bootstrap_difference(
     accuracy averaged over threats.
 
     Args:
-        first: a number an example, shape (n,).
-        second: likewise, for the same examples in the same order.
+        first: a number per example, shape (n,).
+        second: those of the other, for the same examples in the same order.
         seed: of the draws.
         level: confidence, in (0, 1).
         resamples: how many draws.
@@ -77,8 +77,8 @@ def spearman(
     """Correlate two numbers of the same things by rank, such as coherence and robust accuracy of models.
 
     Args:
-        x: a list or array with one number a thing, at least 3.
-        y: likewise, in the same order.
+        x: a list or array with one number per thing, at least 3.
+        y: the other values, in the same order.
         seed: of permutations and draws.
         level: confidence of the bootstrap interval, in (0, 1).
         resamples: how many permutations and draws.

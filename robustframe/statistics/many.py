@@ -25,14 +25,14 @@ def holm(ps: Sequence[float]) -> list[float]:
         The adjusted p-values in the same order, none below its own.
 
     Raises:
-        InputError: for a p that is no probability.
+        InputError: for a p that is not a probability.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     for p in ps:
         if not 0 <= p <= 1:
-            raise InputError(f"p = {p} is no probability in [0, 1]")
+            raise InputError(f"p = {p} is not a probability in [0, 1]")
     adjusted: list[float] = _holm(np.asarray(ps, dtype=float)).tolist()
     return adjusted
 

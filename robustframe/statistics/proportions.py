@@ -29,7 +29,7 @@ class Proportion:
     def __post_init__(self) -> None:
         if not 0 <= self.successes <= self.trials or self.trials == 0:
             given = f"{self.successes} of {self.trials}"
-            raise InputError(f"{given} is no proportion; give 0 <= successes <= trials and trials >= 1")
+            raise InputError(f"{given} is not a proportion; give 0 <= successes <= trials and trials >= 1")
 
     @property
     def value(self) -> float:
@@ -73,7 +73,9 @@ class PairedDifference:
     def __post_init__(self) -> None:
         counts = (self.both, self.only_first, self.only_second, self.neither)
         if min(counts) < 0 or sum(counts) == 0:
-            raise InputError(f"the counts {counts} are no pairs; none may be negative and one must be above 0")
+            raise InputError(
+                f"the counts {counts} are not counts of pairs; none may be negative and one must be above 0"
+            )
 
     @classmethod
     def of(cls, first: NDArray[Any], second: NDArray[Any]) -> "PairedDifference":

@@ -43,7 +43,7 @@ def least_squares(x: Any, y: Any) -> Line | None:
 
     Args:
         x: a list or array of at least 3 numbers.
-        y: likewise, in the same order.
+        y: the other values, in the same order.
 
     Returns:
         The line; `None` when all x are equal.

@@ -171,7 +171,7 @@ def read_training_recipes(path: Path) -> list[TrainingRecipe]:
     """Read the recipes of a file: one, or those of its grid.
 
     Raises:
-        InputError: of one line a mistake, with file and key.
+        InputError: of one line per mistake, with file and key.
     """
     if "grid" in read_toml(path, _Table).root:
         return list(read_toml(path, TrainingGrid).recipes(str(path)))

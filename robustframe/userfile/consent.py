@@ -40,7 +40,7 @@ def code_consent(
 ) -> Iterator[None]:
     """Let only some files of the user's run meanwhile, since a run names them and not the user.
 
-    Without it all code runs that is named: in one's own recipe, on the command line, from Python.
+    Without it all code runs that is named: in your own recipe, on the command line, from Python.
 
     Args:
         allowed: the files that may run, with what they import from their folder; links are followed.

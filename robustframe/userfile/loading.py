@@ -35,7 +35,7 @@ def load_user_file(place: str, folder: Path, *, kind: str) -> tuple[ModuleType, 
     if not os.path.isfile(path):
         raise InputError(f"{kind} file {path} does not exist")
     if path.suffix != ".py":
-        raise InputError(f"{kind} file {path} is no Python file; its name must end in .py")
+        raise InputError(f"{kind} file {path} is not a Python file; its name must end in .py")
     check_consent(path)
     try:
         with contained():

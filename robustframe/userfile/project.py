@@ -1,7 +1,7 @@
 """A folder of the user's code: its modules import each other as they do for a script, and nobody else sees them.
 
 Python keeps one module of a name for the whole process, so two defences that both have a ``helper.py`` would get one
-helper. Here the modules of a folder are not found by a changed ``sys.path``, which is everybody's, but by an
+helper. Here the modules of a folder are not found by a changed ``sys.path``, which is everyone's, but by an
 ``__import__`` of the folder's own. An import statement asks the builtins of the module it stands in, whenever it is
 carried out and in whichever thread; so imports inside functions, at the time a model is called, are served as well.
 """
@@ -224,7 +224,7 @@ def _source_spec(name: str, path: Path, folders: Sequence[str] | None = None) ->
         name, path, loader=_Source(name, str(path)), submodule_search_locations=None if folders is None else [*folders]
     )
     if spec is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     return spec
 
 

@@ -59,7 +59,7 @@ def _record(run: Run) -> Iterator[Finding]:
             yield Finding(RECORD, None, f"it calls {name} under {label} failed, though all its units are there")
     yield from _failed(run, expected_results)
     for name in sorted(record.answers.keys() - set(names)):
-        yield Finding(RECORD, None, f"it has answers of {name}, which is none of its classifiers")
+        yield Finding(RECORD, None, f"it has answers of {name}, which is not one of its classifiers")
 
 
 def _failed(run: Run, asked: Collection[tuple[str, str]]) -> Iterator[Finding]:

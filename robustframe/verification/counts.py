@@ -58,7 +58,7 @@ def verdicts_of(run: Run) -> pl.DataFrame | None:
 def _keys(run: Run, verdicts: pl.DataFrame) -> Iterator[Finding]:
     """Verdicts of examples, classifiers or threats that there are none of, or more than one, or no verdict at all."""
     for row in verdicts.filter(verdicts.select(_KEY).is_duplicated()).unique(_KEY).sort(_KEY).iter_rows(named=True):
-        yield Finding(VERDICTS, row["index"], f"{_of(row)}: it stands there more than once")
+        yield Finding(VERDICTS, row["index"], f"{_of(row)}: it appears more than once")
     count = len(run.record.classifiers) * len(run.threats) * run.record.data.count
     if count > 4 * len(verdicts) + 10**6:
         yield Finding(VERDICTS, None, f"it holds {len(verdicts):,} verdicts, the record asks for {count:,}")

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 UNKNOWABLE = (
-    "Nobody can tell without attacking again, unless the seal was kept: erased breaks, invented effort, another seed,\n"
-    "a larger eps, the environment (docs/trust.md)."
+    "Only a new attack, or a seal that was kept, would reveal erased breaks, invented effort, another seed, a larger "
+    "eps or another environment (docs/trust.md)."
 )
 """What ends every verification, whatever it found."""
 

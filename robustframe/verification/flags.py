@@ -42,7 +42,7 @@ def check_flags(run: Run, verdicts: pl.DataFrame | None, of_models: Mapping[str,
         if flag not in derived and not flag.startswith(untried):
             findings.append(Finding(RECORD, None, f"nothing in the run explains the flag: {flag}"))
     if len(set(stated)) < len(stated):
-        findings.append(Finding(RECORD, None, "a flag stands there twice"))
+        findings.append(Finding(RECORD, None, "a flag appears twice"))
     return check("flags", f"{len(stated)} sentences on what is doubtful, each follows from the run", findings)
 
 

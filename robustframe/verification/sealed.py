@@ -25,7 +25,7 @@ def check_seal(run: Run, given: str | None) -> VerifiedPart:
     findings = [Finding(SEAL, None, run.broken_seal)] if run.broken_seal else []
     record, content = read_record(run.folder)
     if record.to_json().encode() != content:
-        text = "it is not written as an evaluation writes it: a key stands there twice, in another order or spelling"
+        text = "it is not written as an evaluation writes it: a key appears twice, in another order or spelling"
         findings.append(Finding(RECORD, None, text))
     if given is not None and not run.seal.startswith(given):
         text = f"its seal is {run.seal[: len(given)]}, not {given}: something was edited"

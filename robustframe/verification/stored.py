@@ -154,7 +154,7 @@ def _index(run: Run, unit: Unit, rows: pl.DataFrame, expected: Tensor, who: str)
         return
     wanted = set(expected.tolist())
     twice = found.filter(found.is_duplicated()).unique().sort()
-    yield from (Finding(where, index, "it stands here more than once") for index in twice)
+    yield from (Finding(where, index, "it appears more than once") for index in twice)
     yield from (Finding(where, index, f"it is here, but not one of {who}") for index in sorted(set(found) - wanted))
     yield from (Finding(where, index, f"it is missing; it is one of {who}") for index in sorted(wanted - set(found)))
     if not len(twice) and set(found) == wanted:
@@ -183,7 +183,7 @@ def _outcomes(
         (success & ~claimed, lambda row: "a success that the search did not claim"),
         (success & right, lambda row: f"a success whose prediction is its label, {row['label']}"),
         (~claimed & ~right, lambda row: f"no success, yet its prediction is {row['prediction']}"),
-        (outside, lambda row: f"its distance {row['distance']:.6g} is none inside {threat.label}"),
+        (outside, lambda row: f"its distance {row['distance']:.6g} is not inside {threat.label}"),
         (least < 0, lambda row: "a count of passes is below 0"),
         (idle, lambda row: f"{row['forwards']} forwards are no attack of {steps} step{'s' if steps > 1 else ''}"),
     ]

@@ -44,9 +44,9 @@ class VerificationProgress:
     what: str
 
     @property
-    def shown(self) -> tuple[int, int, str, str]:
+    def shown(self) -> tuple[int, int, str, tuple[str, ...]]:
         """What a bar shows; see `robustframe.bar.Progress`."""
-        return self.done, self.parts, self.what, ""
+        return self.done, self.parts, self.what, ()
 
 
 Report = Callable[[VerificationProgress], None]
@@ -77,7 +77,7 @@ def verify(
     Args:
         run: a run, its folder, or the published copy of one (record and verdicts only).
         model: for a run of `robustframe.evaluate`, the model that was given there.
-        x: likewise the images, shape (n, ...); those beside the run when left out.
+        x: the images likewise, shape (n, ...); those beside the run when left out.
         y: likewise the labels, shape (n,).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``; of models that the recipe names.
         batch_size: rows of one model call at most.

@@ -113,7 +113,7 @@ def _fetched(place: str, repo: str, revision: str, pattern: str) -> Path:
     names = [name for name in (file.rfilename for file in listed.siblings or []) if fnmatchcase(name, pattern)]
     names = [name for name in names if is_plain_name(name)]
     if not _COMMIT.fullmatch(listed.sha or ""):
-        raise IntegrityError(f"hf:{place}: the hub answers with {shown(listed.sha)}, which is no commit")
+        raise IntegrityError(f"hf:{place}: the hub answers with {shown(listed.sha)}, which is not a commit")
     if not names or len(names) > _FILES:
         raise IntegrityError(
             f"hf:{place} holds no card of a pair: {len(names)} files {pattern} lie in it, where 1 to {_FILES} are taken"

@@ -1,7 +1,7 @@
 """A walk through the museum: evaluate every piece under every battery, and write down what was said about it.
 
-What was seen is kept in `runs/museum/`, a line a row, as soon as it is seen; the same command continues. It begins anew
-when anything changes that could change a line.
+What was seen is kept in `runs/museum/`, a line per row, as soon as it is seen; the same command continues. It begins
+anew when anything changes that could change a line.
 """
 
 import argparse

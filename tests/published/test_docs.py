@@ -1,5 +1,7 @@
 """README and docs do what they say: every code block runs, links lead somewhere, pictures and lists are current."""
 
+import importlib
+import json
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from readme import output
 from typer.testing import CliRunner
 
 import robustframe
@@ -24,8 +27,9 @@ from robustframe.train import TrainingGrid, TrainingRecipe
 
 ROOT = Path(robustframe.__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-ALL_PAGES = [*PAGES, *sorted((DOCS / "api").glob("*.md"))]
+# The page of the notebook is run as the notebook that it shows.
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.glob("*.md") if page.name != "notebook.md")]
+ALL_PAGES = [*PAGES, DOCS / "notebook.md", *sorted((DOCS / "api").glob("*.md"))]
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n"
     r"(?P<code>.*?)^```$",
@@ -163,6 +167,7 @@ def test_the_api_pages_show_modules_that_are_there_and_every_public_room() -> No
         "devices",
         "lending",
         "plugins",
+        "terminal",
         "types",
         "userfile",
         "templates",
@@ -211,6 +216,56 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "claimed breaks were replayed on the exact model" in printed
     assert "fmnist-chain3-linf/recurrent" in printed
+
+
+def test_the_readme_says_what_it_is_before_anything_else() -> None:
+    first = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:60])
+    wanted = [
+        "models that",
+        "RobustBench's rules exclude",
+        "![",
+        "<!-- finding: aware -->",
+        "pip install",
+        "```python",
+        "Verdict",
+    ]
+    places = [first.index(text) for text in wanted]
+    assert places == sorted(places)
+
+
+def test_the_page_of_the_notebook_shows_its_cells_and_what_they_print() -> None:
+    page = (DOCS / "notebook.md").read_text(encoding="utf-8")
+    notebook = json.loads((DOCS / "first-hour.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if not line.startswith("!") and line != "import sys":
+                assert line in page, f"stale: {line}; run `make notebook`"
+    assert "claimed breaks were replayed on the exact model" in " ".join(page.split())
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_its_first_block_prints() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- output: first -->\n(.*?)\n<!-- end of output -->", text, re.DOTALL)
+    assert shown is not None
+    # Kernels of another machine round differently, and an example may come out differently.
+    numbers = r"[0-9a-f]{8,}|[\d.]+|─+"
+    printed, stated = (re.sub(numbers, "", each).split() for each in (output(text), shown[1]))
+    assert printed == stated, "stale: run `make tables`"
+
+
+def test_everything_that_the_docs_import_is_on_an_api_page() -> None:
+    shown = set(re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text() for p in (DOCS / "api").glob("*.md")), re.M))
+    missing = set()
+    for page, found in BLOCKS.items():
+        code = "\n".join(block.code for block in found if block.language == "python")
+        # Names in brackets go over several lines.
+        for module, names in re.findall(r"^from (robustframe[\w.]*) import (\([^)]*\)|.*)$", code, re.M):
+            for name in re.findall(r"(\w+)(?: as \w+)?(?:,|\s|$)", names.strip("()")):
+                home = getattr(getattr(importlib.import_module(module), name), "__module__", module)
+                if home not in shown and f"{home}.{name}" not in shown:
+                    missing.add((page.name, f"{home}.{name}"))
+    assert not missing
 
 
 def test_the_readme_names_every_extra_for_users() -> None:

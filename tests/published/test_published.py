@@ -59,16 +59,19 @@ def test_counts_and_tables_follow_from_the_verdicts(folder: Path) -> None:
         assert (folder / f"table.{format}").read_bytes() == render(table, format).encode()
 
 
-def test_the_readme_shows_the_published_table() -> None:
+def test_the_readme_shows_a_published_finding() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- table: evaluations/default/results -->" in text
+    assert "<!-- finding: aware -->" in text
     assert fill(text, ROOT) == text, "stale: run `make tables`"
 
 
-def test_the_docs_show_the_published_pages() -> None:
-    page = ROOT / "docs" / "attacks.md"
+@pytest.mark.parametrize(
+    ("name", "region"), [("attacks", "page: benchmarks/results/attacks.md"), ("cli", "commands: all")]
+)
+def test_the_docs_show_the_published_pages(name: str, region: str) -> None:
+    page = ROOT / "docs" / f"{name}.md"
     text = page.read_text(encoding="utf-8")
-    assert "<!-- page: benchmarks/results/attacks.md -->" in text
+    assert f"<!-- {region} -->" in text
     assert fill(text, ROOT, page=page) == text, "stale: run `make tables`"
 
 

@@ -211,7 +211,7 @@ def test_a_model_that_cannot_be_evaluated_is_refused_with_what_cures_it(kind: st
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: function, "the model is a function, no torch.nn.Module; wrap it, robustframe.adapt(model)"),
+        (lambda: function, "the model is a function, not a torch.nn.Module; wrap it, robustframe.adapt(model)"),
         (lambda: Says, "the model is the class Says; make one of it, Says(...)"),
         (lambda: exported(net()), "the model is an exported program; take its module, model.module()"),
         (lambda: "resnet18", "the model is str; it must be a torch.nn.Module"),

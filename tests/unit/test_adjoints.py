@@ -55,7 +55,7 @@ def images_of(frame: Frame, rows: int = 3) -> Tensor:
 
 
 def readout(codes: tuple[Tensor, ...]) -> Tensor:
-    """One number an example that sees every code."""
+    """One number per example that sees every code."""
     return torch.stack([(c.flatten(1) * torch.arange(1.0, 1 + c[0].numel()).cos()).sum(1) for c in codes]).sum(0)
 
 

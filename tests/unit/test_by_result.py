@@ -24,5 +24,5 @@ def test_verdicts_are_found_in_any_order_and_none_twice(tmp_path: Path, order: s
         mine = (pl.col("classifier") == classifier) & (pl.col("threat") == threat)
         assert rows.equals(written.filter(mine))
     pl.concat([table, written[3:4]]).write_parquet(tmp_path / "twice.parquet")
-    with pytest.raises(IntegrityError, match="an example stands there more than once"):
+    with pytest.raises(IntegrityError, match="an example appears more than once"):
         read_verdicts(tmp_path / "twice.parquet")

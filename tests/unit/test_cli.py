@@ -114,11 +114,12 @@ def test_evaluate_a_model_without_a_recipe(here: Path, tiny_card: Path) -> None:
         (["evaluate", "--model", "zoo:fmnist-chain3", "--battery", "quik"], "unknown battery"),
         (["evaluate", "--model", "zoo:fmnist-chain3", "--threat", "linf:2"], "wider than the whole box"),
         (["evaluate", "--model", "zoo:fmnist-chain3", "--threat", "linf:-1"], "error: command line: threats: eps '-1'"),
-        (["table", "nowhere"], "is no run"),
+        (["table", "nowhere"], "is not a run"),
         (["table", "broken"], "is not a record"),
-        (["publish", "nowhere"], "is no run"),
+        (["publish", "nowhere"], "is not a run"),
         (["train", "nothing"], "unknown training recipe"),
         (["zoo", "show", "nothing"], "unknown zoo pair"),
+        (["zoo", "show", "fmnist-chain33"], "did you mean 'fmnist-chain3'? nearest of the "),
     ],
 )
 def test_bad_input_is_a_sentence_with_status_2_and_no_trace(words: list[str], sentence: str, here: Path) -> None:

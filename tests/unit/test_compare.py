@@ -191,7 +191,7 @@ PGD = "units/00-other_feedforward/linf_0.15/small_0.1_01-pgd/00000"
 @pytest.mark.parametrize(
     ("tamper", "sentence"),
     [
-        (drop(R), "is no run"),
+        (drop(R), "is not a run"),
         (record(put("schema", 7)), "is not a record of this version"),
         (begun, "is not complete"),
         (resealed(put("data.sha256", "0" * 64)), "the runs are on different examples: .*digits test, 90"),
@@ -237,7 +237,7 @@ def test_the_command_prints_text_or_json_and_refuses_with_status_2(honest: Path,
     found = json.loads(run("run-tiny", "run-other", "--json", "--no-transfer").stdout)
     assert found["left_out"] == "not asked for"
     for words, sentence in (
-        (("run-tiny", "nowhere"), "is no run"),
+        (("run-tiny", "nowhere"), "is not a run"),
         (("run-tiny", "run-other", "--format", "html"), "unknown format 'html'"),
     ):
         refused = run(*words)

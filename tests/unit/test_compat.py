@@ -396,7 +396,7 @@ def test_a_radius_may_be_copied_as_a_fraction(
     [
         ({"eps": None}, "eps=8 / 255"),
         ({"eps": "eight"}, "eps 'eight' is not a number"),
-        ({"threat_model": "corruptions"}, "no ball"),
+        ({"threat_model": "corruptions"}, "not a ball"),
         ({"threat_model": "L7"}, "L7"),
         ({"to_disk": True}, "robustframe report"),
         ({"corruptions_data_dir": "x"}, "leave it out"),

@@ -1,4 +1,4 @@
-"""Security curves: one bound an example, joined over all threats of a norm, and the contradictions between them."""
+"""Security curves: one bound per example, joined over all threats of a norm, and the contradictions between them."""
 
 import math
 from itertools import pairwise
@@ -148,7 +148,7 @@ def test_what_does_not_belong_together_is_refused():
         security_curves(record, verdicts.drop("distance"))
     with pytest.raises(InputError, match="0 rows of net under l2:1"):
         security_curves(record, verdicts.filter(pl.col("threat") != "l2:1"))
-    with pytest.raises(InputError, match="not one an example"):
+    with pytest.raises(InputError, match="not one per example"):
         security_curves(record, pl.concat([verdicts, verdicts]))
     with pytest.raises(InputError, match="same examples"):
         security_curves(record, verdicts.filter((pl.col("threat") != "l2:1") | (pl.col("index") != 0)))

@@ -346,9 +346,9 @@ def test_the_cache_is_looked_in_when_the_variables_folder_has_nothing(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "is no IDX file of unsigned bytes: it starts with ''"),
-        (b"\x1f\x8b\x08\x00", "is no IDX file of unsigned bytes: it starts with '1f 8b 08 00'"),
-        (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "is no IDX file of unsigned bytes"),
+        (b"", "is not an IDX file of unsigned bytes: it starts with ''"),
+        (b"\x1f\x8b\x08\x00", "is not an IDX file of unsigned bytes: it starts with '1f 8b 08 00'"),
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "is not an IDX file of unsigned bytes"),
         (b"\x00\x00\x08\x03\x00\x00\x00\x00", "has 3 dimensions where 1 are expected"),
         (b"\x00\x00\x08\x01\x00\x00", "ends inside its header, after 6 bytes"),
         (b"\x00\x00\x08\x01\x00\x00\x00\x03ab", r"states shape \(3,\), 3 bytes, but holds 2"),

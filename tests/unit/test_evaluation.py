@@ -286,7 +286,7 @@ class Returns(nn.Module):
         ({"threat": "linf:x"}, "not a number"),
         ({"threat": "linfty:0.1"}, "did you mean 'linf'"),
         ({"threat": "0.1"}, "NORM:EPS"),
-        ({"threat": ["linf:0.1", "linf:0.1"]}, "stands twice"),
+        ({"threat": ["linf:0.1", "linf:0.1"]}, "appears twice"),
         ({"battery": "quik@1"}, "did you mean 'quick@1'"),
         ({"battery": "torchattacks", "threat": "l2:0.5"}, "not defined for l2:0.5"),
         ({"seed": -1}, "seed -1 must be"),

@@ -215,7 +215,7 @@ def test_a_stopped_driver_is_continued_by_the_same_command(
         _, said = process.communicate()
     assert process.returncode == (-9 if how is signal.SIGKILL else 3)
     if how is not signal.SIGKILL:
-        assert said.strip() == "stopped; the same command continues"
+        assert said.splitlines()[-1] == "stopped; the same command continues"
     assert read_record(here / "run")[0].status == "started"
     trouble(recipe, None)
     evaluate(recipe)
@@ -245,7 +245,8 @@ def test_a_full_disk_stops_with_status_3_and_is_continued(recipe: Path, undistur
         done = run("--out", "disk/run", cwd=recipe.parent)
         assert done.returncode == 3, done.stderr
         assert "No space left on device; the same command continues" in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        # What it loads, and why it stops.
+        assert len(done.stderr.strip().splitlines()) <= 3
         remount(disk, "size=20m")
         folder = evaluate(recipe, "disk/run").folder
         assert contents(folder) == undisturbed

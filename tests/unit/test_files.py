@@ -90,7 +90,7 @@ def test_narrow_floats_in_safetensors_are_taken_or_named(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["d.npz", "d.safetensors"])
 def test_what_is_no_plain_file_holds_no_data(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match="it is no plain file"):
+    with pytest.raises(InputError, match="it is not a plain file"):
         from_file(tmp_path / name, name="d")
 
 
@@ -123,7 +123,7 @@ def test_an_image_that_is_none_or_a_bomb_is_a_sentence(content: bytes, sentence:
 def test_an_image_that_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "0.png")
-    with pytest.raises(InputError, match="no plain file"):
+    with pytest.raises(InputError, match="not a plain file"):
         from_folder(tmp_path, name="d")
 
 
@@ -133,7 +133,7 @@ def test_a_whole_disk_is_no_folder_of_images(tmp_path: Path, monkeypatch: pytest
     Image.new("L", (3, 3)).save(tmp_path / "a" / "0.png")
     for at in range(30):
         (tmp_path / "a" / f"{at}.txt").touch()
-    with pytest.raises(InputError, match="is no folder of images: it holds at least 1 of them and 30 other files"):
+    with pytest.raises(InputError, match="is not a folder of images: it holds at least 1 of them and 30 other files"):
         from_folder(tmp_path, name="d")
 
 
@@ -231,8 +231,12 @@ BATTERY = 'schema = 1\nname = "a"\nversion = "1"\n'
     [
         ("a." * 50_000 + "a = 1", Recipe, "has a key of more than 32 parts"),
         ("['a'" + " . 'a'" * 5_000 + "]", Recipe, "has a key of more than 32 parts"),
-        (RECIPE + "count = nan\n" + MODEL, Recipe, "data.count = nan is no finite number"),
-        (BATTERY + '[[attack]]\nuse = "pgd"\nstep_size = inf\n', Battery, r"attack\[1\].step_size = inf is no finite"),
+        (RECIPE + "count = nan\n" + MODEL, Recipe, "data.count = nan is not a finite number"),
+        (
+            BATTERY + '[[attack]]\nuse = "pgd"\nstep_size = inf\n',
+            Battery,
+            r"attack\[1\].step_size = inf is not a finite",
+        ),
         (BATTERY + '[[attack]]\nuse = "pgd"\n' * 40_000, Battery, "at most 200 items"),
         (RECIPE.replace('["linf', "[" + '"l2:1",' * 50_000 + '"linf') + MODEL, Recipe, "at most 100 items"),
         (RECIPE + MODEL + "sweeps = 1000000000000\n", Recipe, r"sweeps = 1000000000000: .*10000"),

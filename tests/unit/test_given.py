@@ -146,7 +146,7 @@ class Odd(TensorDataset):
 @pytest.mark.parametrize(
     ("x", "y", "sentence"),
     [
-        (IMAGES, None, "the labels y are missing; give one class number an image, or a Dataset or DataLoader"),
+        (IMAGES, None, "the labels y are missing; give one class number per image, or a Dataset or DataLoader"),
         (DIGITS, LABELS, "a Dataset has its own labels; leave y out"),
         (TensorDataset(IMAGES, LABELS), LABELS, "a TensorDataset has its own labels; leave y out"),
         (TensorDataset(IMAGES), None, "items of the TensorDataset are tuple; give pairs of image and label"),
@@ -228,7 +228,7 @@ def test_several_models_share_a_run_and_are_verified(tmp_path: Path) -> None:
         ({}, "no model is given"),
         ([], "no model is given"),
         ({"one": linear(), "two": 3}, "two: the model is int"),
-        ({1: linear()}, "the name 1 of a model is no text"),
+        ({1: linear()}, "the name 1 of a model is not text"),
         ({"x" * 300: linear()}, "a name has at most 100 letters, all printable"),
         ({"a\nb": linear()}, "a name has at most 100 letters, all printable"),
         ({"p": PAIR, "p/feedforward": linear()}, "two models are called p/feedforward"),
@@ -322,9 +322,9 @@ class Nowhere:
         ([PGD(steps=3), "quick", PGD(steps=3)], "the battery python-.* is given twice"),
         ([{"steps": 3}], "does not say which"),
         ([{"use": "pgd", "stps": 3}], "steps"),
-        (Script(), "Script is of the script or notebook that runs"),
-        (Nowhere.Still(), "Still stands at the top of no file"),
-        (PGD(loss=lambda logits, labels: logits.sum(1)), "stands at the top of no file"),
+        (Script(), "Script belongs to the script or notebook"),
+        (Nowhere.Still(), "Still is not defined at the top level"),
+        (PGD(loss=lambda logits, labels: logits.sum(1)), "is not defined at the top level"),
     ],
 )
 def test_batteries_that_are_none_are_refused(given: Any, sentence: str) -> None:
@@ -337,7 +337,7 @@ def test_batteries_that_are_none_are_refused(given: Any, sentence: str) -> None:
     [
         ([], "no threat is given"),
         (0.1, "a threat is text such as 'linf:8/255', or a ThreatModel, not float"),
-        (ThreatModel(norm="linf", eps=0.1, low=-1.0), r"the box is \[-1, 1\]; an evaluation is of images in \[0, 1\]"),
+        (ThreatModel(norm="linf", eps=0.1, low=-1.0), r"the box is \[-1, 1\]; evaluations take images in \[0, 1\]"),
     ],
 )
 def test_threats_that_are_none_are_refused(given: Any, sentence: str) -> None:
@@ -462,7 +462,7 @@ def test_a_sigmoid_that_comes_twice_is_flagged() -> None:
 
 
 def test_one_ball_written_in_two_ways_is_one_threat() -> None:
-    with pytest.raises(InputError, match=r"a threat stands twice in linf:1/10, linf:0.1"):
+    with pytest.raises(InputError, match=r"a threat appears twice in linf:1/10, linf:0.1"):
         robustframe.evaluate(linear(), DIGITS, threat=["linf:1/10", "linf:0.1"])
 
 

@@ -128,7 +128,7 @@ def test_a_hub_that_never_answers_is_not_waited_for(hub: Hub, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("lie", "sentence"),
     [
-        ({"commits": "../../../climbed"}, r"answers with '\.\./\.\./\.\./climbed', which is no commit"),
+        ({"commits": "../../../climbed"}, r"answers with '\.\./\.\./\.\./climbed', which is not a commit"),
         ({"tag": "../../../climbed"}, "says of tiny.json what would lead out of its cache"),
         ({}, "holds no card of a pair: 0 files"),
     ],

@@ -13,7 +13,8 @@ import pytest
 import robustframe
 
 ROOMS = [
-    ["types", "errors", "bar"],
+    ["types", "errors", "terminal"],
+    ["bar"],
     ["lending"],
     ["plugins"],
     ["children"],
@@ -230,7 +231,7 @@ READS = {
 }
 """By room above `runs/`, by what names it could read a run by itself: the formats, and what lies below `open_run`."""
 OTHER_FILES = {"robustframe/report/site/folder.py": {"loads"}}
-"""What is read there is no run: the list of a site's own files."""
+"""What is read there is not a run: the list of a site's own files."""
 
 
 def named(path: Path) -> set[str]:

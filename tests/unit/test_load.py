@@ -244,7 +244,7 @@ def test_engines_and_limits_that_are_none_are_refused(words: list[str], sentence
 
 
 def test_models_in_hand_are_not_sent_to_workers(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="evaluated in this process; state them in a recipe for others"):
+    with pytest.raises(InputError, match="evaluated in this process; name them in a recipe to use others"):
         run_task(stub(), tmp_path / "run", device=torch.device("cpu"), engine=ray_engine())
 
 

@@ -92,7 +92,7 @@ def test_the_sentences_name_what_is_taken(tmp_path: Path) -> None:
         "path is int; it must be the path of a recipe",
         "out is int; it must be the path of a folder",
         "limits is int; say Limits(seconds=60), of robustframe.evaluation",
-        "device None is not to be had here; use cpu, or auto",
+        "device None is not available here; use cpu, or auto",
         "a threat is text such as 'linf:8/255', not int",
         "eps None is not a number; write 0.1 or '8/255'",
     ], done.stderr

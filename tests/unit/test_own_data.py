@@ -210,12 +210,12 @@ def clear(mode: str) -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "pixels", "more", "sentence"),
     [
-        ("0.png", clear("RGB"), {}, "has transparent pixels, and nobody knows what is behind them"),
+        ("0.png", clear("RGB"), {}, "has transparent pixels, and nothing says what is behind them"),
         ("0.png", clear("L"), {}, "has transparent pixels"),
         ("0.png", Image.fromarray(HALF), {"transparency": (255, 255, 255)}, "has transparent pixels"),
         ("0.png", Image.fromarray(HALF).quantize(8), {"transparency": 0}, "has transparent pixels"),
-        ("0.tif", RAMP.astype(np.int32), {}, "holds whole numbers of 32 bits from 0 to 65535, and nobody knows"),
-        ("0.tif", RAMP.astype(np.float32), {}, "holds floats from 0 to 65535, and nobody knows which is white"),
+        ("0.tif", RAMP.astype(np.int32), {}, "holds whole numbers of 32 bits from 0 to 65535, and nothing says"),
+        ("0.tif", RAMP.astype(np.float32), {}, "holds floats from 0 to 65535, and nothing says which value is white"),
         ("0.tif", (RAMP / 65535 - 0.1).astype(np.float32), {}, "holds floats from -0.1 to 0.9"),
         ("0.tif", np.full((8, 8), np.nan, np.float32), {}, "holds floats from nan to nan"),
         ("0.tif", Image.fromarray(HALF), {"save_all": True, "append_images": [Image.fromarray(HALF)]}, "2 pictures"),
@@ -244,7 +244,7 @@ def test_hidden_and_other_files_are_left_out_and_said(tmp_path: Path, caplog: py
     for text in (
         "are hidden: '.ipynb_checkpoints/', '__MACOSX/', 'cat/._0.png' and 1 more",
         "lie beside the folders of the classes: '1.png'",
-        "are no images by their names: 'dog/labels.csv'",
+        "are not images by their names: 'dog/labels.csv'",
         "are links to folders: 'dog/more'",
     ):
         assert text in caplog.text
@@ -302,7 +302,7 @@ def test_a_class_map_says_which_folder_is_which_class(
 @pytest.mark.parametrize(
     ("folders", "sentence"),
     [
-        (("cat/0.png", "dog/"), "dog has no images, so that nobody knows whether it counts as a class"),
+        (("cat/0.png", "dog/"), "dog has no images, so it is unclear whether it counts as a class"),
         (("cat/0.png", "notes/0.txt"), "notes has no images"),
         (("2/0.png", "5/0.png"), "are numbers with gaps"),
         (("1990/0.png", "1991/0.png"), "are numbers with gaps"),

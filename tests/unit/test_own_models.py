@@ -82,9 +82,9 @@ def write_state(path: Path, **changes: Any) -> None:
     ("write", "sentence"),
     [
         (lambda path: None, "cannot be read: No such file"),
-        (lambda path: path.write_bytes(b"not a checkpoint"), "no checkpoint of weights alone"),
-        (lambda path: path.write_bytes(pickle.dumps({"weight": Evil()})), "no checkpoint of weights alone"),
-        (lambda path: torch.save({"weight": Evil()}, path), "no checkpoint of weights alone"),
+        (lambda path: path.write_bytes(b"not a checkpoint"), "not a checkpoint of weights alone"),
+        (lambda path: path.write_bytes(pickle.dumps({"weight": Evil()})), "not a checkpoint of weights alone"),
+        (lambda path: torch.save({"weight": Evil()}, path), "not a checkpoint of weights alone"),
         (lambda path: torch.save(linear(), path), "Save model.state_dict()"),
         (lambda path: torch.save({"epoch": 3}, path), "holds no state dict (epoch)"),
         (lambda path: torch.save([1, 2], path), "holds no state dict (list)"),

@@ -109,7 +109,7 @@ number = 3
 @pytest.mark.parametrize(
     ("group", "value", "sentence"),
     [
-        ("attacks", "broken_one:number", "mine of broken 0.1 is no subclass of robustframe.attacks.Attack"),
+        ("attacks", "broken_one:number", "mine of broken 0.1 is not a subclass of robustframe.attacks.Attack"),
         ("attacks", "broken_one:missing", "mine of broken 0.1 cannot be loaded: .*missing"),
         ("attacks", "no_such_module:A", "mine of broken 0.1 cannot be loaded: .*no_such_module"),
         ("attacks", "ends_all:A", "mine of broken 0.1 cannot be loaded: .*SystemExit"),
@@ -117,7 +117,7 @@ number = 3
         ("models", "broken_one:nothing", "mine:x of broken 0.1 built no model"),
         ("data", "broken_one:fails", "the data mine of broken 0.1 failed: .*not today"),
         ("data", "broken_one:nothing", "the data mine of broken 0.1 failed"),
-        ("batteries", "broken_one:number", "the battery mine of broken 0.1 is no path of a TOML file"),
+        ("batteries", "broken_one:number", "the battery mine of broken 0.1 is not the path of a TOML file"),
     ],
 )
 def test_a_package_that_is_broken_is_named(packages: Path, group: str, value: str, sentence: str) -> None:

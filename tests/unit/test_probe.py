@@ -162,7 +162,7 @@ def test_calls_are_padded_split_and_give_what_one_call_gives():
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (lambda x: x.mean(1), r"returned one number an image, shape \(16,\)"),
+        (lambda x: x.mean(1), r"returned one number per image, shape \(16,\)"),
         (lambda x: x[:1], r"returned \(1, 4\) for 16 images; it must return logits of shape"),
         (lambda x: (x,), "returned a tuple of 1; say which are the logits"),
     ],

@@ -57,7 +57,7 @@ def test_nothing_doubtful_is_published(recipe: Path, tmp_path: Path, monkeypatch
             publish_run(run)
     with monkeypatch.context() as patch:
         patch.setattr(publish, "recipes", dict)
-        with pytest.raises(InputError, match="which is no recipe in evaluations/"):
+        with pytest.raises(InputError, match="which is not a recipe in evaluations/"):
             publish_run(run)
     text = recipe.read_text()
     recipe.write_text(text.replace("count = 30", "count = 40"))

@@ -84,7 +84,7 @@ def test_a_mark_of_the_encoding_does_no_harm_and_another_encoding_is_named(tmp_p
         ("Auto_Attack", "called standard@1"),
         ("aa", "called standard@1"),
         ("autoattack-rand", "called rand@1"),
-        ("apgd", "apgd is an attack and no battery; write one of it, mine.toml"),
+        ("apgd", "apgd is an attack, not a battery; write one of it, mine.toml"),
     ],
 )
 def test_what_others_call_a_battery_is_offered_under_its_name(given: str, sentence: str) -> None:
@@ -162,7 +162,7 @@ def test_every_shipped_battery_builds_its_attacks() -> None:
 def test_threats_are_exact_and_distinct() -> None:
     (threat,) = parse_threats(["linf:8/255"])
     assert (threat.norm, threat.eps, threat.label) == ("linf", 8 / 255, "linf:8/255")
-    with pytest.raises(InputError, match=r"mine\.toml: a threat stands twice"):
+    with pytest.raises(InputError, match=r"mine\.toml: a threat appears twice"):
         parse_threats(["l2:1", "l2:1"], where="mine.toml")
 
 

@@ -112,7 +112,7 @@ def test_every_command_refuses_an_edited_run_with_status_2(words: tuple[str, ...
 @pytest.mark.parametrize(
     ("tamper", "sentence"),
     [
-        (drop("record.json"), "is no run"),
+        (drop("record.json"), "is not a run"),
         (cut("record.json"), "is not a record of this version"),
         (record(put("schema", 1)), "is not a record of this version: schema"),
         (record(put("schema", 3)), "is not a record of this version: schema"),
@@ -129,8 +129,8 @@ def test_every_command_refuses_an_edited_run_with_status_2(words: tuple[str, ...
             both(record(put("results.0.examples", 41)), seal),
             "model, linf:0.1: its counts are impossible",
         ),
-        (both(record(put("results.0.threat", "linf:0.2")), seal), "not one an example"),
-        (both(record(put("classifiers.0.name", "mine")), seal), "which is none of its classifiers"),
+        (both(record(put("results.0.threat", "linf:0.2")), seal), "not one per example"),
+        (both(record(put("classifiers.0.name", "mine")), seal), "which is not one of its classifiers"),
         (record(put("flags", ["it is fine"])), "record.json is not what seal.sha256 says"),
         (drop("seal.sha256"), "seal.sha256 is missing"),
         (record(put("recipe.threats", [])), "threats"),

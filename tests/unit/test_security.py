@@ -277,7 +277,7 @@ def test_a_run_may_lie_behind_a_link(place: Path) -> None:
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "units/../../x", "units//x", "a\0b"])
 def test_a_manifest_names_files_of_the_run_only(name: str, tmp_path: Path) -> None:
     (tmp_path / "evidence.sha256").write_text(f"{'0' * 64}  {name}\n")
-    with pytest.raises(InputError, match="no file of the run"):
+    with pytest.raises(InputError, match="not a file of the run"):
         read_manifest(tmp_path)
 
 
@@ -332,7 +332,7 @@ def test_toml_that_no_reader_is_made_for_is_refused(text: str, tmp_path: Path) -
 
 def test_a_pipe_in_place_of_a_recipe_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.toml")
-    with pytest.raises(InputError, match="no plain file"):
+    with pytest.raises(InputError, match="not a plain file"):
         read_toml(tmp_path / "x.toml", Recipe)
 
 

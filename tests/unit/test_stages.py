@@ -226,7 +226,7 @@ class Failing(Linear):
 def test_models_and_radii_that_cannot_be_evaluated_are_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match="backward pass fails: no backward here"):
         evaluate(Failing(), "quick")
-    with pytest.raises(InputError, match="the model returned one number an image"):
+    with pytest.raises(InputError, match="the model returned one number per image"):
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), "quick")
     for threat, size in (("l2:8.1", "8"), ("l1:65", "64")):
         with pytest.raises(InputError, match=f"eps is above {size}, the size of the whole box"):

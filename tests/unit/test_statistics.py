@@ -134,12 +134,12 @@ def test_what_cannot_be_compared_is_refused_in_words() -> None:
         PairedDifference.of(yes[None], yes[None])
     with pytest.raises(InputError, match="there are no examples to compare"):
         PairedDifference.of(yes[:0], yes[:0])
-    with pytest.raises(InputError, match="are no pairs"):
+    with pytest.raises(InputError, match="are not counts of pairs"):
         PairedDifference(0, 0, 0, 0)
-    with pytest.raises(InputError, match="are no pairs"):
+    with pytest.raises(InputError, match="are not counts of pairs"):
         PairedDifference(3, -1, 0, 0)
     for successes, trials in ((3, 2), (-1, 2), (0, 0)):
-        with pytest.raises(InputError, match=f"{successes} of {trials} is no proportion"):
+        with pytest.raises(InputError, match=f"{successes} of {trials} is not a proportion"):
             Proportion(successes, trials)
     for level in (0.0, 1.0, 95.0, float("nan")):
         with pytest.raises(InputError, match="must lie between 0 and 1"):

@@ -46,7 +46,7 @@ def test_holm_finds_something_false_as_seldom_as_it_says() -> None:
 
 def test_no_probability_is_refused() -> None:
     for wrong in (-0.1, 1.5, float("nan")):
-        with pytest.raises(InputError, match="is no probability"):
+        with pytest.raises(InputError, match="is not a probability"):
             holm([0.1, wrong])
 
 

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from robustframe.errors import InputError
 from robustframe.report.arrange import TableStyle
 from robustframe.report.layout import Cell, Table, TableRow, Written, grid, written
 from robustframe.report.tables import FORMATS, render
+from robustframe.terminal import text_width
 
 LINF = "linf:8/255"
 
@@ -52,26 +54,28 @@ MARKDOWN = """\
 ¹ robust: no attack has run
 """
 
-LATEX = r"""% \usepackage{booktabs,graphicx,siunitx}
+LATEX = r"""% \usepackage{booktabs,graphicx,longtable,siunitx}
 \begin{table}[t]
-\centering
+\centering\setlength{\tabcolsep}{4pt}
 \caption{\textbf{Pairs.} 95 \% intervals.}\smallskip
 \label{tab:pairs}
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
-\begin{tabular}{lrllS[table-format=+2.1,retain-explicit-plus]@{~}lS[table-format=+2.1,retain-explicit-plus]@{~}l}
+\begin{tabular}{@{}llS[table-format=+2.1,retain-explicit-plus]@{~}lS[table-format=+2.1,retain-explicit-plus]@{~}l@{}}
 \toprule
-Model & Coherence & Twin & Threat & \multicolumn{2}{l}{Clean accuracy (\%)} & \multicolumn{2}{l}{Robust accuracy (\%)} \\
+Model & Threat & \multicolumn{2}{l}{Clean (\%)} & \multicolumn{2}{l}{Robust (\%)} \\
 \midrule
-chain & 0.123 & feed-forward & linf:8/255 & 91.3 & $[89.4, 92.9]$ & 4.1 & $[3.0, 5.5]$ \\
- &  & recurrent &  & 91.7 & $[89.9, 93.2]$ & 50.0 & $[46.0, 54.0]$ \\
- &  & difference &  & +0.4 & $[-0.3, +1.1]$, $p = 0.39$ & +45.9 & $[+42.0, +50.0]$, $p < 0.001$ \\
-\midrule
-resnet & -- & ---$^{1}$ & linf:8/255 & 95.0 & $[94.0, 96.0]$ & {--} &  \\
+\multicolumn{6}{@{}l}{\textit{chain\quad coherence 0.123}} \\*
+\quad feed-forward & $\ell_\infty \leq 8/255$ & 91.3 & $[89.4, 92.9]$ & 4.1 & $[3.0, 5.5]$ \\*
+\quad recurrent &  & 91.7 & $[89.9, 93.2]$ & 50.0 & $[46.0, 54.0]$ \\*
+\quad difference &  & +0.4 & $[-0.3, +1.1]$ & +45.9 & $[+42.0, +50.0]$ \\*
+ &  &  & $p = 0.39$ &  & $p < 0.001$ \\
+\addlinespace
+resnet$^{1}$ & $\ell_\infty \leq 8/255$ & 95.0 & $[94.0, 96.0]$ & {--} &  \\
 \bottomrule
 \end{tabular}}
-\par\smallskip{\footnotesize $^{1}$ robust: no attack has run}
+\par\smallskip{\footnotesize\sloppy $^{1}$ robust: no attack has run\par}
 \end{table}
-"""  # noqa: E501
+"""
 
 CSV = """\
 model,coherence,twin,threat,clean,clean_low,clean_high,robust,robust_low,robust_high,p_clean,p_robust,note
@@ -181,6 +185,72 @@ def test_running_text_is_no_wider_than_the_terminal(monkeypatch: pytest.MonkeyPa
         assert widest - len("caption ") < longest <= widest
 
 
+WORST = Table(
+    "Title: data test, 1,000 examples, linf:16/255, l2:1",
+    "caption " * 40,
+    tuple(
+        replace(row, model=model, threat=threat, certified=None if row.twin == "difference" else 0.1, verdict=verdict)
+        for model in ("fashion-mnist-conv-chain-low-coherence-seed-3", "b")
+        for threat in ("linf:16/255", "l2:1")
+        for row, verdict in zip(_pair(model), ("sound", "checks not finished", ""))
+    ),
+)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("group_by", ["model", "threat"])
+def test_a_table_fits_the_terminal_and_says_what_it_left_out_for_that(
+    columns: int, pairs: bool, group_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = render(WORST, "terminal", TableStyle(pairs=pairs, group_by=group_by))
+    assert max(map(text_width, text.splitlines())) <= columns
+    for needed in ("4.1", "50.0", "+45.9", "[+42.0, +50.0]", "p < 0.001", "checks not finished"):
+        assert needed in " ".join(text.split()), needed
+    # Beside each other, certificates are there only where they are asked for.
+    for name, number in [("clean", "91.3"), *[("certified", "10.0")] * (not pairs)]:
+        _, _, gone = text.partition(f"Left out to fit {columns} columns: ")
+        assert (number in text) is not (name in gone)
+
+
+def test_a_pair_of_one_threat_keeps_every_accuracy_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = tuple(replace(row, certified=0.1, verdict="sound") for row in _pair("chain"))
+    text = render(Table(f"Pairs, {LINF}", "", rows), "terminal")
+    assert "Left out" not in text
+    assert "  recurrent     91.7 [89.9, 93.2]   50.0 [46.0, 54.0]    10.0         sound" in text
+    assert "                     p = 0.39            p < 0.001" in text
+
+
+def test_a_grid_of_texts_and_one_of_many_numbers_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = render(grid("", ["name", "about"], [["a-name-that-stays-whole", "word " * 40]], left=(0, 1)), "terminal")
+    many = render(grid("", ["first", *(f"attack-{n}" for n in range(20))], [["a", *["1,000"] * 20]]), "terminal")
+    for text in (words, many):
+        assert max(map(len, text.splitlines())) <= 80
+    assert "a-name-that-stays-whole  word" in words
+    assert words.split().count("word") == 40
+    assert many.count("1,000") == 20
+    assert many.count("first") == 3
+
+
+def test_verdicts_have_colours_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = TableRow("net", None, "—", LINF, Cell(0.9), Cell(0.5), verdict="sound")
+    table = Table("t", "", (row, replace(row, model="other", verdict="suspicious")))
+    plain = render(table, "terminal")
+    assert "\x1b" not in plain
+    monkeypatch.setattr("robustframe.terminal.is_terminal", lambda stream: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = render(table, "terminal")
+    assert "\x1b[32msound\x1b[0m" in coloured
+    assert "\x1b[31msuspicious\x1b[0m" in coloured
+    assert re.sub("\x1b\\[\\d+m", "", coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert render(table, "terminal") == plain
+
+
 def test_wide_characters_do_not_break_the_columns() -> None:
     rows = tuple(TableRow(name, None, "—", "linf:1", Cell(0.5), Cell(0.25)) for name in ("四角", "abcd", "e\u0301efg"))
     lines = render(Table("", "", rows), "terminal").splitlines()[3:6]
@@ -227,13 +297,18 @@ def test_a_hostile_name_stays_inside_its_latex_cell(name: str) -> None:
     assert set(re.findall(r"\\(end|begin|input)\b", text)) <= {"end", "begin"}
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     bare = re.sub(r"\\[\\&%$#_{}]", "", text.replace("{!}{%\n", "{!}{\n").removeprefix("% "))
-    assert not set("#_^~%") & set(re.sub(r"\$\^\{\d\}\$|@\{~\}", "", bare))
+    assert not set("#_^~%") & set(re.sub(r"\$\^\{\d\}\$|@\{~\}|\$\\ell_\\infty ", "", bare))
     assert bare.count("{") == bare.count("}")
     body = text.split("\\midrule\n", 1)[1].split("\\bottomrule")[0].replace("\\midrule\n", "")
-    for line in body.splitlines():
-        assert line.endswith(r" \\")
+    lines = [line for line in body.splitlines() if line != r"\addlinespace"]
+    span = re.search(r"\\multicolumn\{(\d)\}\{@", text)
+    assert span is not None
+    for line in lines:
+        assert line.endswith((r" \\", r" \\*"))
         assert not line.startswith(("[", "*"))
-        assert len(re.findall(r"(?<!\\)&", line.replace(r"\\", ""))) == 7 - (".123" not in text)
+        # The names of pairs stand above their lines.
+        wanted = 0 if line.startswith(r"\multicolumn") else int(span[1]) - 1
+        assert len(re.findall(r"(?<!\\)&", line.replace(r"\\", ""))) == wanted
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -272,9 +347,9 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
 
 def test_what_cannot_be_a_table_is_refused_in_words() -> None:
     half, nan = Cell(0.5), float("nan")
-    with pytest.raises(InputError, match=r"91\.3 is no fraction in \[-1, 1\]; divide percent by 100"):
+    with pytest.raises(InputError, match=r"91\.3 is not a fraction in \[-1, 1\]; divide percent by 100"):
         Cell(91.3)
-    with pytest.raises(InputError, match="nan is no fraction"):
+    with pytest.raises(InputError, match="nan is not a fraction"):
         Cell(nan)
     with pytest.raises(InputError, match="has one end; give both or none"):
         Cell(0.5, 0.4)
@@ -282,9 +357,9 @@ def test_what_cannot_be_a_table_is_refused_in_words() -> None:
         Cell(0.5, 0.6, 0.4)
     with pytest.raises(InputError, match="unknown twin 'recurent'; did you mean 'recurrent'"):
         TableRow("m", None, "recurent", LINF, half, half)
-    with pytest.raises(InputError, match=r"p = 1\.5 is no probability"):
+    with pytest.raises(InputError, match=r"p = 1\.5 is not a probability"):
         TableRow("m", None, "difference", LINF, half, half, p_clean=1.5)
-    with pytest.raises(InputError, match="coherence nan is no number from 0"):
+    with pytest.raises(InputError, match="coherence nan is not a number of at least 0"):
         TableRow("m", nan, "—", LINF, half, half)
     with pytest.raises(InputError, match="m has an accuracy below 0; only a difference may be negative"):
         TableRow("m", None, "recurrent", LINF, Cell(-0.1), half)
@@ -444,10 +519,35 @@ def test_latex_names_what_no_font_has() -> None:
     assert r"(U+56DB)(U+89D2) \'{e} (U+00F8) (U+03B5) (U+1F600)" in text
 
 
+def test_threats_are_mathematics_and_labels_are_short() -> None:
+    table = Table("default: digits test, 40 examples, l2:0.5", "Under linf:1e-3, and linf.", (PLAIN_ROW,))
+    text = render(table, "tex")
+    assert r"\textbf{default: digits test, 40 examples, $\ell_2 \leq 0.5$.}" in text
+    assert r"Under $\ell_\infty \leq 1e-3$, and linf." in text
+    assert r"\label{tab:default}" in text
+
+
 LATEX_ENGINE = shutil.which("tectonic") or shutil.which("pdflatex")
+needs_latex = pytest.mark.skipif(LATEX_ENGINE is None, reason="needs tectonic or pdflatex with booktabs and siunitx")
 
 
-@pytest.mark.skipif(LATEX_ENGINE is None, reason="needs tectonic or pdflatex with booktabs and siunitx")
+def compiled(folder: Path, bodies: list[str], *, before: str = "") -> str:
+    """What the engine says of tables on pages of their own."""
+    document = [r"\documentclass{article}", bodies[0].splitlines()[0].removeprefix("% "), before, r"\begin{document}"]
+    text = "\n\n".join([*document, "\n\\clearpage\n".join(bodies), r"\end{document}"])
+    (folder / "all.tex").write_text(text)
+    options = [] if "tectonic" in str(LATEX_ENGINE) else ["-interaction=batchmode", "-halt-on-error"]
+    words = [str(LATEX_ENGINE), *options, *["--keep-logs"] * (not options), "all.tex"]
+    # Tables over pages know their columns the second time.
+    for _ in range(2):
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        log = (folder / "all.log").read_text(errors="replace")
+        assert done.returncode == 0, done.stdout + log[-2000:]
+    assert (folder / "all.pdf").stat().st_size > 10_000
+    return log
+
+
+@needs_latex
 def test_the_latex_compiles_as_it_is(tmp_path: Path) -> None:
     styles = (
         TableStyle(),
@@ -456,15 +556,40 @@ def test_the_latex_compiles_as_it_is(tmp_path: Path) -> None:
     )
     bodies = [render(TWO, "tex", style) for style in styles]
     bodies += [render(_hostile(name), "tex") for name in (*HOSTILE, WIDE)]
-    packages = bodies[0].splitlines()[0].removeprefix("% ")
-    document = [r"\documentclass{article}", packages, r"\begin{document}", *bodies, r"\end{document}"]
-    (tmp_path / "all.tex").write_text("\n\n".join(document).replace(r"\begin{table}[t]", r"\clearpage\begin{table}[t]"))
-    words = [
-        str(LATEX_ENGINE),
-        *([] if "tectonic" in str(LATEX_ENGINE) else ["-interaction=batchmode", "-halt-on-error"]),
+    assert "Overfull" not in compiled(tmp_path, bodies)
+
+
+def _many(pairs: int, *threats: str) -> Table:
+    rows = [
+        replace(row, certified=None if row.twin == "difference" else 0.1, verdict=verdict)
+        for number in range(pairs)
+        for threat in threats
+        for row, verdict in zip(_pair(f"fmnist-chain3-128-joint-{number}", threat=threat), ("sound", "sound", ""))
     ]
-    done = subprocess.run([*words, "all.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    log = tmp_path / "all.log"
-    assert done.returncode == 0, done.stdout + (log.read_text(errors="replace")[-2000:] if log.is_file() else "")
-    assert (tmp_path / "all.pdf").stat().st_size > 10_000
-    assert not log.is_file() or "Overfull" not in log.read_text(errors="replace")
+    title = f"default: fashion-mnist test, 1,000 examples, {', '.join(threats)}"
+    return Table(title, "Clean and robust accuracy in % with 95 % intervals. " * 6, tuple(rows))
+
+
+@needs_latex
+def test_2_34_and_54_pairs_fit_their_pages(tmp_path: Path) -> None:
+    styles = TableStyle(), TableStyle(pairs=True), TableStyle(group_by="threat")
+    bodies = [
+        render(_many(pairs, *threats), "tex", style)
+        for pairs in (2, 34, 54)
+        for threats in ((LINF,), (LINF, "l2:0.5"))
+        for style in styles
+    ]
+    assert ["longtable}{" in body for body in bodies] == [False] * 6 + [True] * 12
+    # Each name is a heading of its own, so that none is lost.
+    assert bodies[12].count(r"fmnist-chain3-128-joint-53\quad coherence 0.123") == 1
+    assert "Overfull" not in compiled(tmp_path, bodies)
+
+
+@needs_latex
+def test_two_pairs_stand_at_the_size_of_the_text(tmp_path: Path) -> None:
+    measured = r"\let\fit\resizebox\renewcommand{\resizebox}[3]{\sbox0{#3}\typeout{WIDE \the\wd0,\the\linewidth}"
+    measured += r"\fit{#1}{#2}{#3}}"
+    log = compiled(tmp_path, [render(_many(2, LINF), "tex"), render(_many(2, LINF, "l2:0.5"), "tex")], before=measured)
+    found = re.findall(r"WIDE ([\d.]+)pt,([\d.]+)pt", log)
+    assert len(found) == 2
+    assert all(float(wide) <= float(text) for wide, text in found)

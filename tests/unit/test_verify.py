@@ -183,7 +183,7 @@ def test_a_seal_that_was_kept_tells_what_cannot_be_known_otherwise(
     found = robustframe.verify(place / "run", device="cpu", folder=place, seal=kept)
     assert "something was edited" in str(found), name
     assert all(finding.differs.startswith("its seal is") for finding in found.findings), str(found)
-    assert "Nobody can tell without attacking again" in str(found)
+    assert "Only a new attack, or a seal that was kept" in str(found)
     with pytest.raises(InputError, match="16 to 64 hexadecimal digits"):
         robustframe.verify(place / "run", device="cpu", folder=place, seal="0123")
 
@@ -326,7 +326,7 @@ def test_a_changed_copy_is_named(name: str, tamper: Callable[[Path], None], sent
 @pytest.mark.parametrize(
     ("tamper", "sentence"),
     [
-        (drop(R), "is no run"),
+        (drop(R), "is not a run"),
         (record(put("schema", 7)), "is not a record of this version: schema"),
         (begun, "is not complete; run the same evaluate command again"),
         (record(put("recipe.threats", "linf")), "threats = 'linf' must be a list"),
@@ -440,7 +440,7 @@ def test_the_command_ends_with_0_1_or_2(place: Path) -> None:
     assert {each["where"] for check in found["checks"] for each in check["findings"]} >= {"record.json", "seal.sha256"}
     nothing = command(place, "nowhere")
     assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert "is no run" in nothing.stderr
+    assert "is not a run" in nothing.stderr
     assert "Traceback" not in nothing.stderr + ill.stderr
 
 
