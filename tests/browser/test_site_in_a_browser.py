@@ -162,6 +162,45 @@ def test_the_theme_can_be_chosen_and_is_kept(reader: Reader) -> None:
     assert reader.page.evaluate(ground) == light
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_marks_have_the_colour_of_their_twin(browser: Any, site: Path, scheme: str) -> None:
+    reader = Reader(browser, site, viewport=DESK, color_scheme=scheme)
+    reader.open("models/tiny.html")
+    colours = (
+        """kind => [...document.querySelectorAll(`.plot .${kind} .mark`)].map(each => getComputedStyle(each).fill)"""
+    )
+    twin = "kind => getComputedStyle(document.querySelector(`.twin.${kind}`)).color"
+    for kind in ("ff", "rec"):
+        found = reader.page.evaluate(colours, kind)
+        assert found
+        assert set(found) == {reader.page.evaluate(twin, kind)}
+    assert reader.page.evaluate(twin, "ff") != reader.page.evaluate(twin, "rec")
+    reader.context.close()
+
+
+def test_one_radius_is_a_point_with_its_interval_and_no_line(reader: Reader) -> None:
+    reader.open("models/tiny.html")
+    plots = reader.page.locator(".plots .plot")
+    assert plots.count() == 2
+    for at in range(2):
+        for twin in ("ff", "rec"):
+            own = plots.nth(at).locator(f"g.{twin}")
+            assert [own.locator(f".{part}").count() for part in ("mark", "whisker", "line", "band")] == [1, 1, 0, 0]
+    assert "on average" not in reader.page.locator(".plots").inner_text()
+
+
+def test_a_phone_shows_the_accuracy_table_whole(browser: Any, site: Path) -> None:
+    reader = Reader(browser, site, viewport=PHONE)
+    reader.open("models/tiny.html")
+    table = reader.page.locator(".accuracy").first
+    for cell in table.locator("tbody td").all():
+        box = cell.bounding_box()
+        if cell.inner_text() and box is not None:
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= PHONE["width"]
+    reader.context.close()
+
+
 def test_what_is_written_in_a_record_is_shown_and_not_run(reader: Reader) -> None:
     reader.open()
     evil = next(name for name in reader.shown("th.model a") if name.startswith("<img"))

@@ -30,6 +30,7 @@ from robustframe.report.pixels import eight_bit
 from robustframe.report.site import board, build, build_site
 from robustframe.report.site.board import grouped, read_runs
 from robustframe.report.site.build import page_names
+from robustframe.report.site.drawing import nice_ticks
 from robustframe.report.site.provenance import provenance, recipe_toml
 from robustframe.runs import Run, open_run
 from robustframe.runs import run as run_module
@@ -497,6 +498,19 @@ def test_what_a_recipe_says_of_a_paper_is_checked(tmp_path: Path, line: str, mes
 
 def test_models_of_which_nothing_is_said_ask_what_they_always_did() -> None:
     assert "about" not in ModelSpec(use="zoo:x").model_dump()
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((0.393, 0.981), [0.4, 0.6, 0.8]),
+        ((0.0, 0.1), [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]),
+        ((0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ((0.501, 0.533), [0.51, 0.52, 0.53]),
+    ],
+)
+def test_ticks_are_round_numbers(ends: tuple[float, float], ticks: list[float]) -> None:
+    assert nice_ticks(*ends) == ticks
 
 
 def test_the_command_says_where_the_site_is(shown_run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from robustframe.report.site.drawing import LinkedPoint, curve_picture, interval
 from robustframe.report.site.facts import Facts
 from robustframe.report.site.markup import Environment, Markup, environment
 from robustframe.report.site.pictures import ExamplePicture
-from robustframe.statistics import resolution_sentence, spearman
+from robustframe.statistics import Proportion, resolution_sentence, spearman
 
 KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
 """The class that gives a twin its colour."""
@@ -42,6 +42,7 @@ def templates() -> Environment:
     """Return the templates with everything that they use."""
     filters: dict[str, Callable[..., Any]] = {
         "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "png_url": png_url, "lines": lines,
+        "share": share_text,
     }  # fmt: skip
     return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORMS})
 
@@ -53,6 +54,12 @@ def cell_text(cell: Cell, p: float | None = None, signed: bool = False) -> Marku
     return Markup(
         f'<span class="num">{parts.value}</span>{interval}' + (f' <span class="p">{parts.p}</span>' if parts.p else "")
     )
+
+
+def share_text(share: Proportion) -> Markup:
+    """Write a share of examples with its interval."""
+    ends = share.interval()
+    return cell_text(Cell(share.value, ends.low, ends.high))
 
 
 def lines(text: str) -> Markup:
