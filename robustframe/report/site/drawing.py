@@ -32,6 +32,24 @@ def interval_bar(cell: Cell) -> Markup:
     return Markup(parts)
 
 
+def zero_bar(cell: Cell, reach: float) -> Markup:
+    """Draw a signed number with its interval around zero; decoration beside the number that says it.
+
+    Args:
+        cell: the number.
+        reach: what the track ends at on either side.
+    """
+    if cell.value is None or cell.low is None or cell.high is None:
+        return Markup("")
+    low, value, high = (50 + 50 * max(-1.0, min(1.0, each / reach)) for each in (cell.low, cell.value, cell.high))
+    side = "more" if cell.low > 0 else "less" if cell.high < 0 else "unclear"
+    return Markup(
+        f'<svg class="zero {side}" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="axis" d="M50 0v10"/><path class="ends" d="M{low:.1f} 5H{max(high, low + 0.6):.1f}"/>'
+        f'<path class="at" d="M{value:.1f} 1v8"/></svg>'
+    )
+
+
 @dataclass(frozen=True)
 class _Axes:
     """From numbers to places in the picture; y runs from 0 to 1."""
@@ -162,6 +180,8 @@ class LinkedPoint:
     """The class that gives it its colour."""
     name: str
     href: str
+    row: str
+    """The key of its row: where that is filtered out, so is the point."""
     coherence: float
     robust: Cell
 
@@ -184,7 +204,8 @@ def _point(axes: _Axes, point: LinkedPoint) -> str:
     whisker = f'<path class="whisker" d="M{x:.1f} {axes.y(cell.low or 0.0):.1f}V{axes.y(cell.high or 0.0):.1f}"/>'
     dot = _mark(point.kind, x, axes.y(cell.value or 0.0), 4.5)
     # Out of the way of the keyboard: the table holds the same links.
-    link = f'<a class="{point.kind}" href="{Markup.escape(point.href)}" tabindex="-1" aria-label="{said}">'
+    href = Markup.escape(point.href)
+    link = f'<a class="{point.kind}" href="{href}" data-row="{point.row}" tabindex="-1" aria-label="{said}">'
     return f"{link}<title>{said}</title>{whisker}{dot}</a>"
 
 
