@@ -66,7 +66,7 @@ class FrameReport:
     layers: tuple[LayerReport, ...]
     coherence: Coherence
     babel: tuple[float, ...] | None
-    """mu_1(1..8); None for large frames."""
+    """mu_1(1..8); None for large frames, and where it was not asked for."""
     minimum: MinimumPotential | None
     """None where no formula gives it and it was not asked for."""
     images: str | None
@@ -124,6 +124,7 @@ def measure_frame(
     *,
     minimum: bool = False,
     images: int = 16,
+    overlaps: bool = True,
     seed: int = 0,
 ) -> FrameReport:
     """Measure a frame.
@@ -136,6 +137,7 @@ def measure_frame(
         minimum: optimise the smallest deep frame potential of the architecture where no formula gives it (minutes for
             large ones); otherwise a chain of padded convolutions gets the formula for periodic borders.
         images: test images for the solver, used when the pair's data set is on this machine; none are loaded for 0.
+        overlaps: also the Babel function of a small frame, which takes longer than all else.
         seed: of the optimisation.
 
     Raises:
@@ -147,7 +149,7 @@ def measure_frame(
         used, sweeps = _solver(pair, card, images)
     parameters = sum(parameter.numel() for parameter in frame.parameters())
     measured = coherence(frame)
-    small = parameters <= _BABEL_PARAMETERS and measured.atoms > _BABEL
+    small = overlaps and parameters <= _BABEL_PARAMETERS and measured.atoms > _BABEL
     return FrameReport(
         name=card.name if card is not None else name,
         about=card.about if card is not None else architectures().get(name, "fully connected chain"),

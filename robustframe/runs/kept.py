@@ -32,8 +32,10 @@ def choose_broken(tables: Sequence[pl.DataFrame], most: int = MOST) -> list[int]
     shared = set.intersection(*(set(table["index"].to_list()) for table in tables))
     pool = pl.concat([table.select("index", "label") for table in tables]).unique("index").sort("index")
     pool = pool.filter(pl.col("index").is_in(sorted(shared))) if shared else pool
+    # The earliest ones, so that few chunks of a run are read for them.
+    pool = pool.head(most)
     turn = pl.int_range(pl.len()).over("label")
-    found: list[int] = pool.sort(turn, "index").head(most)["index"].to_list()
+    found: list[int] = pool.sort(turn, "index")["index"].to_list()
     return found
 
 

@@ -75,7 +75,7 @@ def facts(model: Model) -> Facts:
     try:
         frame, pair, _ = find_frame(use)
         picture, layers = _gram(frame)
-        report = measure_frame(card.name, frame, pair, card, images=0)
+        report = measure_frame(card.name, frame, pair, card, images=0, overlaps=False)
     except IntegrityError:
         return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
     except InputError as error:

@@ -14,6 +14,7 @@ from robustframe.statistics import crossed_mean, spearman
 _ENOUGH = 5
 """Of fewer models, no order of ranks is significant at 5 %."""
 _RESAMPLES = 1000
+_MANY, _BLOCK = 2000, 10
 _ORDER = ("normal", "linf", "l2", "l1", "adversarial", "unknown")
 Known = Callable[[BoardRow], Facts]
 
@@ -175,7 +176,11 @@ def _gain(rows: Sequence[BoardRow]) -> Cell:
     if len(rows) == 1 and rows[0].difference is not None:
         return rows[0].difference
     gains = [_robust(row, "recurrent") - _robust(row, "feedforward") for row in rows]
-    mean = crossed_mean(np.stack(gains), seed=0, resamples=_RESAMPLES)
+    table = np.stack(gains)
+    if table.shape[1] > _MANY and table.shape[1] % _BLOCK == 0:
+        # Examples are in no order, so that means of a few are as good to draw as single ones, and faster.
+        table = table.reshape(len(table), -1, _BLOCK).mean(2)
+    mean = crossed_mean(table, seed=0, resamples=_RESAMPLES)
     return Cell(mean.value, mean.interval.low, mean.interval.high)
 
 
