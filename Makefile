@@ -68,8 +68,9 @@ docs-serve: $(READY) ## show the documentation at http://localhost:8000 while it
 notebook: $(READY) ## run the notebook, write it with its outputs as docs/notebook.md
 	$(BIN)/python docs/notebook.py
 
-pictures: $(READY) ## draw the pictures of docs/ anew
+pictures: $(READY) ## draw the pictures of docs/ anew; screens of the board and figures at print size go to build/pictures
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/screens.py
 
 bench: $(READY) ## measure the speed figures of benchmarks/, one thread each
 	for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$benchmark || exit $$?; done

@@ -1,7 +1,6 @@
 """The pictures of the evaluations of the papers, drawn from published records and cards."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from claims import Published, generalisation_error, least_potential
@@ -60,9 +59,7 @@ def _coherence(folder: Path) -> Figure:
 
 
 def _sweeps(folder: Path) -> Figure:
-    # Each number of sweeps is a classifier with a name of its own.
-    points = gather_sweeps([open_run(folder)])
-    return sweeps_figure([replace(point, model=point.model.partition(" at ")[0]) for point in points])
+    return sweeps_figure(gather_sweeps([open_run(folder)]))
 
 
 PICTURES: dict[str, Callable[[Path], Figure]] = {

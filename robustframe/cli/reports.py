@@ -58,18 +58,29 @@ def figure(
     only: Annotated[list[str] | None, typer.Option(help="A model or classifier to draw; may be repeated.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the figure.")] = None,
     count: Annotated[int, typer.Option(help="For examples: how many per classifier and threat.")] = 8,
+    top: Annotated[int | None, typer.Option(help="Draw only so many models, the most robust ones.")] = None,
+    width: Annotated[
+        str | None, typer.Option(help="For print, without title and notes: 1col, 2col or a width such as 120mm.")
+    ] = None,
+    font: Annotated[float, typer.Option(help="With --width: size of labels in points.")] = 8.0,
+    dpi: Annotated[int, typer.Option(help="With --width: of a PNG.")] = 300,
     data_root: DataRoot = None,
 ) -> None:
     if kind not in KINDS:
         raise unknown("kind of figure", kind, KINDS)
     from robustframe.report import figures
     from robustframe.runs import open_runs
+    from robustframe.runs.record import write_aside
 
     if theme not in figures.THEMES:
         raise unknown("theme", theme, figures.THEMES)
     figures.check_path(out)
+    paper = None if width is None else figures.Paper.of(width, font, dpi)
     opened, chosen = open_runs(runs), only or ()
-    called: dict[str, Any] = {} if title is None else {"title": title}
+    if top is not None:
+        chosen = figures.most_robust(opened, top)
+    called: dict[str, Any] = {} if paper is None else {"room": paper.room}
+    called |= {} if title is None else {"title": title}
     match kind:
         case "curves":
             chart = figures.curve_figure(figures.gather_curves(opened, chosen), **called)
@@ -82,7 +93,10 @@ def figure(
         case _:
             found = figures.gather_examples(opened, chosen, count=count, data_root=data_root)
             chart = figures.example_figure(found, **called)
-    figures.write(chart, out, theme)
+    figures.write(chart, out, theme, paper)
+    words = out.with_suffix(".txt")
+    write_aside(words, f"{figures.caption(chart)}\n".encode())
+    say(f"the caption is in {words}")
     typer.echo(str(out))
 
 

@@ -75,7 +75,7 @@ class Dense(Operator):
         if numbers < 1 or atoms < 1:
             raise InputError(f"a dense layer needs at least one input and one atom, not {in_shape} and {atoms}")
         self.in_shape, self.code_shape = in_shape, (atoms,)
-        self.weight = nn.Parameter(torch.randn(atoms, numbers) / math.sqrt(numbers))
+        self.weight = nn.Parameter(_drawn(atoms, numbers))
 
     def analysis(self, signal: Tensor, *, scale: float | Tensor = 1.0, bias: Tensor | None = None) -> Tensor:
         return F.linear(signal.flatten(1), _scaled(self.weight, scale), bias)
@@ -135,8 +135,7 @@ class Conv(Operator):
         rows = (height + 2 * padding - kernel) // stride + 1
         columns = (width + 2 * padding - kernel) // stride + 1
         self.code_shape = (filters, rows, columns)
-        fan_in = channels * kernel**2
-        weight = torch.randn(filters, channels, kernel, kernel) / math.sqrt(fan_in)
+        weight = _drawn(filters, channels, kernel, kernel)
         # Codes take the memory format of the weight, and CPU convolutions are fastest channels last.
         weight = weight.contiguous(memory_format=torch.channels_last)
         if channels == 1 and stride == 1:
@@ -327,6 +326,17 @@ def squared_norm(operator: Operator, *, steps: int = 200, tolerance: float = 1e-
             if value == 0 or abs(value - previous) <= tolerance * value:
                 break
     return value
+
+
+def _drawn(*shape: int) -> Tensor:
+    """Draw normal weights, atoms of about unit norm; on the meta device, where a frame is but a plan, there are none.
+
+    Args:
+        shape: atoms, then the shape of each.
+    """
+    weight = torch.empty(shape)
+    # To draw or divide there, PyTorch loads its compiler: a second, and 160 MB of memory.
+    return weight if weight.is_meta else weight.normal_() / math.sqrt(math.prod(shape[1:]))
 
 
 @torch.no_grad()

@@ -85,7 +85,7 @@ class FrameReport:
     layers: tuple[LayerReport, ...]
     coherence: Coherence
     babel: tuple[float, ...] | None
-    """mu_1(1..8); None for large frames."""
+    """mu_1(1..8); None for large frames, and where it was not asked for."""
     minimum: MinimumPotential | None
     """None where no formula gives it and it was not asked for."""
     unread: tuple[Unread, ...]
@@ -211,7 +211,13 @@ def frame_report(
 
 @torch.no_grad()
 def measure_frame(
-    found: Found, *, minimum: bool = False, images: int = 16, seed: int = 0, data: Dataset | None = None
+    found: Found,
+    *,
+    minimum: bool = False,
+    images: int = 16,
+    overlaps: bool = True,
+    seed: int = 0,
+    data: Dataset | None = None,
 ) -> FrameReport:
     """Measure a frame.
 
@@ -220,6 +226,7 @@ def measure_frame(
         minimum: optimise the smallest deep frame potential of the architecture where no formula gives it (minutes for
             large ones); otherwise a chain of padded convolutions gets the formula for periodic borders.
         images: images for the solver, used where there are data; none are used for 0.
+        overlaps: also the Babel function of a small frame, which takes longer than all else.
         seed: of the optimisation.
         data: where the images are from; of a pair with a card when left out its test data, if on this machine.
 
@@ -233,7 +240,7 @@ def measure_frame(
         used, sweeps = _solver(found.pair, found.card, data, images)
     parameters = sum(parameter.numel() for parameter in frame.parameters())
     measured = coherence(frame)
-    small = parameters <= _BABEL_PARAMETERS and measured.atoms > _BABEL
+    small = overlaps and parameters <= _BABEL_PARAMETERS and measured.atoms > _BABEL
     reframed = found.reframed
     return FrameReport(
         name=found.name,

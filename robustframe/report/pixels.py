@@ -87,6 +87,11 @@ def embedded(image: Tensor, side: int) -> str:
 
 def png_url(picture: Image.Image) -> str:
     """Return a picture as a PNG in a ``data:`` URL, the same for the same picture."""
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a PNG, the same for the same picture."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

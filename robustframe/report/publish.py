@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import polars as pl
+from torch import Tensor
+
 from robustframe.errors import InputError
 from robustframe.recipe import Recipe, read_toml, recipes, shipped_folder
 from robustframe.report.layout import Table
 from robustframe.report.robustness import robustness_table
 from robustframe.report.tables import render
 from robustframe.runs import Run, open_run
+from robustframe.runs.kept import Kept, choose_broken, write_kept
 from robustframe.runs.record import VERDICTS, Record, write_aside, write_record
 
 
@@ -34,9 +38,26 @@ def publish_run(run: Run) -> Path:
     results.mkdir(exist_ok=True)
     write_aside(results / VERDICTS, (folder / VERDICTS).read_bytes())
     write_tables(table, results)
+    write_kept(results, _broken(run))
     write_record(results, record)
     open_run(results)
     return results
+
+
+def _broken(run: Run) -> Kept:
+    """Some images of each model under each threat, the same examples for both twins where both are broken."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for result in run.results:
+        of.setdefault((run.entry(result.classifier).model, result.threat), []).append(result.classifier)
+    kept: dict[tuple[int, str], dict[int, Tensor]] = {}
+    places = [entry.name for entry in run.record.classifiers]
+    for (_, threat), twins in of.items():
+        tables = [run.rows(name, threat).filter(pl.col("broken_by").is_not_null()) for name in twins]
+        chosen = set(choose_broken(tables))
+        for name, table in zip(twins, tables):
+            index = [each for each in table["index"].to_list() if each in chosen]
+            kept[places.index(name), threat] = dict(zip(index, run.breaking_images(name, threat, index)))
+    return kept
 
 
 def _stated(record: Record, folder: Path) -> Path:

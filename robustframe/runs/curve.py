@@ -72,6 +72,11 @@ class Curve:
     """The radii of the run's threats, rising."""
     violations: tuple[Violation, ...] = ()
 
+    @property
+    def line(self) -> bool:
+        """Whether several radii were attacked, so that there is a curve between them and not one point."""
+        return len(self.asked) > 1
+
     def at(self, eps: float) -> Proportion:
         """Count the examples that no adversarial example within a radius is known of.
 

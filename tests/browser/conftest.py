@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from made_up import diagnose_row, make_run
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,23 @@ def site(shown_run: Path, disguise: Callable[..., Path], tmp_path_factory: pytes
         disguise(shown_run, folder / "begun", "begun", **unknown),
     ]
     return build_site([str(run) for run in runs], folder / "site").folder
+
+
+@pytest.fixture(scope="session")
+def findings_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sound pairs, the less coherent the more robust, recurrent twins ahead; and one that is doubted."""
+    pytest.importorskip("jinja2")
+    from robustframe.report.site import build_site
+
+    folder, rng = tmp_path_factory.mktemp("findings"), np.random.default_rng(0)
+    verdicts, coherence = {}, {}
+    # Each withstands what those before it do and more.
+    order = rng.permutation(60)
+    for at, name in enumerate([f"m{number}" for number in range(6)] + ["doubted"]):
+        for twin, count in (("feedforward", 20 + 5 * at), ("recurrent", 30 + 5 * at)):
+            coherence[f"{name}/{twin}"] = 0.9 - at / 10
+            verdicts[f"{name}/{twin}", "linf:0.1"] = (np.full(60, True), np.isin(np.arange(60), order[:count]))
+    run = make_run(folder / "run", verdicts, coherence=coherence)
+    for row in range(14):
+        diagnose_row(run, passed=row < 12, row=row)
+    return build_site([str(run)], folder / "site").folder

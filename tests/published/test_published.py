@@ -16,6 +16,7 @@ from robustframe.evaluation import load_task
 from robustframe.recipe import Recipe, batteries, read_toml, recipes, shipped_folder
 from robustframe.report import render, robustness_table
 from robustframe.runs import open_run
+from robustframe.runs.kept import read_kept
 
 ROOT = Path(robustframe.__file__).parents[1]
 RESULTS = [path.parent for path in sorted(shipped_folder("evaluations").glob("*/results/record.json"))]
@@ -57,6 +58,24 @@ def test_counts_and_tables_follow_from_the_verdicts(folder: Path) -> None:
     table = robustness_table(run)
     for format in ("md", "tex", "csv"):
         assert (folder / f"table.{format}").read_bytes() == render(table, format).encode()
+
+
+def test_images_beside_a_result_are_what_broke_it() -> None:
+    found = 0
+    for folder in RESULTS:
+        run = open_run(folder)
+        task = load_task(folder.parent / "recipe.toml", device=torch.device("cpu")) if read_kept(folder) else None
+        for (position, threat), images in read_kept(folder).items():
+            assert task is not None
+            said = run.rows(run.record.classifiers[position].name, threat).filter(pl.col("index").is_in(list(images)))
+            with torch.no_grad():
+                logits = call_in_batches(task.classifiers[position].module, torch.stack(list(images.values())), 32)
+            assert logits.argmax(1).tolist() == said["adversarial_prediction"].to_list()
+            clean = task.data.images[list(images)]
+            far = run.threat(threat).distance(clean, torch.stack(list(images.values())))
+            assert far.tolist() == pytest.approx(said["distance"].to_list(), abs=1e-6)
+            found += len(images)
+    assert found > 32
 
 
 def test_the_readme_shows_a_published_finding() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 import torch
 from made_up import make_run
+from PIL import Image
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
@@ -24,14 +26,17 @@ from robustframe.errors import InputError, IntegrityError
 from robustframe.evaluation import evaluate, evaluate_recipe
 from robustframe.frames import build_frame
 from robustframe.frames.coherence import filter_gram
+from robustframe.report import look
 from robustframe.report.figures import (
     THEMES,
     Example,
     ModelCurve,
     ModelOutcome,
     ModelPoint,
+    Paper,
     SweepPoint,
     association_figure,
+    caption,
     curve_figure,
     example_figure,
     filters_figure,
@@ -41,6 +46,7 @@ from robustframe.report.figures import (
     gather_points,
     gather_sweeps,
     gram_figure,
+    most_robust,
     outcome_figure,
     svg,
     sweeps_figure,
@@ -162,9 +168,93 @@ def test_ranks_are_stated_where_there_are_enough_models() -> None:
         association_figure([ModelPoint("m", "single", math.nan, 1.0)])
 
 
-def test_names_stand_beside_few_points_only() -> None:
-    assert ">m3<" in svg(association_figure(points(5)))
-    assert ">m3<" not in svg(association_figure(points(40)))
+def drawn_rows(whole: dict[str, Any], layer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data of a layer, wherever a chart keeps it."""
+    data = layer["data"]
+    return data["values"] if "values" in data else whole["datasets"][data["name"]]
+
+
+def test_names_meet_neither_points_nor_each_other() -> None:
+    for count, room in ((5, 560.0), (54, 620.0), (54, 300.0)):
+        many = points(count)
+        whole = association_figure(many, room=room).to_dict()
+        spec = whole["vconcat"][0]
+        (texts,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text"]
+        width, height = spec["width"], spec["height"]
+        x0, x1 = texts["encoding"]["x"]["scale"]["domain"]
+        y0, y1 = texts["encoding"]["y"]["scale"]["domain"]
+
+        def place(x: float, y: float) -> tuple[float, float]:
+            return (x - x0) / (x1 - x0) * width, (y1 - y) / (y1 - y0) * height  # noqa: B023
+
+        boxes = [(*place(each["x"], each["y"]), len(each["model"])) for each in drawn_rows(whole, texts)]
+        # Letters of 10 pixels are at most 5.6 wide on average, and 9 high above the line they stand on.
+        sides = [(x, y - 9, x + 5.6 * letters, y + 2) for x, y, letters in boxes]
+        # Where whiskers stand like trees in a wood there is no place for any.
+        assert boxes or count == 54
+        for one, other in itertools.combinations(sides, 2):
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        for x, y in (place(point.x, point.y) for point in many):
+            assert not any(box[0] < x < box[2] and box[1] < y < box[3] for box in sides)
+        assert all(box[0] >= 0 and box[2] <= width for box in sides)
+
+
+def test_no_band_goes_below_zero() -> None:
+    low = [ModelPoint(f"m{at}", "recurrent", at / 10, float(at % 3), 0.0, 4.0) for at in range(8)]
+    whole = association_figure(low).to_dict()
+    spec = whole["vconcat"][0]
+    marks = {layer["mark"]["type"]: layer for layer in spec["layer"]}
+    assert min(row["low"] for row in drawn_rows(whole, marks["area"])) < 0
+    assert marks["area"]["mark"]["clip"] is marks["line"]["mark"]["clip"] is True
+    assert marks["point"]["encoding"]["y"]["scale"]["domain"][0] == 0
+
+
+def test_one_radius_is_a_row_a_model_and_no_line() -> None:
+    many = [
+        ModelCurve(f"m{at}", twin, curve((0.0, *[math.inf] * (at + 1)), (0.1,)))
+        for at in range(54)
+        for twin in ("feed-forward", "recurrent")
+    ]
+    (panel,) = curve_figure(many).to_dict()["vconcat"]
+    assert [layer["mark"]["type"] for layer in panel["layer"]] == ["rule", "point"]
+    assert panel["layer"][1]["encoding"]["y"]["sort"][:2] == ["m53", "m52"]
+    assert panel["height"]["step"] * 54 < 1000
+    assert panel["title"]["text"] == "At L∞ ≤ 0.1,"
+
+
+@pytest.mark.parametrize(("width", "millimetres"), [("1col", 84), ("2col", 174), ("120mm", 120)])
+def test_a_figure_has_the_size_that_was_asked_for(tmp_path: Path, width: str, millimetres: float) -> None:
+    paper = Paper.of(width, 8.0, 200)
+    chart = association_figure(points(6), room=paper.room)
+    write(chart, tmp_path / "a.svg", paper=paper)
+    write(chart, tmp_path / "a.png", paper=paper)
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert f' width="{millimetres}mm"' in text
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width == pytest.approx(millimetres / 25.4 * 200, abs=2)
+        assert picture.info["dpi"][0] == pytest.approx(200, abs=0.1)
+    # Labels of 11 pixels come out at 8 points, a tenth more or less.
+    pixels = float(re.findall(r'viewBox="0 0 ([\d.]+)', text)[0])
+    assert 11 * millimetres / 25.4 * 72 / pixels == pytest.approx(8, rel=0.1)
+    # What a page sets below the figure stands in the caption alone.
+    assert "least squares" not in text
+    assert caption(chart).startswith("Coherence and robustness: Lines: least squares")
+    assert "Spearman's ρ" in caption(chart)
+
+
+@pytest.mark.parametrize("width", ["3col", "mm", "5mm", "9999mm"])
+def test_a_width_that_no_page_has_is_refused(width: str) -> None:
+    with pytest.raises(InputError, match="mm"):
+        Paper.of(width)
+
+
+def test_board_and_figures_have_one_look() -> None:
+    css = (Path(look.__file__).parent / "site" / "assets" / "site.css").read_text(encoding="utf-8")
+    grounds = re.findall(
+        r"--ink: (#\w+); --quiet: (#\w+); --line: (#\w+);.*?--ff: (#\w+); --rec: (#\w+); --one: (#\w+);", css, re.S
+    )
+    light, dark = ((theme.ink, theme.faint, theme.grid, *theme.twins) for theme in (THEMES["light"], THEMES["dark"]))
+    assert grounds == [light, dark, dark]
 
 
 def test_sweeps_start_at_one() -> None:
@@ -255,6 +345,9 @@ def test_runs_are_gathered_by_twin_and_named_apart(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="unknown model 'b'"):
             gather([loaded], only=["b"])
     assert [each.twin for each in gather_curves([loaded], ["a/recurrent"])] == ["recurrent"]
+    assert most_robust([loaded], 3) == ["a"]
+    with pytest.raises(InputError, match="--top 0 must be at least 1"):
+        most_robust([loaded], 0)
     assert {each.twin for each in gather_outcomes([loaded], ["a/recurrent"])} == {"recurrent"}
     with pytest.raises(InputError, match="stores no images; a published copy has none"):
         gather_examples([loaded])
@@ -389,6 +482,10 @@ def test_the_command_draws_what_it_is_told_and_refuses_in_words(tmp_path: Path) 
         done = CliRunner().invoke(app, ["figure", kind, made, "--out", str(out), "--theme", "dark", "--title", "Mine"])
         assert done.exit_code == 0, done.exception
         assert ">Mine<" in out.read_text(encoding="utf-8")
+        assert out.with_suffix(".txt").read_text(encoding="utf-8").startswith("Mine")
+    sized = ["figure", "curves", made, "--out", str(out), "--width", "1col", "--font", "7", "--top", "1"]
+    assert CliRunner().invoke(app, sized).exit_code == 0
+    assert ' width="84mm"' in out.read_text(encoding="utf-8")
     for words, sentence in (
         (["exampels", made, "--out", "a.svg"], "did you mean 'examples'"),
         (["curves", made, "--out", "a.jpg"], "ends in .svg, .pdf, .png"),

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.report import publish
 from robustframe.report.publish import publish_run
 from robustframe.runs import open_run
+from robustframe.runs.kept import MOST, read_kept
 
 RECIPE = """
 schema = 1
@@ -43,8 +45,14 @@ def test_a_run_is_copied_to_the_results_of_its_recipe(recipe: Path, tmp_path: Pa
     results = publish_run(run)
     assert results == recipe.parent / "results"
     assert {file.name for file in results.iterdir()} == {
-        "record.json", "seal.sha256", "verdicts.parquet", "table.md", "table.tex", "table.csv",
+        "record.json", "seal.sha256", "verdicts.parquet", "table.md", "table.tex", "table.csv", "broken.safetensors",
     }  # fmt: skip
+    # The images kept beside the copy are those of the run.
+    for (position, threat), images in read_kept(results).items():
+        name = run.record.classifiers[position].name
+        assert 0 < len(images) <= MOST
+        for kept, stored in zip(images.values(), run.breaking_images(name, threat, list(images))):
+            assert torch.equal(kept, stored)
     for name in ("record.json", "seal.sha256", "verdicts.parquet"):
         assert (results / name).read_bytes() == (run.folder / name).read_bytes()
 

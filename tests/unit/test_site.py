@@ -28,11 +28,15 @@ from robustframe.recipe import ModelSpec, Recipe, read_toml
 from robustframe.report.figures import gather_examples
 from robustframe.report.pixels import eight_bit
 from robustframe.report.site import board, build, build_site
-from robustframe.report.site.board import grouped, read_runs
+from robustframe.report.site.board import read_runs
 from robustframe.report.site.build import page_names
+from robustframe.report.site.drawing import nice_ticks
+from robustframe.report.site.findings import coherence_answer, coherence_findings, twin_findings, twins_answer
 from robustframe.report.site.provenance import provenance, recipe_toml
+from robustframe.report.site.rows import BoardSection, sections
 from robustframe.runs import Run, open_run
 from robustframe.runs import run as run_module
+from robustframe.runs.kept import read_kept, write_kept
 
 EVIL = [
     "../../up", "..", "a/b", "a\\b", "/etc/passwd", "C:\\x", "nul", "COM1.txt", "con", "x" * 400, "Résnet", "模型", "",
@@ -71,6 +75,13 @@ def mask(*right: int, n: int = 60) -> np.ndarray:
     return np.isin(np.arange(n), range(*right))
 
 
+def tables(*runs: Path) -> list[list[tuple[str, int, bool]]]:
+    """The ranked rows of every table."""
+    found: list[BoardSection] = sections(read_runs([str(each) for each in runs], runs[0].parent))
+    groups = [group for section in found for group in section.groups]
+    return [[(each.row.first.called, each.rank, each.shared) for each in group.ranked] for group in groups]
+
+
 @pytest.fixture
 def evil_site(shown_run: Path, tmp_path: Path, disguise: Disguise) -> Path:
     names = ["../../up", "<script>alert(1)</script>", 'a"onx="1', "\0\u202e", "CON", "shown & co"]
@@ -104,7 +115,7 @@ def test_no_name_gets_out_of_its_page_or_folder(evil_site: Path) -> None:
 def test_all_links_resolve_and_nothing_remote_is_named_or_allowed(evil_site: Path) -> None:
     found = dict(pages(evil_site))
     anchors = {path: links.anchors for path, links in found.items()}
-    assert len(found) == 9
+    assert len(found) == 11
     for path, links in found.items():
         assert len(anchors[path]) == len(set(anchors[path])), path
         (policy,) = links.policies
@@ -117,23 +128,27 @@ def test_all_links_resolve_and_nothing_remote_is_named_or_allowed(evil_site: Pat
             file, _, anchor = unquote(link).partition("#")
             target = (path.parent / file).resolve() if file else path
             assert target.is_file(), (path, link)
-            assert not anchor or anchor in anchors[target], (path, link)
+            # A choice in an address is no place on a page.
+            assert not anchor or "=" in anchor or anchor in anchors[target], (path, link)
 
 
 def test_every_row_stands_with_interval_verdict_and_provenance(shown_run: Path, tmp_path: Path) -> None:
     site = build_site([str(shown_run)], tmp_path / "site").folder
     record = open_run(shown_run).record
     board, page = (site / "index.html").read_text(), (site / "models" / "tiny.html").read_text()
-    rows = re.findall(r'<tr data-structure="chain" data-training="normal".*?</tr>', board, re.S)
-    assert len(rows) == 4
+    rows = re.findall(r'<tr id="r-[0-9a-f]+" data-structure="chain" data-training="normal".*?</tr>', board, re.S)
+    assert len(rows) == 2
+    number = r'<span class="num">[+−]?[\d.]+</span> <span class="ci">\[[+−]?[\d.]+, [+−]?[\d.]+\]'
     for row in rows:
-        assert re.search(r'class="robust".*?<span class="num">[\d.]+</span> <span class="ci">\[[\d.]+, [\d.]+\]', row)
+        for kind in ("robust ff", "robust rec", "diff"):
+            assert re.search(rf'class="{kind}".*?{number}', row, re.S), kind
         assert 'class="verdict' in row
     seal = open_run(shown_run).seal
     assert f"seal {seal[:16]}" in (site / "index.html").read_text(encoding="utf-8")
     for said in (record.hash, record.data.sha256, record.evidence_sha256, record.classifiers[0].sha256, seal):
         assert f"<code>{said}</code>" in page
-    assert page.count("<img src=") == 4 * 6
+    assert page.count("<img src=") == 2 * 6
+    assert (site / "examples.html").read_text().count("<img src=") == len(list((site / "examples").iterdir()))
     assert "robustframe evaluate shown-" in page
     recipe = tomllib.loads(next((site / "recipes").iterdir()).read_text())
     assert Recipe.model_validate(recipe).model_dump(by_alias=True) == record.recipe
@@ -150,13 +165,82 @@ def test_groups_are_never_mixed_and_ranks_are_shared(tmp_path: Path) -> None:
     # The same ball by another name.
     three = make_run(tmp_path / "three", {("near", "linf:1/10"): (mask(60), mask(50))})
     other = make_run(tmp_path / "other", {("elsewhere", "linf:0.1"): (mask(60), mask(60))}, data="2" * 64)
-    groups = grouped(read_runs([str(each) for each in (one, two, three, other)], tmp_path))
-    found = [[(place.entry.classifier.model, place.rank, place.shared) for place in group.places] for group in groups]
+    found = tables(one, two, three, other)
     assert sorted(found, key=len) == [
         [("strong", 1, False)],
         [("elsewhere", 1, False)],
         [("strong", 1, True), ("near", 1, True), ("weak", 3, False)],
     ]
+
+
+def test_the_best_founded_table_of_a_threat_comes_first(tmp_path: Path) -> None:
+    few = make_run(tmp_path / "few", {("few", "linf:0.1"): (mask(60), mask(52))}, data="2" * 64)
+    many = make_run(tmp_path / "many", {("many", "linf:0.1"): (mask(90, n=90), mask(52, n=90))}, data="3" * 64)
+    doubted = make_run(tmp_path / "doubted", {("doubted", "linf:0.1"): (mask(99, n=99),) * 2}, data="4" * 64)
+    diagnose_row(doubted, passed=False)
+    other = make_run(tmp_path / "other", {("other", "l2:1"): (mask(70, n=70), mask(52, n=70))}, data="5" * 64)
+    found = sections(read_runs([str(each) for each in (few, doubted, other, many)], tmp_path))
+    names = [[[row.first.called for row in group.rows] for group in section.groups] for section in found]
+    assert names == [[["many"], ["few"], ["doubted"]], [["other"]]]
+    assert [section.key for section in found] == ["digits-test-linf-0.1", "digits-test-l2-1"]
+
+
+def test_a_pair_is_one_row_with_the_difference_of_its_twins(tmp_path: Path) -> None:
+    verdicts = {
+        ("a/feedforward", "linf:0.1"): (mask(60), mask(20)), ("a/recurrent", "linf:0.1"): (mask(60), mask(50)),
+        ("b/feedforward", "linf:0.1"): (mask(60), mask(40)), ("b/recurrent", "linf:0.1"): (mask(60), mask(10)),
+    }  # fmt: skip
+    run = make_run(tmp_path / "run", verdicts)
+    (section,) = sections(read_runs([str(run)], tmp_path))
+    rows = [placed.row for placed in section.groups[0].ranked]
+    assert [row.first.called for row in rows] == ["a", "b"]
+    assert [row.best.classifier.twin for row in rows] == ["recurrent", "feedforward"]
+    for row, gain in zip(rows, (30, -30)):
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(gain / 60)
+    # One twin is enough to put the pair apart.
+    diagnose_row(run, passed=False, row=0)
+    (section,) = sections(read_runs([str(run)], tmp_path))
+    assert [(row.first.called, row.verdict) for row in section.groups[0].apart] == [("a", "suspicious")]
+
+
+def test_numbers_of_sweeps_of_the_same_weights_are_one_row() -> None:
+    (section,) = sections(read_runs(["evaluations/sweeps/results"], Path("runs")), lambda entry: 4)
+    rows = section.groups[0].rows
+    assert {row.first.called for row in rows} == {
+        "fmnist-chain3-16", "fmnist-chain3-16-last", "fmnist-chain3-16-layered", "fmnist-chain3-16-one"
+    }  # fmt: skip
+    for row in rows:
+        assert [each.classifier.sweeps for each in row.entries] == [1, 2, 4, 8, 16]
+        assert [each.classifier.sweeps for each in row.shown] == [1, 4]
+
+
+def test_findings_are_of_sound_pairs_and_say_on_which_side_they_lie(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean, verdicts, coherence = mask(60), {}, {}
+    for at in range(6):
+        for twin, count in (("feedforward", 20 + 5 * at), ("recurrent", 30 + 5 * at)):
+            name = f"m{at}/{twin}"
+            coherence[name] = 0.9 - at / 10
+            verdicts[name, "linf:0.1"] = (clean, np.isin(np.arange(60), rng.permutation(60)[:count]))
+    run = make_run(tmp_path / "run", verdicts, coherence=coherence)
+    for row in range(12):
+        diagnose_row(run, passed=row != 11, row=row)
+    facts = SimpleNamespace(trained="normal", structure="chain")
+    found = sections(read_runs([str(run)], tmp_path))
+    (twins,) = twin_findings(found, lambda row: facts)
+    assert (twins.pairs, twins.apart, twins.training) == (5, 1, "normal")
+    assert twins.cell.value == pytest.approx(10 / 60)
+    assert twins.cell.low is not None
+    assert twins.cell.low > 0
+    assert twins_answer([twins]) == (
+        "The recurrent twin, under every threat", ["Trained normally: recurrent by 16.7 points at L∞ ≤ 0.1."]
+    )  # fmt: skip
+    against = coherence_findings(found, lambda row: facts)
+    assert [(each.twin, each.cell.value) for each in against] == [("recurrent", -1), ("feedforward", -1)]
+    assert coherence_answer(against)[0] == "Less coherent frames go with more robust models"
+    assert coherence_answer([])[0] == "Not known: it takes 5 sound pairs under one threat"
+    assert twins_answer([replace(twins, cell=replace(twins.cell, low=-1.0))])[0] == "The twins cannot be told apart"
 
 
 def test_a_suspicious_number_is_not_ranked_beside_others_and_unreliable_elsewhere(tmp_path: Path) -> None:
@@ -165,9 +249,11 @@ def test_a_suspicious_number_is_not_ranked_beside_others_and_unreliable_elsewher
     run = make_run(tmp_path / "run", {(name, "linf:0.1"): (mask(60), each) for name, each in zip(names, kept)})
     for at, passed in ((0, False), (1, True), (2, None), (3, True)):
         diagnose_row(run, passed=passed, row=at)
-    (group,) = grouped(read_runs([str(run)], tmp_path))
-    places = [(place.entry.classifier.model, place.rank) for place in group.places]
-    assert places == [("doubted", 1), ("open", 1), ("worst", 3), ("best", None)]
+    assert tables(run) == [[("doubted", 1, False), ("worst", 2, False)]]
+    (section,) = sections(read_runs([str(run)], tmp_path))
+    assert [(row.first.called, row.verdict) for row in section.groups[0].apart] == [
+        ("open", "unfinished"), ("best", "suspicious")
+    ]  # fmt: skip
     site = build_site([str(run)], tmp_path / "site").folder
     files = [json.loads(path.read_text()) for path in (site / "model_info").rglob("*.json")]
     assert {each["name"]: each["unreliable"] for each in files} == {
@@ -231,6 +317,18 @@ def test_a_published_copy_has_the_images_of_the_run_of_its_record(shown_run: Pat
         build_site([str(copy)], tmp_path / "site", run_folders=shown_run.parent)
 
 
+def test_images_beside_a_copy_are_shown_only_where_its_verdicts_say(tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree("evaluations/default/results", copy)
+    site = build_site([str(copy)], tmp_path / "site").folder
+    assert (site / "examples.html").read_text().count("<img src=") == 32 + 17
+    kept = {place: dict(images) for place, images in read_kept(copy).items()}
+    next(iter(next(iter(kept.values())).values())).mul_(0.5)
+    write_kept(copy, kept)
+    with pytest.raises(InputError, match=r"broken.safetensors is not what its record says: example \d+ lies elsewhere"):
+        build_site([str(copy)], tmp_path / "site")
+
+
 def test_each_run_is_opened_once(shown_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, hashed = [], []
     monkeypatch.setattr(board, "open_run", lambda given, **how: opened.append(given) or open_run(given, **how))
@@ -257,7 +355,7 @@ def test_images_of_own_data_are_shown_with_the_clean_ones(tiny_card: Path, tmp_p
     (tmp_path / "shown.toml").write_text(f'schema = 1\nname = "shown"\nversion = "0.1"\n{attack}')
     run = evaluate_recipe(tmp_path / "own.toml", runs=tmp_path / "runs", device="cpu")
     page = (build_site([str(run.folder)], tmp_path / "site").folder / "models" / "tiny.html").read_text()
-    assert page.count('alt="Clean image, perturbation and adversarial image of example') == 2 * 6
+    assert page.count('alt="Clean image, perturbation and adversarial image of example') == 6
     out = tmp_path / "examples.svg"
     done = CliRunner().invoke(app, ["figure", "examples", str(run.folder), "--out", str(out), "--count", "3"])
     assert done.exit_code == 0, done.exception
@@ -265,7 +363,7 @@ def test_images_of_own_data_are_shown_with_the_clean_ones(tiny_card: Path, tmp_p
     shutil.rmtree(tmp_path / "own")
     (tmp_path / "own.npz").unlink(missing_ok=True)
     page = (build_site([str(run.folder)], tmp_path / "site").folder / "models" / "tiny.html").read_text()
-    assert page.count('alt="Adversarial image of example') == 2 * 6
+    assert page.count('alt="Adversarial image of example') == 6
     with pytest.raises(InputError, match="own"):
         gather_examples([run])
 
@@ -313,14 +411,14 @@ def test_a_large_site_shows_less_rather_than_growing(
     shown_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = build_site([str(shown_run)], tmp_path / "whole")
-    assert whole.examples == 6
+    assert whole.examples == 32
     assert whole.size == sum(
         path.stat().st_size for path in whole.folder.rglob("*") if path.name != "site.json" and path.is_file()
     )
     monkeypatch.setattr(build, "LIMIT", whole.size - 4000)
     less = build_site([str(shown_run)], tmp_path / "less")
     assert less.size <= whole.size - 4000
-    assert less.examples < 6
+    assert less.examples < 32
 
 
 def test_the_site_is_the_same_bytes_again(shown_run: Path, tmp_path: Path) -> None:
@@ -497,6 +595,19 @@ def test_what_a_recipe_says_of_a_paper_is_checked(tmp_path: Path, line: str, mes
 
 def test_models_of_which_nothing_is_said_ask_what_they_always_did() -> None:
     assert "about" not in ModelSpec(use="zoo:x").model_dump()
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((0.393, 0.981), [0.4, 0.6, 0.8]),
+        ((0.0, 0.1), [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]),
+        ((0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ((0.501, 0.533), [0.51, 0.52, 0.53]),
+    ],
+)
+def test_ticks_are_round_numbers(ends: tuple[float, float], ticks: list[float]) -> None:
+    assert nice_ticks(*ends) == ticks
 
 
 def test_the_command_says_where_the_site_is(shown_run: Path, tmp_path: Path) -> None:

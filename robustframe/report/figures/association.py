@@ -2,21 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import TWINS, Figure, headed, titled, twin_channels, values
+from robustframe.report.figures.style import Figure, headed, titled, twin_channels, values
 from robustframe.report.layout import one_line
+from robustframe.report.look import TWINS
 from robustframe.statistics import least_squares, spearman
 
 _LEAST = 5
 """Of fewer, no order of ranks is significant at 5 %, and a line says nothing."""
-_FEW = 12
-"""Models whose names still find room."""
 _LINE_STEPS = 40
+_ROOM = 560.0
+_AXIS = 70.0
+"""Pixels of the vertical axis and its title."""
+_LETTER = 5.6
+"""Width of a letter of a name, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def association_figure(
     x: str = "Mutual coherence of the frame",
     y: str = "Robust accuracy (%)",
     title: str = "Coherence and robustness",
-    names: bool | None = None,
+    names: bool = True,
+    room: float = _ROOM,
 ) -> Figure:
     """Draw one number of classifiers against another, with a regression line of each kind of twin and Spearman's rho.
 
@@ -50,7 +55,8 @@ def association_figure(
         x: title of the horizontal axis, with its unit.
         y: title of the vertical axis, with its unit; the numbers are drawn as they are.
         title: what stands above.
-        names: write the models beside their points; where there are few when ``None``.
+        names: write the models beside their points, as many as find a free place.
+        room: width to lay it out in, in pixels.
 
     Returns:
         The chart; the band is the 95 % interval of the line, the whiskers that of a point.
@@ -63,14 +69,14 @@ def association_figure(
     if not all(math.isfinite(number) for point in points for number in (point.x, point.y)):
         raise InputError("a figure needs finite numbers; leave out what is unknown")
     panels = list(dict.fromkeys(point.panel for point in points))
-    parts = [_panel([point for point in points if point.panel == panel], panel, x, y, names) for panel in panels]
+    parts = [_panel([point for point in points if point.panel == panel], panel, x, y, names, room) for panel in panels]
     return alt.vconcat(*parts, spacing=24).properties(
         title=titled(title, "Lines: least squares with the 95 % interval of the line; whiskers: 95 % of a point."),
         description=f"{title}: {len(points)} classifiers",
     )
 
 
-def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool | None) -> Figure:
+def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool, room: float) -> Figure:
     twins = [twin for twin in TWINS if any(point.twin == twin for point in points)]
     rows = [
         {"model": one_line(p.model), "twin": p.twin, "x": p.x, "y": p.y, "low": p.low, "high": p.high} for p in points
@@ -82,37 +88,89 @@ def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool | N
         notes.append(_ranks(twin, own))
         lines += _line(twin, own)
     channels = twin_channels(twins)
+    plane = _Plane.around(points, room)
     base = alt.Chart(values(rows)).encode(
-        x=alt.X("x:Q", title=x).scale(zero=False, nice=False, padding=18).axis(tickCount=8), color=channels["color"]
+        x=alt.X("x:Q", title=x).scale(domain=list(plane.x), nice=False).axis(tickCount=8), color=channels["color"]
     )
-    axis = alt.Y("y:Q", title=y).scale(zero=False, nice=False, padding=14)
+    axis = alt.Y("y:Q", title=y).scale(domain=list(plane.y), nice=False)
     whiskers = base.transform_filter("isValid(datum.low)").mark_rule(opacity=0.45)
     dots = base.mark_point(filled=True, size=42, opacity=0.9).encode(y=axis, shape=channels["shape"])
     layers: list[alt.Chart] = [whiskers.encode(y=alt.Y("low:Q", title=y), y2="high:Q"), dots]
     if lines:
         fitted = alt.Chart(values(lines)).encode(x="x:Q", color=channels["color"])
-        layers.insert(0, fitted.mark_line(strokeWidth=1.6).encode(y="y:Q", strokeDash=channels["strokeDash"]))
-        layers.insert(0, fitted.mark_area(opacity=0.16).encode(y="low:Q", y2="high:Q"))
-    if names if names is not None else len({point.model for point in points}) <= _FEW:
-        layers += _names(points, axis)
-    return alt.layer(*layers).properties(width=480, height=300, title=headed(panel, *notes))
+        layers.insert(
+            0, fitted.mark_line(strokeWidth=1.6, clip=True).encode(y="y:Q", strokeDash=channels["strokeDash"])
+        )
+        layers.insert(0, fitted.mark_area(opacity=0.16, clip=True).encode(y="low:Q", y2="high:Q"))
+    if names:
+        layers.append(_names(points, plane, axis))
+    return alt.layer(*layers).properties(width=plane.width, height=plane.height, title=headed(panel, *notes))
 
 
-def _names(points: list[ModelPoint], axis: alt.Y) -> list[alt.Chart]:
-    """Write each model once, above its highest point, on the side that has room."""
+@dataclass(frozen=True)
+class _Plane:
+    """From numbers to pixels: ends of both axes, and the size of the panel."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: float
+    height: float
+
+    @classmethod
+    def around(cls, points: Sequence[ModelPoint], room: float) -> "_Plane":
+        """Leave a margin around points and their whiskers, but none below 0 where nothing lies there."""
+        lows = [point.y if point.low is None else point.low for point in points]
+        highs = [point.y if point.high is None else point.high for point in points]
+        x = _widened(min(point.x for point in points), max(point.x for point in points))
+        low, high = _widened(min(lows), max(highs))
+        width = room - _AXIS
+        return cls(x, (max(low, 0.0) if min(lows) >= 0 else low, high), width, max(180.0, 0.6 * width))
+
+    def place(self, point: ModelPoint) -> tuple[float, float]:
+        """Return where a point stands, from the upper left corner."""
+        across, down = self.x[1] - self.x[0], self.y[1] - self.y[0]
+        return (point.x - self.x[0]) / across * self.width, (self.y[1] - point.y) / down * self.height
+
+    def numbers(self, x: float, y: float) -> dict[str, float]:
+        """Return what stands at a place."""
+        across, down = self.x[1] - self.x[0], self.y[1] - self.y[0]
+        return {"x": self.x[0] + x / self.width * across, "y": self.y[1] - y / self.height * down}
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _names(points: Sequence[ModelPoint], plane: _Plane, axis: alt.Y) -> alt.Chart:
+    """Write each model once beside its highest point, where the name meets no point and no other name."""
     highest: dict[str, ModelPoint] = {}
     for point in points:
         if point.model not in highest or point.y > highest[point.model].y:
             highest[point.model] = point
-    middle = (min(point.x for point in points) + max(point.x for point in points)) / 2
-    layers = []
-    for left in (True, False):
-        rows = [{"model": one_line(p.model), "x": p.x, "y": p.y} for p in highest.values() if (p.x <= middle) == left]
-        text = alt.Chart(values(rows)).mark_text(
-            align="left" if left else "right", dx=7 if left else -7, dy=-7, fontSize=10, limit=220
-        )
-        layers.append(text.encode(x="x:Q", y=axis, text="model:N"))
-    return layers
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in map(plane.place, points)]
+    for point in points:
+        x, top = plane.place(replace(point, y=point.y if point.high is None else point.high))
+        taken.append((x - 1, top, x + 1, plane.place(replace(point, y=point.y if point.low is None else point.low))[1]))
+    rows = []
+    for point in sorted(highest.values(), key=lambda each: -each.y):
+        x, y = plane.place(point)
+        name = one_line(point.model)
+        size = min(220.0, _LETTER * len(name))
+        for left, top in ((x + 7, y - 14), (x - 7 - size, y - 14), (x + 7, y + 3), (x - 7 - size, y + 3)):
+            box = (left, top, left + size, top + 11)
+            inside = left >= 0 and top >= 0 and box[2] <= plane.width and box[3] <= plane.height
+            if inside and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                rows.append({"model": name, **plane.numbers(left, top + 9)})
+                break
+    text = alt.Chart(values(rows)).mark_text(align="left", baseline="alphabetic", fontSize=10, limit=220)
+    placed: alt.Chart = text.encode(x=alt.X("x:Q").scale(domain=list(plane.x)), y=axis, text="model:N")
+    return placed
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _ranks(twin: str, points: list[ModelPoint]) -> str:

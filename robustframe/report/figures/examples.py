@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.report.figures.outcomes import attack_name
-from robustframe.report.figures.style import Figure, headed, titled, values
+from robustframe.report.figures.style import ROOM, Figure, headed, titled, values
 from robustframe.report.layout import one_line
 from robustframe.report.pixels import embedded
 
@@ -37,12 +37,13 @@ class Example:
     """In the norm of the threat, in input units."""
 
 
-def example_figure(examples: Sequence[Example], *, title: str = "Adversarial examples") -> Figure:
+def example_figure(examples: Sequence[Example], *, title: str = "Adversarial examples", room: float = ROOM) -> Figure:
     """Draw broken examples, a column an example: clean, adversarial, difference; a block a classifier and threat.
 
     Args:
         examples: at least one.
         title: what stands above.
+        room: width to lay it out in, in pixels; a block has as many examples as find place in it.
 
     Returns:
         The chart; a difference is magnified until its largest pixel is full, around grey, by the factor below it.
@@ -55,7 +56,8 @@ def example_figure(examples: Sequence[Example], *, title: str = "Adversarial exa
     blocks: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
         blocks.setdefault((example.classifier, example.threat), []).append(example)
-    parts = [_block(found, f"{classifier}, {threat}") for (classifier, threat), found in blocks.items()]
+    most = max(1, int((room - _LEFT) // (_SIDE + _GAP)))
+    parts = [_block(found[:most], f"{classifier}, {threat}") for (classifier, threat), found in blocks.items()]
     return alt.vconcat(*parts, spacing=20).properties(
         title=titled(title, _NOTE), description=f"{title}, {len(examples)} images"
     )

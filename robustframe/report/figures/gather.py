@@ -57,7 +57,7 @@ def gather_points(
         if number is not None:
             share = Proportion(result.robust_correct, result.examples)
             low, high = 100 * share.interval().low, 100 * share.interval().high
-            panel = f"{_data(run)}, {result.threat}"
+            panel = f"Under {result.threat}, {_data(run)}"
             points.append(ModelPoint(label, twin_name(entry.twin), number, 100 * share.value, low, high, panel))
     return points
 
@@ -71,7 +71,9 @@ def gather_outcomes(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Model
         counts |= {attack.label: None if attack.skipped else ends[attack.label] for attack in result.attacks}
         counts |= {ROBUST: result.robust_correct}
         outcomes += [
-            ModelOutcome(label, twin_name(entry.twin), f"{_data(run)}, {result.threat}", name, count, result.examples)
+            ModelOutcome(
+                label, twin_name(entry.twin), f"Under {result.threat}, {_data(run)}", name, count, result.examples
+            )
             for name, count in counts.items()
         ]
     return outcomes
@@ -85,19 +87,45 @@ def gather_sweeps(runs: Sequence[Run], only: Sequence[str] = ()) -> list[SweepPo
     """
     points: list[SweepPoint] = []
     first: dict[tuple[str, str], str] = {}
+    labels: dict[str, set[str]] = {}
+    for _, entry, label in _classifiers(runs, only):
+        labels.setdefault(entry.sha256, set()).add(label)
     for run, entry, label, result in _results(runs, only):
         if entry.sweeps is None:
             continue
         weights = entry.sha256, run.record.data.sha256
         if weights not in first:
-            first[weights] = label
-            points += _card(entry, label)
+            # What a recipe tells apart by sweeps is called as it is loaded.
+            kind, _, place = entry.use.partition(":")
+            first[weights] = place if len(labels[entry.sha256]) > 1 and kind == "zoo" else label
+            points += _card(entry, first[weights])
         found = {"clean": result.clean_correct, result.threat: result.robust_correct}
         points += [
             SweepPoint(first[weights], measure, entry.sweeps, correct, result.examples)
             for measure, correct in found.items()
         ]
     return list(dict.fromkeys(points))
+
+
+def most_robust(runs: Sequence[Run], count: int) -> list[str]:
+    """Name the models with the most robust classifiers, by the mean of each classifier over its threats.
+
+    Args:
+        runs: complete runs.
+        count: how many, from 1.
+
+    Raises:
+        InputError: for a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"--top {count} must be at least 1")
+    shares: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        for result in run.results:
+            of = shares.setdefault(run.entry(result.classifier).model, {})
+            of.setdefault(result.classifier, []).append(result.robust_correct / result.examples)
+    best = {model: max(sum(each) / len(each) for each in of.values()) for model, of in shares.items()}
+    return sorted(best, key=lambda model: -best[model])[:count]
 
 
 def _card(entry: ClassifierEntry, label: str) -> list[SweepPoint]:

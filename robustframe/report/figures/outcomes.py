@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import Figure, headed, titled, values
+from robustframe.report.figures.style import ROOM, TWIN_COLOURS, Figure, headed, titled, values
 from robustframe.report.layout import one_line
 
 WRONG, ROBUST = "wrong without attack", "robust"
-_COLOURS = {WRONG: "#8c959f", "": "#d55e00", ROBUST: "#0f7fc0"}
+_COLOURS = {WRONG: "#8c959f", "": TWIN_COLOURS[0], ROBUST: TWIN_COLOURS[1]}
 """The empty kind is that of attacks."""
+_LABEL, _LETTER, _NARROWEST, _WIDEST, _MARGIN = 260, 6, 30.0, 56.0, 50
+"""Pixels of the name of a classifier at most, of a letter, of a column, and around all."""
 _PLACE = re.compile(r"^(?:.*/)?\d\d-(?:torchattacks:)?")
 
 
@@ -32,12 +34,15 @@ class ModelOutcome:
     """Of the classifier, however they ended."""
 
 
-def outcome_figure(outcomes: Sequence[ModelOutcome], *, title: str = "What broke the examples") -> Figure:
+def outcome_figure(
+    outcomes: Sequence[ModelOutcome], *, title: str = "What broke the examples", room: float = ROOM
+) -> Figure:
     """Draw how the examples of each classifier ended, a row a classifier, a column an attack, a table a threat.
 
     Args:
         outcomes: at least one; columns keep the order in which they first appear.
         title: what stands above.
+        room: width to lay it out in, in pixels.
 
     Returns:
         The chart; every row adds up to 100 percent of the classifier's examples.
@@ -48,14 +53,14 @@ def outcome_figure(outcomes: Sequence[ModelOutcome], *, title: str = "What broke
     if not outcomes:
         raise InputError("there are no outcomes to draw")
     threats = list(dict.fromkeys(outcome.threat for outcome in outcomes))
-    parts = [_threat([outcome for outcome in outcomes if outcome.threat == threat], threat) for threat in threats]
+    parts = [_threat([outcome for outcome in outcomes if outcome.threat == threat], threat, room) for threat in threats]
     return alt.vconcat(*parts, spacing=24).properties(
         title=titled(title, "Examples in %, by the attack that broke them; a row adds up to 100."),
         description=title,
     )
 
 
-def _threat(outcomes: list[ModelOutcome], threat: str) -> Figure:
+def _threat(outcomes: list[ModelOutcome], threat: str, room: float) -> Figure:
     columns = list(dict.fromkeys(outcome.outcome for outcome in outcomes))
     heads = _heads(columns)
     rows = []
@@ -73,11 +78,13 @@ def _threat(outcomes: list[ModelOutcome], threat: str) -> Figure:
             }
         )
     names = list(dict.fromkeys(str(row["classifier"]) for row in rows))
+    label = min(_LABEL, max(_LETTER * len(name) for name in names))
+    step = max(_NARROWEST, min(_WIDEST, (room - label - _MARGIN) / len(columns)))
     base = alt.Chart(values(rows)).encode(
         x=alt.X("outcome:N", sort=list(heads.values()), title=None).axis(
             orient="top", labelAngle=-35, labelLimit=180, domain=False, ticks=False
         ),
-        y=alt.Y("classifier:N", sort=names, title=None).axis(domain=False, ticks=False, labelLimit=360),
+        y=alt.Y("classifier:N", sort=names, title=None).axis(domain=False, ticks=False, labelLimit=_LABEL),
     )
     # The ground shines through a small share, so that the same cells are right on paper and in the dark.
     cells = base.mark_rect().encode(
@@ -87,7 +94,7 @@ def _threat(outcomes: list[ModelOutcome], threat: str) -> Figure:
     texts = base.mark_text(fontSize=10).encode(
         text="text:N", opacity=alt.condition("datum.faint", alt.value(0.5), alt.value(1))
     )
-    return alt.layer(cells, texts).properties(width=alt.Step(56), height=alt.Step(19), title=headed(threat))
+    return alt.layer(cells, texts).properties(width=alt.Step(step), height=alt.Step(19), title=headed(threat))
 
 
 def attack_name(label: str) -> str:

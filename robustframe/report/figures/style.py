@@ -3,13 +3,14 @@
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robustframe.errors import InputError, StoppedEarly, unknown
 from robustframe.report.layout import one_line
+from robustframe.report.look import THEMES, TWIN_DASHES, TWIN_SHAPES, TWINS, Theme
 from robustframe.runs.record import write_aside
 
 MISSING = "figures need the extra `report`: pip install 'robustframe[report]'"
@@ -21,12 +22,15 @@ except ImportError as error:
     raise InputError(MISSING) from error
 
 Figure = alt.LayerChart | alt.FacetChart | alt.VConcatChart
-TWINS = ("feed-forward", "recurrent", "single")
-"""Every classifier is one of these; "single" has no twin."""
-# Okabe and Ito's (2008), which colour-blind readers tell apart; each stands out from white and from the dark ground.
-TWIN_COLOURS = ("#d55e00", "#0f7fc0", "#009e73")
-TWIN_DASHES = ([5, 2], [1, 0], [2, 2])
-TWIN_SHAPES = ("square", "circle", "triangle-up")
+TWIN_COLOURS = THEMES["light"].twins
+ROOM = 860.0
+"""Pixels that a figure is laid out in where nothing else is asked for, with labels of 11 pixels."""
+_LABEL = 11
+_PANEL, _WIDEST, _AXIS, _GAP, _MOST_COLUMNS = 150.0, 480.0, 60.0, 27.0, 6
+"""Pixels of a panel at least and at most, of its axis, and between two."""
+_POINTS_PER_MM = 72 / 25.4
+_COLUMNS = {"1col": 84.0, "2col": 174.0}
+"""Widths in mm of one and two columns of a journal."""
 # The converter brings Liberation Sans along, as wide as Arial and Helvetica: layout is the same anywhere.
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _SUFFIXES = (".svg", ".pdf", ".png")
@@ -36,20 +40,40 @@ _RESOURCES = re.compile(rb"(?<=<<\n)(?: +/[a-z]+\d+ \d+ 0 R\n)+(?= +>>)")
 
 
 @dataclass(frozen=True)
-class Theme:
-    """The colours of a ground."""
+class Paper:
+    """The size of a figure in print."""
 
-    background: str
-    ink: str
-    faint: str
-    """Of axes and notes."""
-    grid: str
+    width: float = _COLUMNS["2col"]
+    """In mm."""
+    font: float = 8.0
+    """Of labels, in points."""
+    dpi: int = 300
+    """Of a PNG."""
 
+    def __post_init__(self) -> None:
+        if not 40 <= self.width <= 400 or not 4 <= self.font <= 24 or not 36 <= self.dpi <= 1200:
+            given = f"{self.width:g} mm, {self.font:g} pt, {self.dpi} dpi"
+            raise InputError(f"a figure of {given} is none; ask for 40 to 400 mm, 4 to 24 pt and 36 to 1200 dpi")
 
-THEMES: Mapping[str, Theme] = {
-    "light": Theme(background="#ffffff", ink="#1b1f24", faint="#59636e", grid="#e3e6ea"),
-    "dark": Theme(background="#14171c", ink="#e8eaed", faint="#9aa4af", grid="#2b3138"),
-}
+    @classmethod
+    def of(cls, width: str, font: float = 8.0, dpi: int = 300) -> "Paper":
+        """Read a width such as ``"1col"``, ``"2col"`` or ``"120mm"``.
+
+        Raises:
+            InputError: for anything else, or a size that no page has.
+        """
+        number = width.removesuffix("mm")
+        if width in _COLUMNS:
+            return cls(_COLUMNS[width], font, dpi)
+        try:
+            return cls(float(number), font, dpi)
+        except ValueError:
+            raise InputError(f"a width is 1col, 2col or a number of mm such as 120mm, not {width!r}") from None
+
+    @property
+    def room(self) -> float:
+        """Pixels to lay the figure out in, so that its labels come out at the size asked for."""
+        return self.width * _POINTS_PER_MM * _LABEL / self.font
 
 
 def twin_name(twin: str | None) -> str:
@@ -69,7 +93,8 @@ def twin_channels(present: Iterable[str]) -> dict[str, Any]:
         present: the twins of the figure; its data has them as ``twin``, and again as ``dash``, since channels of one
             field share a legend and a mark with a dashed edge is hard to read.
     """
-    shown = [twin for twin in TWINS if twin in set(present)]
+    known = set(present)
+    shown = [twin for twin in TWINS if twin in known]
     at = [TWINS.index(twin) for twin in shown]
     # A figure of classifiers without twins has nothing to tell apart.
     legend = None if shown == ["single"] else legend_of_marks()
@@ -82,6 +107,12 @@ def twin_channels(present: Iterable[str]) -> dict[str, Any]:
         name: channel(field, scale=alt.Scale(domain=shown, range=[looks[i] for i in at]), legend=own)
         for name, (channel, field, looks, own) in kinds.items()
     }
+
+
+def panels(room: float, count: int) -> tuple[int, float]:
+    """Return how many panels stand beside each other in some pixels, and the width of each."""
+    columns = max(1, min(count, int(room // _PANEL), _MOST_COLUMNS))
+    return columns, min(_WIDEST, (room - _AXIS) / columns - _GAP)
 
 
 def values(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
@@ -125,30 +156,82 @@ def svg(chart: Figure, theme: str = "light") -> str:
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{described}" ', 1)
 
 
-def write(chart: Figure, path: Path, theme: str = "light") -> None:
+def write(chart: Figure, path: Path, theme: str = "light", paper: Paper | None = None) -> None:
     """Write a chart into a file, whole or not at all.
 
     Args:
         chart: what a function of this package returned.
         path: ends in ``.svg``, ``.pdf`` or ``.png``.
         theme: as for `svg`.
+        paper: the size in print; such a figure has no title and no notes, which a page sets below it as its `caption`.
+            Draw it in the `Paper.room` of the same paper.
 
     Raises:
         InputError: for another ending, an unknown theme, or a place that cannot be written.
     """
     check_path(path)
     spec = _spec(chart, theme)
+    drawn = svg(chart, theme)
+    scale, ppi = 1.0, _PIXELS_PER_INCH
+    if paper is not None:
+        spec = _spec(_bare(chart), theme)
+        drawn = svg(_bare(chart), theme)
+        # A PDF has 72 pixels to an inch.
+        scale, ppi = paper.width * _POINTS_PER_MM / _width(drawn), paper.dpi
     match path.suffix.lower():
         case ".svg":
-            content = svg(chart, theme).encode()
+            content = (drawn if paper is None else _sized(drawn, paper)).encode()
         case ".pdf":
-            content = _RESOURCES.sub(_in_order, vl_convert.vegalite_to_pdf(spec))
+            content = _RESOURCES.sub(_in_order, vl_convert.vegalite_to_pdf(spec, scale=scale))
         case _:
-            content = vl_convert.vegalite_to_png(spec, ppi=_PIXELS_PER_INCH)
+            content = vl_convert.vegalite_to_png(spec, ppi=ppi, scale=scale)
     try:
         write_aside(path, content)
     except StoppedEarly as error:
         raise InputError(str(error)) from error
+
+
+def caption(chart: Figure) -> str:
+    """Say in sentences what a chart shows: its title, its notes, and those of its parts."""
+    said = list(dict.fromkeys(_titles(chart.to_dict())))
+    return " ".join(each if each.endswith(".") else f"{each}." for each in said)
+
+
+def _titles(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        title = part.get("title")
+        if isinstance(title, dict) and "text" in title:
+            notes = "; ".join(title.get("subtitle", []))
+            yield ": ".join(each for each in (title["text"], notes) if each)
+        for name in ("vconcat", "hconcat", "spec"):
+            yield from _titles(part.get(name))
+    elif isinstance(part, list):
+        for each in part:
+            yield from _titles(each)
+
+
+def _bare(chart: Figure) -> Figure:
+    """Leave out the title, and the notes of every part, which stand in the caption."""
+    bare: Figure = chart.copy(deep=True)
+    bare.title = alt.Undefined
+    for part in getattr(bare, "vconcat", []):
+        if isinstance(part.title, alt.TitleParams):
+            part.title = part.title.copy()
+            part.title.subtitle = alt.Undefined
+    return bare
+
+
+def _width(drawn: str) -> float:
+    return float(re.findall(r'<svg [^>]*?\bwidth="([\d.]+)"', drawn)[0])
+
+
+def _sized(drawn: str, paper: Paper) -> str:
+    """State the size of an SVG in mm; its view box stays in pixels."""
+    width = _width(drawn)
+    height = float(re.findall(r'<svg [^>]*?\bheight="([\d.]+)"', drawn)[0])
+    times = paper.width / width
+    drawn = re.sub(r'(<svg [^>]*?\bwidth=")[\d.]+', rf"\g<1>{paper.width:g}mm", drawn, count=1)
+    return re.sub(r'(<svg [^>]*?\bheight=")[\d.]+', rf"\g<1>{height * times:.2f}mm", drawn, count=1)
 
 
 def check_path(path: Path) -> None:
@@ -176,8 +259,19 @@ def _spec(chart: Figure, theme: str) -> dict[str, Any]:
     if theme not in THEMES:
         raise unknown("theme", theme, THEMES)
     spec: dict[str, Any] = _printable(chart.to_dict())
+    if theme != "light":
+        spec = _coloured(spec, dict(zip(TWIN_COLOURS, THEMES[theme].twins)))
     spec["config"] = _config(THEMES[theme])
     return spec
+
+
+def _coloured(part: Any, other: Mapping[str, str]) -> Any:
+    """Put colours in the place of others."""
+    if isinstance(part, dict):
+        return {key: _coloured(each, other) for key, each in part.items()}
+    if isinstance(part, list):
+        return [_coloured(each, other) for each in part]
+    return other.get(part, part) if isinstance(part, str) else part
 
 
 def _printable(part: Any) -> Any:

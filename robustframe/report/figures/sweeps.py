@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import altair as alt
 
 from robustframe.errors import InputError
-from robustframe.report.figures.style import Figure, legend_of_marks, titled, values
+from robustframe.report.figures.style import ROOM, Figure, legend_of_marks, panels, titled, values
 from robustframe.report.layout import one_line
 from robustframe.statistics import Proportion
 
 # Of an accuracy, not of a twin: a line here runs from one twin to the other.
 _COLOURS = ("#7f8790", "#cc79a7", "#b58900", "#8f63c9", "#2a9d8f")
+_NOTE = "One sweep is the feed-forward twin. Bands: 95 % intervals (Wilson)."
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
@@ -27,12 +28,13 @@ class SweepPoint:
     examples: int
 
 
-def sweeps_figure(points: Sequence[SweepPoint], *, title: str = "Accuracy over sweeps") -> Figure:
+def sweeps_figure(points: Sequence[SweepPoint], *, title: str = "Accuracy over sweeps", room: float = ROOM) -> Figure:
     """Draw accuracies over sweeps with Wilson's intervals, a panel a model, a line a measure.
 
     Args:
         points: at least one; one sweep is the feed-forward twin.
         title: what stands above.
+        room: width to lay it out in, in pixels.
 
     Returns:
         The chart; sweeps on a logarithmic axis, accuracy in percent.
@@ -61,7 +63,8 @@ def sweeps_figure(points: Sequence[SweepPoint], *, title: str = "Accuracy over s
     models = list(dict.fromkeys(one_line(point.model) for point in points))
     measures = list(dict.fromkeys(one_line(point.measure) for point in points))
     ticks = sorted({point.sweeps for point in points})
-    x = alt.X("sweeps:Q", title="Sweeps of the solver (1 = feed-forward)")
+    columns, width = panels(room, len(models))
+    x = alt.X("sweeps:Q", title="Sweeps of the solver (1 = feed-forward)" if columns == 1 else "Sweeps")
     x = x.scale(type="log", base=2, nice=False).axis(values=ticks, format="d")
     y = alt.Y("accuracy:Q", title="Accuracy (%)").scale(zero=False)
     legend = legend_of_marks()
@@ -71,12 +74,12 @@ def sweeps_figure(points: Sequence[SweepPoint], *, title: str = "Accuracy over s
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title="Accuracy (%)"), y2="high:Q")
     line = base.mark_line(strokeWidth=1.8).encode(y=y)
     marks = base.mark_point(filled=True, size=36, opacity=1).encode(y=y, shape=shape)
-    size = (360, 240) if len(models) == 1 else (200, 140)
     return (
         alt.layer(band, line, marks)
-        .properties(width=size[0], height=size[1])
-        .facet(alt.Facet("model:N", sort=models, title=None), columns=1 if len(models) == 1 else 4)
+        .properties(width=width, height=0.68 * width)
+        .facet(alt.Facet("model:N", sort=models, title=None), columns=columns)
         .properties(
-            title=titled(title, "Bands: 95 % intervals (Wilson)."), description=f"{title}, {len(models)} models"
+            title=titled(title, _NOTE),
+            description=f"{title}, {len(models)} models",
         )
     )

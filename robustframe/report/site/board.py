@@ -1,22 +1,20 @@
-"""The board: classifiers under threats with their numbers, grouped by data, threat and attacks, ranked
-inside a group and nowhere else; and the models these are of."""
+"""What the board is made of: classifiers under threats with their numbers, and the models these are of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from robustframe.errors import InputError
-from robustframe.recipe import digest
 from robustframe.report.layout import PLAIN, TableRow
 from robustframe.report.robustness import robustness_table
 from robustframe.report.site.provenance import Provenance, provenance
 from robustframe.runs import Run, open_run
 from robustframe.runs.curve import Curve
+from robustframe.runs.kept import Kept, read_kept
 from robustframe.runs.record import ClassifierEntry, Result
 from robustframe.runs.units import slug
-from robustframe.statistics import shared_ranks
 from robustframe.threat import ThreatModel
 
 TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "single"}
@@ -35,6 +33,8 @@ class BoardRun:
     images: Run | None
     """Where its adversarial images are: here, or for a published copy in the run that it was made of; `None` where no
     such run was found."""
+    kept: Kept
+    """Some adversarial images that lie beside a published copy."""
 
     @property
     def batteries(self) -> str:
@@ -49,11 +49,18 @@ class BoardEntry:
     source: BoardRun
     classifier: ClassifierEntry
     threat: ThreatModel
+    called: str
+    """Its model: one name for all numbers of sweeps of the same weights."""
     result: Result | None = None
     """`None` when the run is not finished, as are its numbers."""
     row: TableRow | None = None
     difference: TableRow | None = None
     """Of the recurrent twin, less the feed-forward one; `None` for everything else."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its model by name and weights."""
+        return self.called, self.classifier.sha256
 
     @property
     def run(self) -> Run:
@@ -64,11 +71,6 @@ class BoardEntry:
     def verdicts(self) -> pl.DataFrame:
         """What became of each example."""
         return self.run.rows(self.classifier.name, self.result.threat if self.result is not None else "")
-
-    @property
-    def ranked(self) -> bool:
-        """Whether there is a number, and no check doubts it."""
-        return self.result is not None and self.verdict != "suspicious"
 
     @property
     def verdict(self) -> str:
@@ -107,7 +109,8 @@ def read_runs(given: Sequence[str], runs: Path) -> list[BoardEntry]:
         place = f"{slug(run.name)}{again}"
         curves = tuple(run.curves()) if run.complete else ()
         images = _images([each for _, each in same], runs / slug(run.name)) if run.complete else None
-        entries += _entries(BoardRun(run, place, provenance(run, name, f"{place}.toml"), curves, images))
+        kept = read_kept(run.folder) if run.complete and images is None else {}
+        entries += _entries(BoardRun(run, place, provenance(run, name, f"{place}.toml"), curves, images, kept))
     return entries
 
 
@@ -124,9 +127,13 @@ def _images(same: Sequence[Run], place: Path) -> Run | None:
 
 
 def _entries(source: BoardRun) -> list[BoardEntry]:
-    run = source.run
+    run, called = source.run, _called(source.run.record.classifiers)
     if not run.complete:
-        return [BoardEntry(source, each, threat) for each in run.record.classifiers for threat in run.threats]
+        return [
+            BoardEntry(source, each, threat, called[each.name])
+            for each in run.record.classifiers
+            for threat in run.threats
+        ]
     numbers = {(row.model, row.twin, row.threat): row for row in robustness_table(run).rows}
     entries = []
     for result in run.results:
@@ -134,71 +141,24 @@ def _entries(source: BoardRun) -> list[BoardEntry]:
         model, twin = classifier.model, PLAIN if classifier.twin is None else TWINS[classifier.twin]
         difference = numbers.get((model, "difference", result.threat)) if twin == "recurrent" else None
         row = numbers[model, twin, result.threat]
-        entries.append(BoardEntry(source, classifier, ThreatModel.parse(result.threat), result, row, difference))
+        threat, name = ThreatModel.parse(result.threat), called[classifier.name]
+        entries.append(BoardEntry(source, classifier, threat, name, result, row, difference))
     return entries
 
 
-@dataclass(frozen=True)
-class Place:
-    """An entry with its rank."""
-
-    entry: BoardEntry
-    rank: int | None
-    """From 1, shared where the examples do not tell entries apart; `None` for suspicious and unfinished ones."""
-    shared: bool
-
-
-@dataclass(frozen=True)
-class Group:
-    """Entries that may be compared: the same examples, the same threat, the same attacks."""
-
-    key: str
-    """Names its place on the page."""
-    places: tuple[Place, ...]
-    """By rank, then by robust accuracy; suspicious ones after them, and unfinished ones last."""
-
-    @property
-    def first(self) -> BoardEntry:
-        """Any of the entries, for what all have in common."""
-        return self.places[0].entry
-
-
-def grouped(entries: Sequence[BoardEntry]) -> list[Group]:
-    """Group and rank entries.
-
-    Accuracies on other examples, under another threat or against other attacks are other quantities: nothing is ranked
-    or averaged across groups.
-
-    Args:
-        entries: of any runs, in any order.
-
-    Returns:
-        Groups by data set, norm and eps.
-    """
-    found: dict[tuple[str, str, float, str], list[BoardEntry]] = {}
-    for entry in entries:
-        # The content of batteries, not their names: a file of the user's may change and keep its name.
-        attacks = digest(entry.run.record.batteries)
-        key = (entry.run.record.data.sha256, entry.threat.norm, entry.threat.eps, attacks)
-        found.setdefault(key, []).append(entry)
-    groups = [Group(f"g-{digest(key)[:8]}", _ranked(each)) for key, each in found.items()]
-    return sorted(groups, key=_order)
-
-
-def _order(group: Group) -> tuple[str, str, int, str, float, str]:
-    entry = group.first
-    data = entry.run.record.data
-    return data.use, data.split, data.count, entry.threat.norm, entry.threat.eps, entry.source.batteries
-
-
-def _ranked(entries: list[BoardEntry]) -> tuple[Place, ...]:
-    # A number that a check doubts is not ranked beside those that nothing speaks against.
-    finished = {str(at): entry for at, entry in enumerate(entries) if entry.ranked}
-    ranked = shared_ranks({name: entry.verdicts["robust"].to_numpy() for name, entry in finished.items()})
-    ranks = [each.rank for each in ranked]
-    places = [Place(finished[each.name], each.rank, ranks.count(each.rank) > 1) for each in ranked]
-    others = sorted((entry for entry in entries if not entry.ranked), key=lambda entry: entry.result is None)
-    return (*places, *(Place(entry, None, False) for entry in others))
+def _called(classifiers: Sequence[ClassifierEntry]) -> Mapping[str, str]:
+    """Name the model of each classifier: what a recipe tells apart only by sweeps is one model."""
+    of: dict[tuple[str, str], list[ClassifierEntry]] = {}
+    for each in classifiers:
+        of.setdefault((each.sha256, each.use), []).append(each)
+    called: dict[str, str] = {}
+    for (_, use), same in of.items():
+        sweeps = [each.sweeps for each in same]
+        one = len({each.model for each in same}) > 1 and None not in sweeps and len(set(sweeps)) == len(sweeps)
+        kind, _, place = use.partition(":")
+        name = Path(place).stem if kind == "card" else place
+        called |= {each.name: name if one else each.model for each in same}
+    return called
 
 
 @dataclass(frozen=True)
@@ -210,6 +170,11 @@ class Model:
     entries: tuple[BoardEntry, ...]
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its name and weights."""
+        return self.name, self.sha256
+
+    @property
     def first(self) -> BoardEntry:
         """Any of its entries, for what all have in common."""
         return self.entries[0]
@@ -219,5 +184,5 @@ def models(entries: Sequence[BoardEntry]) -> list[Model]:
     """Gather the entries of each model, in the order of their names; other weights make another model."""
     found: dict[tuple[str, str], list[BoardEntry]] = {}
     for entry in entries:
-        found.setdefault((entry.classifier.model, entry.classifier.sha256), []).append(entry)
+        found.setdefault(entry.key, []).append(entry)
     return [Model(*key, tuple(each)) for key, each in sorted(found.items())]

@@ -1,11 +1,10 @@
 """Pictures drawn as SVG inside the page, so that they take its colours, dark or light, and their points are links."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from robustframe.report.layout import Cell
 from robustframe.report.site.markup import Markup
@@ -17,6 +16,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 14, 30, 40
 _COLUMNS = 160
 """Parts of the width of a curve that are told apart: 4 pixels each."""
 _LABELS = 5
+_ASIDE = 14
 
 
 def interval_bar(cell: Cell) -> Markup:
@@ -30,6 +30,24 @@ def interval_bar(cell: Cell) -> Markup:
         f'<path class="ends" d="M{low:.1f} 4h{max(high - low, 0.6):.1f}"/></svg>'
     )
     return Markup(parts)
+
+
+def zero_bar(cell: Cell, reach: float) -> Markup:
+    """Draw a signed number with its interval around zero; decoration beside the number that says it.
+
+    Args:
+        cell: the number.
+        reach: what the track ends at on either side.
+    """
+    if cell.value is None or cell.low is None or cell.high is None:
+        return Markup("")
+    low, value, high = (50 + 50 * max(-1.0, min(1.0, each / reach)) for each in (cell.low, cell.value, cell.high))
+    side = "more" if cell.low > 0 else "less" if cell.high < 0 else "unclear"
+    return Markup(
+        f'<svg class="zero {side}" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="axis" d="M50 0v10"/><path class="ends" d="M{low:.1f} 5H{max(high, low + 0.6):.1f}"/>'
+        f'<path class="at" d="M{value:.1f} 1v8"/></svg>'
+    )
 
 
 @dataclass(frozen=True)
@@ -77,13 +95,37 @@ def curve_picture(curves: Sequence[tuple[str, Curve]], label: str) -> Markup:
         curves: with the class that gives each its colour.
         label: the picture in words, for those who do not see it.
     """
-    axes = _Axes(0.0, max(curve.reach for _, curve in curves))
+    axes = _Axes(0.0, 1.05 * max(curve.reach for _, curve in curves))
     ticks = sorted({0.0, *(eps for _, curve in curves for eps in curve.asked)})
-    if len(ticks) > _LABELS or len(ticks) == 2:
-        ticks = [float(each) for each in np.linspace(0, axes.x1, _LABELS)]
+    if len(ticks) > _LABELS:
+        ticks = nice_ticks(0.0, axes.x1)
     parts = [_frame(axes, f"eps in {curves[0][1].norm}", "robust %", ticks)]
-    parts += [_curve(axes, kind, curve) for kind, curve in curves]
+    for at, (kind, curve) in enumerate(curves):
+        # Points at one radius stand beside each other.
+        aside = _ASIDE * (at - (len(curves) - 1) / 2)
+        parts.append(_curve(axes, kind, curve) if curve.line else _single(axes, kind, curve, aside))
     return _svg(label, "".join(parts))
+
+
+def nice_ticks(low: float, high: float, parts: int = _LABELS) -> list[float]:
+    """Return round numbers inside an interval: multiples of 1, 2 or 5 times a power of ten, a few parts.
+
+    >>> nice_ticks(0.393, 0.981)
+    [0.4, 0.6, 0.8]
+    """
+    least = (high - low) / parts
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(
+        power * times for times in (1, 2, 5, 10, 20) if high // (power * times) - low // (power * times) <= parts
+    )
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * at, 12) for at in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _single(axes: _Axes, kind: str, curve: Curve, aside: float) -> str:
+    """Draw what one radius says: a point and its interval; nothing is known of the radii between it and 0."""
+    dot = _dot(axes, kind, curve.reach, curve.at(curve.reach))
+    return f'<g class="{kind}" transform="translate({aside:g} 0)">{dot}</g>'
 
 
 def _curve(axes: _Axes, kind: str, curve: Curve) -> str:
@@ -138,6 +180,8 @@ class LinkedPoint:
     """The class that gives it its colour."""
     name: str
     href: str
+    row: str
+    """The key of its row: where that is filtered out, so is the point."""
     coherence: float
     robust: Cell
 
@@ -147,9 +191,7 @@ def scatter_picture(points: Sequence[LinkedPoint], label: str) -> Markup:
     found = [point.coherence for point in points]
     room = max(0.02, 0.06 * (max(found) - min(found)))
     axes = _Axes(min(found) - room, max(found) + room)
-    parts = [
-        _frame(axes, "mutual coherence", "robust %", [float(each) for each in np.linspace(min(found), max(found), 4)])
-    ]
+    parts = [_frame(axes, "mutual coherence", "robust %", nice_ticks(axes.x0, axes.x1))]
     parts += [_point(axes, point) for point in points if point.robust.value is not None]
     # Links inside make it more than an image.
     return Markup(str(_svg(label, "".join(parts))).replace('role="img"', 'role="group"', 1))
@@ -162,7 +204,8 @@ def _point(axes: _Axes, point: LinkedPoint) -> str:
     whisker = f'<path class="whisker" d="M{x:.1f} {axes.y(cell.low or 0.0):.1f}V{axes.y(cell.high or 0.0):.1f}"/>'
     dot = _mark(point.kind, x, axes.y(cell.value or 0.0), 4.5)
     # Out of the way of the keyboard: the table holds the same links.
-    link = f'<a class="{point.kind}" href="{Markup.escape(point.href)}" tabindex="-1" aria-label="{said}">'
+    href = Markup.escape(point.href)
+    link = f'<a class="{point.kind}" href="{href}" data-row="{point.row}" tabindex="-1" aria-label="{said}">'
     return f"{link}<title>{said}</title>{whisker}{dot}</a>"
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from robustframe.errors import InputError, IntegrityError, unknown
+from robustframe.errors import InputError, IntegrityError
 from robustframe.frames import Frame
 from robustframe.report.frame import FrameReport, find_frame, measure_frame
 from robustframe.report.frame_text import block_picture
 from robustframe.report.pixels import coloured, eight_bit, gram_matrix
-from robustframe.report.site.board import Model
+from robustframe.report.site.board import BoardEntry, Model
 from robustframe.zoo import ZOO, Card, names, read_card
 
 UNKNOWN = "unknown"
+NORMS = ("linf", "l2", "l1", "l0")
+_CARDED = ("zoo", "card")
 _SIDE = 112
 _LEVELS = 48
 
@@ -49,8 +51,10 @@ class Facts:
 
     @property
     def trained(self) -> str:
-        """``"normal"``, ``"adversarial"`` or ``"unknown"``."""
-        return self.training.split(" ")[0]
+        """``"normal"``, the norm that the model was trained against, ``"adversarial"`` or ``"unknown"``."""
+        kind, _, threat = self.training.partition(" ")
+        norm = threat.partition(":")[0]
+        return norm if norm in NORMS else kind
 
 
 def facts(model: Model) -> Facts:
@@ -60,15 +64,11 @@ def facts(model: Model) -> Facts:
     the one that the record states.
     """
     entry = model.first
-    use = entry.classifier.use
-    kind, colon, place = use.partition(":")
-    if not colon or kind not in ("zoo", "card"):
+    use, kind = _use(entry), entry.classifier.use.partition(":")[0]
+    if kind not in _CARDED:
         return _unknown("It comes without a card, so nothing is known of its structure and training.")
-    if kind == "card":
-        use = f"card:{entry.run.recipe_folder / place}"
-    try:
-        card = read_card(_path(use, place))
-    except InputError:
+    card = card_of(entry)
+    if card is None:
         return _unknown("Its card is not to be had where this page was made.")
     if card.sha256 != model.sha256:
         return _unknown("The weights of this name are others now than those that were evaluated.")
@@ -76,7 +76,7 @@ def facts(model: Model) -> Facts:
         found = find_frame(use)
         frame = found.frame
         picture, layers = _gram(frame)
-        report = measure_frame(found, images=0)
+        report = measure_frame(found, images=0, overlaps=False)
     except IntegrityError:
         return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
     except InputError as error:
@@ -96,13 +96,22 @@ def _gram(frame: Frame) -> tuple[Image.Image, tuple[float, ...]]:
     return picture, tuple(start / starts[-1] for start in starts)
 
 
-def _path(use: str, place: str) -> Path:
-    """Return where a card lies; a zoo name is a file name and nothing else."""
-    if use.startswith("card:"):
-        return Path(use.removeprefix("card:"))
-    if place not in names():
-        raise unknown("zoo pair", place, names())
-    return ZOO / f"{place}.json"
+def card_of(entry: BoardEntry) -> Card | None:
+    """Read the card of a model from the zoo or from a file; `None` where there is none."""
+    kind, _, place = _use(entry).partition(":")
+    try:
+        if kind == "card":
+            return read_card(Path(place))
+        # A zoo name is a file name and nothing else.
+        return read_card(ZOO / f"{place}.json") if kind == "zoo" and place in names() else None
+    except InputError:
+        return None
+
+
+def _use(entry: BoardEntry) -> str:
+    """How the model of an entry is named from where this is made."""
+    kind, _, place = entry.classifier.use.partition(":")
+    return f"card:{entry.run.recipe_folder / place}" if kind == "card" else entry.classifier.use
 
 
 def _unknown(missing: str) -> Facts:

@@ -5,6 +5,7 @@ from typing import Any
 
 from robustframe.errors import InputError
 
+NORM_SIGNS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MISSING = "the site needs the extra `report`: pip install 'robustframe[report]'"
 
 try:
@@ -13,7 +14,7 @@ try:
 except ImportError as error:
     raise InputError(MISSING) from error
 
-__all__ = ["MISSING", "Environment", "Markup", "environment"]
+__all__ = ["MISSING", "NORM_SIGNS", "Environment", "Markup", "environment"]
 
 
 def environment(filters: Mapping[str, Callable[..., Any]], names: Mapping[str, Any]) -> Environment:

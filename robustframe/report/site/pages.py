@@ -7,12 +7,13 @@ from typing import Any
 
 from robustframe.report.layout import Cell, coherence_text, one_line, written
 from robustframe.report.pixels import png_url
-from robustframe.report.site.board import TWINS, BoardEntry, BoardRun, Group, Model, Place
-from robustframe.report.site.drawing import LinkedPoint, curve_picture, interval_bar, scatter_picture
+from robustframe.report.site.board import TWINS, BoardEntry, BoardRun, Model
+from robustframe.report.site.drawing import LinkedPoint, curve_picture, interval_bar, scatter_picture, zero_bar
 from robustframe.report.site.facts import Facts
-from robustframe.report.site.markup import Environment, Markup, environment
+from robustframe.report.site.markup import NORM_SIGNS, Environment, Markup, environment
 from robustframe.report.site.pictures import ExamplePicture
-from robustframe.statistics import resolution_sentence, spearman
+from robustframe.report.site.rows import BoardRow, Group
+from robustframe.statistics import Proportion, resolution_sentence
 
 KINDS = {"feedforward": "ff", "recurrent": "rec", None: "one"}
 """The class that gives a twin its colour."""
@@ -25,7 +26,6 @@ VERDICTS = {
 }
 _ENOUGH = 5
 """Of fewer models, no order of ranks is significant at 5 %, and a picture says nothing."""
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Page:
 def templates() -> Environment:
     """Return the templates with everything that they use."""
     filters: dict[str, Callable[..., Any]] = {
-        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar, "png_url": png_url, "lines": lines,
+        "cell": cell_text, "coherence": coherence_text, "bar": interval_bar,
+        "zero_bar": zero_bar, "points": points_text, "png_url": png_url, "lines": lines,
+        "share": share_text, "attack": attack_text,
     }  # fmt: skip
-    return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORMS})
+    return environment(filters, {"twins": TWINS, "kinds": KINDS, "verdicts": VERDICTS, "norms": NORM_SIGNS})
 
 
 def cell_text(cell: Cell, p: float | None = None, signed: bool = False) -> Markup:
@@ -55,81 +57,83 @@ def cell_text(cell: Cell, p: float | None = None, signed: bool = False) -> Marku
     )
 
 
+def points_text(cell: Cell, digits: int = 1) -> Markup:
+    """Write a difference in points, or a correlation with two digits, with its interval and signs."""
+    times = 100 if digits == 1 else 1
+    parts = [
+        f"{times * each:+.{digits}f}".replace("-", "−")
+        for each in (cell.value, cell.low, cell.high)
+        if each is not None
+    ]
+    interval = f' <span class="ci">[{parts[1]}, {parts[2]}]</span>' if len(parts) == 3 else ""
+    return Markup(f'<span class="num">{parts[0]}</span>{interval}')
+
+
+def attack_text(label: str) -> str:
+    """Name an attack by itself, then its battery: ``"apgd-t (swift@1)"`` for ``"swift@1/03-apgd-t"``."""
+    battery, _, attack = label.partition("/")
+    return f"{attack.partition('-')[2] or attack} ({battery})"
+
+
+def share_text(share: Proportion) -> Markup:
+    """Write a share of examples with its interval."""
+    ends = share.interval()
+    return cell_text(Cell(share.value, ends.low, ends.high))
+
+
 def lines(text: str) -> Markup:
     """Escape a text and keep its lines and spaces, for a drawing in letters."""
     return Markup("\n").join(text.splitlines())
 
 
-def group_context(group: Group, pages: dict[tuple[str, str], Page]) -> dict[str, Any]:
-    """What the board shows of a group besides its rows."""
+def group_context(group: Group, pages: Mapping[tuple[str, str], Page], *, picture: bool) -> dict[str, Any]:
+    """What the board shows of a table besides its rows.
+
+    Args:
+        group: the table.
+        pages: by name and weights of their models.
+        picture: whether coherence against robustness is drawn, where there is enough of it.
+    """
     entry = group.first
-    finished = [place for place in group.places if place.rank is not None]
     return {
         "group": group,
-        "data": data_title(entry),
-        "threat": threat_title(entry),
+        "count": f"{entry.run.record.data.count:,} examples",
         "examples": resolution_sentence(entry.run.record.data.count),
         "batteries": entry.source.batteries,
-        "runs": list(dict.fromkeys(place.entry.run.cited for place in group.places)),
-        "certified": any(place.entry.row and place.entry.row.certified is not None for place in group.places),
-        "picture": _association(finished, pages),
+        "runs": list(dict.fromkeys(row.first.run.cited for row in group.rows)),
+        "picture": association(group, pages) if picture else None,
     }
 
 
 def data_title(entry: BoardEntry) -> str:
-    """Name the examples of an entry, for people."""
+    """Name the data set of an entry, for people."""
     data = entry.run.record.data
-    return f"{data.use} {data.split}, {data.count:,}"
+    return f"{data.use} {data.split}"
 
 
 def threat_title(entry: BoardEntry) -> str:
     """Name the threat of an entry, for people."""
-    return f"{NORMS[entry.threat.norm]} ≤ {entry.threat.label.partition(':')[2]}"
+    return f"{NORM_SIGNS[entry.threat.norm]} ≤ {entry.threat.label.partition(':')[2]}"
 
 
-def _association(places: Sequence[Place], pages: dict[tuple[str, str], Page]) -> dict[str, Any] | None:
-    """Coherence against robustness, where there are enough models for it to say something."""
-    points, sentences = [], []
-    for twin in ("feedforward", "recurrent"):
-        own = [
-            place.entry
-            for place in places
-            if place.entry.classifier.twin == twin and place.entry.classifier.mutual_coherence is not None
-        ]
-        if len(own) < _ENOUGH:
-            continue
-        points += [_point(entry, pages) for entry in own]
-        found = spearman([_coherence(e) for e in own], [_robust(e).value or 0.0 for e in own], seed=0)
-        if found is not None:
-            ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
-            sentences.append(
-                f"{TWINS[twin]}: Spearman's rho {found.value:+.2f} {ends}, p = {found.p_value:.2g}, {found.n} models"
-            )
-    if not points:
+def association(group: Group, pages: Mapping[tuple[str, str], Page]) -> Markup | None:
+    """Draw coherence against robustness, where there are enough sound models for it to say something."""
+    points = [
+        LinkedPoint(
+            kind=KINDS[entry.classifier.twin],
+            name=one_line(entry.classifier.name),
+            href=f"models/{pages[entry.key].name}.html",
+            row=placed.row.key,
+            coherence=entry.classifier.mutual_coherence,
+            robust=entry.row.robust,
+        )
+        for placed in group.ranked
+        for entry in placed.row.shown
+        if entry.classifier.mutual_coherence is not None and entry.row is not None
+    ]
+    if len({point.row for point in points}) < _ENOUGH:
         return None
-    return {
-        "svg": scatter_picture(points, "Robust accuracy against mutual coherence, a point a classifier"),
-        "text": "; ".join(sentences),
-    }
-
-
-def _coherence(entry: BoardEntry) -> float:
-    return entry.classifier.mutual_coherence or 0.0
-
-
-def _robust(entry: BoardEntry) -> Cell:
-    return entry.row.robust if entry.row is not None else Cell()
-
-
-def _point(entry: BoardEntry, pages: dict[tuple[str, str], Page]) -> LinkedPoint:
-    page = pages[entry.classifier.model, entry.classifier.sha256]
-    return LinkedPoint(
-        KINDS[entry.classifier.twin],
-        one_line(entry.classifier.name),
-        f"models/{page.name}.html",
-        _coherence(entry),
-        _robust(entry),
-    )
+    return scatter_picture(points, "Robust accuracy against mutual coherence, a point a classifier")
 
 
 def by_run(model: Model) -> Iterator[tuple[BoardRun, list[BoardEntry]]]:
@@ -146,15 +150,17 @@ def _by_threat(entries: Sequence[BoardEntry]) -> Iterator[list[BoardEntry]]:
 
 def run_contexts(
     page: Page,
-    ranks: Mapping[BoardEntry, tuple[Place, int]],
-    pictures: Mapping[BoardEntry, Sequence[ExamplePicture]],
+    rows: Mapping[BoardEntry, BoardRow],
+    places: Mapping[BoardRow, str],
+    pictures: Mapping[BoardRow, Sequence[ExamplePicture]],
 ) -> list[dict[str, Any]]:
     """What a model's page shows of each run.
 
     Args:
         page: the page.
-        ranks: the place of each entry, and how many its group ranks.
-        pictures: the adversarial examples of each entry that has some.
+        rows: the row of each entry.
+        places: what is said of the rank of each row.
+        pictures: the adversarial examples of each row that has some.
     """
     return [
         {
@@ -163,9 +169,14 @@ def run_contexts(
             "threats": [
                 {
                     "title": threat_title(own[0]),
-                    "entries": [(entry, *ranks[entry]) for entry in own],
-                    "examples": [(entry, pictures.get(entry, ())) for entry in own],
-                    **_beside(own),
+                    "row": rows[own[0]],
+                    "place": places[rows[own[0]]],
+                    "entries": sorted(own, key=rows[own[0]].entries.index),
+                    "examples": pictures.get(rows[own[0]], ()),
+                    "broken": sum(
+                        e.result.clean_correct - e.result.robust_correct for e in own if e.result is not None
+                    ),
+                    **_beside(sorted(own, key=rows[own[0]].entries.index)),
                 }
                 for own in _by_threat(entries)
             ],

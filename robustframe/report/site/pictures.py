@@ -1,6 +1,7 @@
 """Adversarial examples as small pictures, from images whose hash the record answers for."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,79 +14,100 @@ from PIL import Image
 from torch import Tensor
 
 from robustframe.errors import InputError
-from robustframe.report.pixels import eight_bit, png_url
+from robustframe.report.pixels import eight_bit, png
 from robustframe.report.site.board import BoardEntry
+from robustframe.report.site.rows import BoardRow
 from robustframe.runs import Run
+from robustframe.runs.kept import KEPT, choose_broken
 
-MOST = 6
-"""Examples shown of a classifier under a threat."""
 _SIDE = 96
 """Pixels of a picture; larger images are shrunk."""
 _GAP = 2
 _COLOURS = 96
+_NEAR = 1e-5
+"""By how much a distance may differ for the order in which it was summed."""
 _RAISED, _LOWERED = np.array([196, 66, 28]), np.array([24, 96, 168])
 """What a raised and a lowered pixel are painted in; untouched ones are white."""
 
-Rows = list[dict[str, Any]]
+
+@dataclass(frozen=True)
+class TwinOutcome:
+    """What became of an example at one classifier."""
+
+    twin: str | None
+    wrong: str
+    """What the classifier takes the image for; empty where it was not broken."""
+    attack: str
+    distance: float
+    clean: bool
+    """Whether it was right before any attack."""
 
 
 @dataclass(frozen=True)
 class ExamplePicture:
-    """One image that an attack broke: clean, the perturbation, adversarial, side by side."""
+    """One image that an attack broke: clean, then perturbation and adversarial image of each twin, side by side."""
 
     index: int
     label: str
-    wrong: str
-    """What the classifier takes it for."""
-    attack: str
-    distance: float
-    url: str
-    """Holds the picture."""
+    outcomes: tuple[TwinOutcome, ...]
+    content: bytes
+    """The picture as PNG."""
     width: int
     height: int
     parts: int
-    """3, or 1 where the clean image is not to be had."""
+    """Images in the picture."""
+
+    @property
+    def name(self) -> str:
+        """Its file name, the same for the same picture."""
+        return f"{hashlib.sha256(self.content).hexdigest()[:12]}.png"
 
 
-def draw_examples(entries: Sequence[BoardEntry], root: Path | None) -> dict[BoardEntry, list[ExamplePicture]]:
-    """Choose and draw examples of every entry whose images are stored.
+def draw_examples(rows: Iterable[BoardRow], root: Path | None) -> dict[BoardRow, list[ExamplePicture]]:
+    """Choose and draw examples of every row whose images are stored.
 
-    They are the first of each class in the order of the data, and of a pair the same for both twins where both are
-    broken, so nobody picked them.
+    They are the first of each class in the order of the data and then those that follow, of a pair where both twins are
+    broken before others.
 
     Args:
-        entries: of any runs.
+        rows: of any runs.
         root: where data that does not ship lies, for the clean images.
 
     Returns:
-        For each of these entries at most `MOST` examples.
+        For each of these rows some examples, as `choose_broken` chooses them.
 
     Raises:
         InputError: for images that are not those of the record.
     """
-    twins: dict[tuple[object, ...], list[BoardEntry]] = {}
-    for entry in entries:
-        if entry.source.images is not None:
-            classifier = entry.classifier
-            key = (entry.source, classifier.model, classifier.sha256, entry.threat.label)
-            twins.setdefault(key, []).append(entry)
-    of: dict[str, list[list[BoardEntry]]] = {}
-    for pair in twins.values():
-        of.setdefault(pair[0].run.record.data.sha256, []).append(pair)
+    of: dict[str, list[BoardRow]] = {}
+    for row in rows:
+        if row.first.result is not None and (row.first.source.images is not None or row.first.source.kept):
+            of.setdefault(row.first.run.record.data.sha256, []).append(row)
     # One data set after the other, so that no two of them are in memory.
-    return {entry: drawn for pairs in of.values() for entry, drawn in _draw(pairs, root)}
+    return {row: drawn for same in of.values() for row, drawn in _draw(same, root)}
 
 
-def _draw(
-    pairs: Sequence[Sequence[BoardEntry]], root: Path | None
-) -> Iterator[tuple[BoardEntry, list[ExamplePicture]]]:
+def _draw(rows: Sequence[BoardRow], root: Path | None) -> Iterator[tuple[BoardRow, list[ExamplePicture]]]:
     """Draw what was made from one data set."""
-    clean = _clean(dict.fromkeys(pair[0].run for pair in pairs), root)
-    for pair in pairs:
-        tables = [entry.verdicts.filter(pl.col("broken_by").is_not_null()) for entry in pair]
-        shared = set.intersection(*(set(table["index"].to_list()) for table in tables))
-        for entry, table in zip(pair, tables):
-            yield entry, _drawn(entry, _chosen(table, shared), clean)
+    clean = _clean(dict.fromkeys(row.first.run for row in rows), root)
+    for row in rows:
+        tables = [_stored(entry) for entry in row.shown]
+        chosen = choose_broken(tables)
+        if chosen:
+            yield row, list(_drawn(row, chosen, clean))
+
+
+def _stored(entry: BoardEntry) -> pl.DataFrame:
+    """The verdicts on broken examples whose images are at hand."""
+    broken = entry.verdicts.filter(pl.col("broken_by").is_not_null())
+    if entry.source.images is not None:
+        return broken
+    return broken.filter(pl.col("index").is_in(list(_kept(entry))))
+
+
+def _kept(entry: BoardEntry) -> dict[int, Tensor]:
+    position = [each.name for each in entry.run.record.classifiers].index(entry.classifier.name)
+    return entry.source.kept.get((position, entry.threat.label), {})
 
 
 def _clean(runs: Iterable[Run], root: Path | None) -> Tensor | None:
@@ -96,51 +118,83 @@ def _clean(runs: Iterable[Run], root: Path | None) -> Tensor | None:
     return None
 
 
-def _chosen(table: pl.DataFrame, shared: set[int]) -> Rows:
-    pool = table.filter(pl.col("index").is_in(list(shared))) if shared else table
-    first = pool.unique("label", keep="first", maintain_order=True).head(MOST)
-    rest = pool.filter(~pl.col("index").is_in(first["index"].to_list())).head(MOST - len(first))
-    return pl.concat([first, rest]).sort("index").to_dicts()
+def _drawn(row: BoardRow, chosen: Sequence[int], clean: Tensor | None) -> Iterator[ExamplePicture]:
+    found = [_images(entry, chosen) for entry in row.shown]
+    if clean is not None and row.first.source.images is None:
+        for entry, images in zip(row.shown, found):
+            _check_kept(entry, chosen, images, clean)
+    broken = [dict(zip(chosen, images)) for images in found]
+    said = [{each["index"]: each for each in _rows(entry, chosen)} for entry in row.shown]
+    run = row.first.run
+    for index in chosen:
+        images = [each[index] for each in broken]
+        first = next(image for image in images if image is not None)
+        before = None if clean is None or clean.shape[1:] != first.shape else clean[index]
+        picture = _picture(before, images)
+        if picture is None:
+            continue
+        outcomes = tuple(_outcome(entry, each[index]) for entry, each in zip(row.shown, said))
+        yield ExamplePicture(
+            index=index, label=run.class_name(said[0][index]["label"]), outcomes=outcomes, content=png(picture),
+            width=picture.width, height=picture.height, parts=_parts(before, images),
+        )  # fmt: skip
 
 
-def _drawn(entry: BoardEntry, rows: Rows, clean: Tensor | None) -> list[ExamplePicture]:
-    if entry.source.images is None or entry.result is None:
-        return []
-    indices = [row["index"] for row in rows]
-    images = entry.source.images.breaking_images(entry.classifier.name, entry.result.threat, indices)
-    found = []
-    for row, adversarial in zip(rows, images, strict=True):
-        before = None if clean is None or clean.shape[1:] != adversarial.shape else clean[row["index"]]
-        picture = _picture(before, adversarial)
-        if picture is not None:
-            found.append(
-                ExamplePicture(
-                    index=row["index"],
-                    label=entry.run.class_name(row["label"]),
-                    wrong=entry.run.class_name(row["adversarial_prediction"]),
-                    attack=row["broken_by"],
-                    distance=row["distance"],
-                    url=png_url(picture),
-                    width=picture.width,
-                    height=picture.height,
-                    parts=1 if before is None else 3,
-                )
-            )
-    return found
+def _rows(entry: BoardEntry, chosen: Sequence[int]) -> list[dict[str, Any]]:
+    return entry.verdicts.filter(pl.col("index").is_in(list(chosen))).to_dicts()
 
 
-def _picture(clean: Tensor | None, adversarial: Tensor) -> Image.Image | None:
-    """Set the images side by side; `None` for data that is no picture."""
-    if adversarial.dim() != 3 or adversarial.shape[0] not in (1, 3):
+def _images(entry: BoardEntry, chosen: Sequence[int]) -> list[Tensor | None]:
+    """The adversarial image of each example, `None` where this classifier was not broken."""
+    stored = set(_stored(entry)["index"].to_list())
+    index = [each for each in chosen if each in stored]
+    source = entry.source
+    if source.images is None:
+        of = _kept(entry)
+    else:
+        of = dict(zip(index, source.images.breaking_images(entry.classifier.name, entry.threat.label, index)))
+    return [of.get(each) for each in chosen]
+
+
+def _check_kept(entry: BoardEntry, index: Sequence[int], images: Sequence[Tensor | None], clean: Tensor) -> None:
+    """See that images beside a published copy lie where its verdicts say; those of a run are hashed instead."""
+    far = dict(entry.verdicts.select("index", "distance").iter_rows())
+    for each, image in zip(index, images):
+        if image is None:
+            continue
+        if (
+            image.shape != clean.shape[1:]
+            or abs(float(entry.threat.distance(clean[[each]], image[None])) - far[each]) > _NEAR
+        ):
+            raise InputError(f"{entry.run.folder / KEPT} is not what its record says: example {each} lies elsewhere")
+
+
+def _outcome(entry: BoardEntry, said: dict[str, Any]) -> TwinOutcome:
+    if said["broken_by"] is None:
+        return TwinOutcome(entry.classifier.twin, "", "", 0.0, bool(said["clean_correct"]))
+    wrong = entry.run.class_name(said["adversarial_prediction"])
+    return TwinOutcome(entry.classifier.twin, wrong, said["broken_by"], said["distance"], clean=True)
+
+
+def _parts(clean: Tensor | None, images: Sequence[Tensor | None]) -> int:
+    return (clean is not None) + len(images) * (1 if clean is None else 2)
+
+
+def _picture(clean: Tensor | None, images: Sequence[Tensor | None]) -> Image.Image | None:
+    """Set images side by side, a white place where a twin was not broken; `None` for data that is no picture."""
+    first = next(image for image in images if image is not None)
+    if first.dim() != 3 or first.shape[0] not in (1, 3):
         return None
-    parts = [eight_bit(adversarial)]
-    if clean is not None:
-        parts = [eight_bit(clean), _perturbation(adversarial - clean), *parts]
-    height, width = parts[0].shape[:2]
+    parts: list[NDArray[np.uint8] | None] = [] if clean is None else [eight_bit(clean)]
+    for image in images:
+        parts += [] if clean is None else [None if image is None else _perturbation(image - clean)]
+        parts.append(None if image is None else eight_bit(image))
+    height, width = first.shape[1:]
     whole = Image.new("RGB", (width * len(parts) + _GAP * (len(parts) - 1), height), (255, 255, 255))
     for number, part in enumerate(parts):
-        coloured = part.repeat(3, axis=2) if part.shape[2] == 1 else part
-        whole.paste(Image.fromarray(coloured), (number * (width + _GAP), 0))
+        if part is not None:
+            coloured = part.repeat(3, axis=2) if part.shape[2] == 1 else part
+            whole.paste(Image.fromarray(coloured), (number * (width + _GAP), 0))
     if max(width, height) > _SIDE:
         scale = _SIDE / max(width, height)
         whole = whole.resize((round(whole.width * scale), round(whole.height * scale)), Image.Resampling.BOX)
