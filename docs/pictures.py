@@ -21,8 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "evaluations" / "default" / "results"
 PAIR, ROBUST = "fmnist-chain3", "fmnist-chain3-linf"
 RANKED = (
-    "resnet20", "resnet32", "resnet56", "densenet40-12", "fc-200-100", "torchvision:vgg11", "torchvision:vgg16",
-    "torchvision:resnet18", "torchvision:resnet50",
+    "resnet20", "resnet32", "resnet56", "densenet40-12", "fc-200-100", "torchvision:vgg11", "torchvision:resnet18",
 )  # fmt: skip
 INK, FAINT, BLUE, ORANGE, PALE = "#222222", "#767676", "#2a5a9c", "#b3541e", "#dfe7f2"
 

@@ -198,7 +198,9 @@ def _architectures(evaluation: Published) -> Iterator[Claim]:
     cells: dict[tuple[int, int], dict[str, str]] = {}
     for name in evaluation.models(lambda card: True):
         card = card_of(name)
-        cells.setdefault((len(card.layers), card.layers[0]["filters"]), {})[card.structure] = name
+        first = card.layers[0]
+        filters = first["filters"] if isinstance(first, dict) else first.code[0]
+        cells.setdefault((len(card.layers), filters), {})[card.structure] = name
     whole = [cell for cell in cells.values() if len(cell) == 3]
     for worse, better in (("chain", "residual"), ("residual", "dense")):
         errors = [

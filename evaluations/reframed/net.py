@@ -35,7 +35,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (b, 10) of images (b, 1, 28, 28)."""
-        return self.fc(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))
+        logits: Tensor = self.fc(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))
+        return logits
 
 
 def build() -> nn.Module:

@@ -22,19 +22,18 @@ def main() -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for epoch in range(EPOCHS):
         net.train()
-        for rows in torch.randperm(len(train))[: len(train) // BATCH * BATCH].split(BATCH):
+        for rows in torch.split(torch.randperm(len(train))[: len(train) // BATCH * BATCH], BATCH):
             images = train.images[rows]
             images = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images.flip(3), images)
             loss = F.cross_entropy(net(images), train.labels[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         net.eval()
         with torch.no_grad():
-            right = sum(
-                int((net(x).argmax(1) == y).sum()) for x, y in zip(test.images.split(1000), test.labels.split(1000))
-            )
+            batches = zip(torch.split(test.images, 1000), torch.split(test.labels, 1000))
+            right = sum(int((net(x).argmax(1) == y).sum().item()) for x, y in batches)
         print(f"epoch {epoch + 1}: {100 * right / len(test):.2f} % of {len(test):,} test images", flush=True)
     save_file(net.state_dict(), Path(__file__).parent / "net.safetensors")
 

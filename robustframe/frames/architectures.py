@@ -108,7 +108,7 @@ def architectures() -> dict[str, str]:
     return named | {"fc-W1-W2-...": "fully connected chain with so many atoms a layer, such as fc-200-100"}
 
 
-def architecture(name: str, *, in_shape: Sequence[int] | None = None, seed: int = 0) -> Frame:
+def architecture(name: str, *, in_shape: Sequence[int] | None = None, seed: int = 0, step_sizes: bool = True) -> Frame:
     """Build the frame of a standard network.
 
     A frame holds the linear layers, the skips and the concatenations. Left out: batch norm (an affine map that a
@@ -119,6 +119,7 @@ def architecture(name: str, *, in_shape: Sequence[int] | None = None, seed: int 
         name: one of `architectures`, such as ``"resnet56"`` or ``"fc-200-100"``.
         in_shape: shape of one input; what the architecture is made for when left out, (1, 28, 28) for ``fc``.
         seed: seed of the random unit atoms.
+        step_sizes: find those that a solver needs; most of the time goes into them.
 
     Returns:
         A frame with random unit atoms, thresholds 0, and step sizes from a short power iteration
@@ -146,5 +147,6 @@ def architecture(name: str, *, in_shape: Sequence[int] | None = None, seed: int 
         except InputError as error:
             raise InputError(f"architecture {name} does not fit inputs of shape {shape}: {error}") from error
     frame.project_()
-    frame.update_step_sizes_(quick=True)
+    if step_sizes:
+        frame.update_step_sizes_(quick=True)
     return frame

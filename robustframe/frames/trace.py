@@ -568,7 +568,7 @@ def _flatten(reader: _Reader, node: fx.Node, layer: nn.Flatten, given: Value) ->
     return replace(given, flat=True)
 
 
-_MODULES: dict[type, Callable[..., Value]] = {
+_MODULES: dict[type[nn.Module], Callable[..., Value]] = {
     nn.Conv2d: _conv, nn.Linear: _linear, nn.BatchNorm1d: _norm, nn.BatchNorm2d: _norm, nn.ReLU: _relu,
     nn.AvgPool2d: _avg, nn.AdaptiveAvgPool2d: _adaptive, nn.MaxPool2d: _max, nn.Flatten: _flatten,
 }  # fmt: skip

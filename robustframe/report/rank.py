@@ -9,6 +9,7 @@ from torch import nn
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
+from robustframe.frames.architectures import architecture, architectures
 from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.least import as_branched, least_potential
 from robustframe.frames.potential import closed_form_minimum, minimum_potential
@@ -82,7 +83,8 @@ def rank_architectures(
         if network:
             found.append(_ranked(*_structure(name, shape, classes, folder), name, optimise=optimise))
         else:
-            frame = find_frame(name, folder=folder).frame
+            ours = name in architectures() or name.startswith("fc-")
+            frame = architecture(name, step_sizes=False) if ours else find_frame(name, folder=folder).frame
             found.append(_ranked(frame, _count(frame), name, optimise=optimise))
     return sorted(found, key=lambda each: (each.least, each.name))
 

@@ -182,7 +182,9 @@ def _least_potential(frame: Frame) -> LeastPotential | None:
         return None
     found = minimum_potential(frame, restarts=1, steps=300, tolerance=1e-3)
     return LeastPotential(
-        value=round(found.value**0.5, 8), method=found.method, gradient=float(f"{found.gradient:.2g}")
+        value=round(found.value**0.5, 8),
+        method="closed form" if found.method == "closed form" else "optimised",
+        gradient=float(f"{found.gradient:.2g}"),
     )
 
 

@@ -34,7 +34,8 @@ from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import classify
 from robustframe.recipe import ModelSpec, load_battery, parse_threats
-from robustframe.report.site.board import grouped, read_runs
+from robustframe.report.site.board import read_runs
+from robustframe.report.site.rows import sections
 from robustframe.statistics import PairedDifference
 from robustframe.verification.compare import compare_runs
 
@@ -141,7 +142,7 @@ def test_reading_runs_does_as_much_for_a_model_however_many_there_are(what: str,
         runs = [make_run(tmp_path / f"{models}-{at}", drawn) for at in range(2)]
         if what == "compare":
             return work(lambda: compare_runs(*runs, transfer=False))
-        return work(lambda: grouped(read_runs([str(runs[0])], tmp_path)))
+        return work(lambda: sections(read_runs([str(runs[0])], tmp_path)))
 
     assert hardly_more_than_twice(of, 10)
 
