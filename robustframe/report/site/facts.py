@@ -69,7 +69,7 @@ def facts(model: Model) -> Facts:
         return _unknown("It comes without a card, so nothing is known of its structure and training.")
     card = card_of(entry)
     if card is None:
-        return _unknown("Its card is not to be had where this page was made.")
+        return _unknown("Its card was not available where this page was made.")
     if card.sha256 != model.sha256:
         return _unknown("The weights of this name are others now than those that were evaluated.")
     try:
@@ -78,7 +78,7 @@ def facts(model: Model) -> Facts:
         picture, layers = _gram(frame)
         report = measure_frame(found, images=0, overlaps=False)
     except IntegrityError:
-        return Facts(card, None, "", None, (), "Its weights are not to be had where this page was made.")
+        return Facts(card, None, "", None, (), "Its weights were not available where this page was made.")
     except InputError as error:
         return Facts(card, None, "", None, (), f"{error}.")
     return Facts(card, report, block_picture(frame), picture, layers, "")
