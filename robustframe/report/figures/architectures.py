@@ -27,7 +27,9 @@ def rank_figure(
         for each in ranks
     ]
     base = alt.Chart(values(rows)).encode(
-        x=alt.X("parameters:Q", title="parameters").scale(type="log", nice=True, padding=30),
+        x=alt.X("parameters:Q", title="parameters", axis=alt.Axis(format="~s", tickCount=4)).scale(
+            type="log", nice=True, padding=30
+        ),
         y=alt.Y("least:Q", title="least deep frame potential F").scale(zero=False, padding=20),
     )
     marks = base.mark_point(filled=True, size=90, opacity=1).encode(
