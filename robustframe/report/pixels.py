@@ -16,6 +16,7 @@ from robustframe.frames.coherence import filter_gram
 
 # Dark for zero, bright for one, of steadily rising lightness, so that it also reads in grey.
 _COLOURS = [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (252, 255, 164)]
+_MOST = 4096
 _NOTHING = (200.0, 204.0, 208.0)
 
 
@@ -27,15 +28,19 @@ def gram_matrix(frame: Frame) -> tuple[Tensor, list[int]]:
 
     Returns:
         The matrix, with entries in [0, 1], and -1 in blocks that are zero by structure; and where the layers begin,
-        the end included.
+        the end included. Of more than 4,096 filters neighbours share a row, which holds their largest entries.
     """
     starts = [0, *itertools.accumulate(shape[0] for shape in frame.code_shapes)]
-    matrix = torch.full((starts[-1], starts[-1]), -1.0)
+    side = min(starts[-1], _MOST)
+    place = torch.arange(starts[-1]) * side // starts[-1]
+    matrix = torch.full((side, side), -1.0)
     for (i, j), tile in filter_gram(frame).items():
-        rows, columns = slice(starts[i - 1], starts[i]), slice(starts[j - 1], starts[j])
-        matrix[rows, columns] = tile.float()
-        matrix[columns, rows] = tile.T.float()
-    return matrix.fill_diagonal_(1), starts
+        rows, columns = place[starts[i - 1] : starts[i]], place[starts[j - 1] : starts[j]]
+        for (down, across), part in (((rows, columns), tile), ((columns, rows), tile.T)):
+            small = torch.full((side, part.shape[1]), -1.0)
+            small.scatter_reduce_(0, down.unsqueeze(1).expand(-1, part.shape[1]), part.float(), "amax")
+            matrix.scatter_reduce_(1, across.expand(side, -1), small, "amax")
+    return matrix.fill_diagonal_(1), [start * side // starts[-1] for start in starts]
 
 
 def coloured(matrix: Tensor, side: int) -> Tensor:

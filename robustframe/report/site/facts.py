@@ -66,7 +66,9 @@ def facts(model: Model) -> Facts:
     entry = model.first
     use, kind = _use(entry), entry.classifier.use.partition(":")[0]
     if kind not in _CARDED:
-        return _unknown("It comes without a card, so nothing is known of its structure and training.")
+        none = entry.classifier.no_frame
+        why = f" It has {none}." if none and none.startswith("no frame") else ""
+        return _unknown(f"It comes without a card, so nothing is known of its structure and training.{why}")
     card = card_of(entry)
     if card is None:
         return _unknown("Its card was not available where this page was made.")
