@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError
 
 from robustframe.errors import IntegrityError, first_mistake
 from robustframe.files import CARD_BYTES, check_finite, read_plain
@@ -92,7 +92,10 @@ class LearningCurve(CardPart):
     """On images held out, the least of the read-outs that are trained; ``None`` where none were held out."""
 
 
-Sides = Annotated[tuple[int, int], Field(strict=False)]
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Margin = Annotated[int, Field(ge=0, le=4096)]
+Sides = Annotated[tuple[_Side, _Side], Field(strict=False)]
+Margins = Annotated[tuple[_Margin, _Margin], Field(strict=False)]
 
 
 class PickPart(CardPart):
@@ -100,7 +103,7 @@ class PickPart(CardPart):
 
     kernel: Sides
     stride: Sides
-    padding: Sides
+    padding: Margins
     dilation: Sides = (1, 1)
     ceil: bool = False
 
@@ -111,7 +114,7 @@ class BranchPart(CardPart):
     reads: int = Field(ge=0)
     weight: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt], Field(strict=False)]
     stride: Sides = (1, 1)
-    padding: Sides = (0, 0)
+    padding: Margins = (0, 0)
     groups: int = Field(default=1, ge=1)
     box: Sides = (1, 1)
     first: int = Field(default=0, ge=0)
@@ -127,6 +130,12 @@ class BranchedPart(CardPart):
     branches: list[BranchPart] = Field(min_length=1)
 
 
+def _kind(layers: Any) -> str:
+    """Say which layers these are, so that a mistake in one is told of that kind."""
+    first = layers[0] if isinstance(layers, list) and layers else None
+    return "branched" if isinstance(first, BranchedPart) or (isinstance(first, dict) and "code" in first) else "plain"
+
+
 class Card(CardPart):
     """Everything needed to rebuild a pair and to know where it comes from; lies beside its weights as JSON."""
 
@@ -136,7 +145,10 @@ class Card(CardPart):
     licence: str
     structure: Structure = "chain"
     in_shape: list[int]
-    layers: list[dict[str, int]] | list[BranchedPart]
+    layers: Annotated[
+        Annotated[list[dict[str, int]], Tag("plain")] | Annotated[list[BranchedPart], Tag("branched")],
+        Discriminator(_kind),
+    ]
     """As `robustframe.frames.build_frame` takes them, or of a network that was read as a frame its branches."""
     head: BranchPart | None = None
     """Of a network that was read as a frame: the linear map from the last code to logits."""

@@ -607,7 +607,10 @@ def test_both_twins_of_ones_own_network_are_evaluated(own: Path, tmp_path: Path)
     assert run.recipe().model[0].shape == [1, 8, 8]
     assert all(result.certified_correct is None for result in run.results)
     again = subprocess.run(
-        [sys.executable, "-m", "robustframe", "verify", str(tmp_path / "run"), "--folder", str(own), "--code"],
+        [
+            sys.executable, "-m", "robustframe", "verify", str(tmp_path / "run"), "--folder", str(own),
+            "--code", str(own / "net.py"),
+        ],
         capture_output=True, text=True,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
