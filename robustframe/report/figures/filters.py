@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames import Frame
+from robustframe.frames.branched import BranchedFrame
 from robustframe.report.figures.style import Figure, titled, values
 from robustframe.report.pixels import embedded
 
@@ -70,6 +71,10 @@ def atoms(frame: Frame, layer: int) -> Tensor:
         codes[(channel, channel, *middle)] = 1
     for block in reversed(frame.blocks[:layer]):
         codes = block.operator.synthesis(codes)
+    if isinstance(frame, BranchedFrame):
+        # Of several branches the first; they stand side by side in one row.
+        part = frame.branches(1)[0]
+        codes = codes[:, : math.prod(part.inner)].view(-1, *part.inner)
     used = codes.abs().sum((0, 1)) > 0
     rows, columns = (used.any(axis).nonzero().flatten() for axis in (1, 0))
     return codes[:, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
