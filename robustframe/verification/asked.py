@@ -1,5 +1,6 @@
 """Does the record follow from what it names: its hash, batteries, examples and models."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -201,10 +202,16 @@ def _differences(now: dict[str, Any], entry: Section) -> Iterator[str]:
     for key, value in entry.model_dump().items():
         if key == "code" and value != now.get(key):
             yield from CodeIdentity(value, {}).changes(CodeIdentity(now.get(key) or {}, {}))
-        elif value != now.get(key):
+        elif value != now.get(key) and not _rounded(key, value, now.get(key)):
             found, stated = _short(now.get(key)), _short(value)
             other = "; these are other weights" if key == "sha256" and "model" in now else ""
             yield f"{key} is {found} now, the record says {stated}{other}"
+
+
+def _rounded(key: str, stated: Any, found: Any) -> bool:
+    """Whether two coherences differ by no more than two machines round."""
+    both = isinstance(stated, float) and isinstance(found, float)
+    return key == "mutual_coherence" and both and math.isclose(stated, found, rel_tol=1e-4)
 
 
 def _short(value: object) -> str:

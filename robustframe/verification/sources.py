@@ -10,6 +10,7 @@ import torch
 from robustframe.data import Dataset, as_dataset
 from robustframe.errors import InputError
 from robustframe.models.classifiers import Classifier, load_models
+from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
 from robustframe.recipe import ModelSpec
 from robustframe.recipe.examples import load_examples
@@ -50,7 +51,7 @@ def load_sources(
         relative = [spec.use for spec in recipe.model if _relative(spec)]
         hint = f"; paths are looked up in {run.recipe_folder.resolve()}, --folder names another" if relative else ""
         raise InputError(f"a model of {run.folder} cannot be loaded: {error}{hint}") from error
-    return Sources(data, classifiers, device)
+    return Sources(data, _framed(run, classifiers, data), device)
 
 
 def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
@@ -70,7 +71,14 @@ def given_sources(run: Run, model: Any, x: Any, y: Any) -> Sources:
         model = {each: model[each] for each in names}
     data = run.examples() if x is None and y is None else as_dataset(x, y)
     classifiers, device = classify_given(model, name, data.images)
-    return Sources(data, classifiers, device)
+    return Sources(data, _framed(run, classifiers, data), device)
+
+
+def _framed(run: Run, classifiers: list[Classifier], data: Dataset) -> list[Classifier]:
+    """Measure the frames of models that are no pairs, where the run did."""
+    entries = [entry for entry in run.record.classifiers if entry.twin is None]
+    looked = any(entry.no_frame or entry.mutual_coherence is not None for entry in entries)
+    return with_frames(classifiers, tuple(data.images.shape[1:])) if looked else classifiers
 
 
 def _relative(spec: ModelSpec) -> bool:
