@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly, first_mistake, shown
@@ -74,7 +75,12 @@ class ClassifierEntry(Section):
     unread: list[str]
     """Parts whose source cannot be read, which its answers alone identify."""
     no_frame: str | None = None
-    """Of a model without twins: why it is no sweep of a frame; null where it is one, or nobody looked."""
+    """Of a model without twins: why it is no sweep of a frame; left out where it is one, or nobody looked."""
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["ClassifierEntry"], dict[str, Any]]) -> dict[str, Any]:
+        # Records of before it was looked at stay what they are, byte by byte.
+        return {key: value for key, value in write(self).items() if key != "no_frame" or value is not None}
 
 
 class AttackEntry(Section):

@@ -60,7 +60,8 @@ def test_small_architectures_by_name(name: str) -> None:
     assert report.coherence.mutual == pytest.approx(mutual_coherence(frame))
     assert f"{report.coherence.mutual:.6f}" in text
     assert max(len(line) for line in text.splitlines()) <= 120
-    assert max(layer.coherence for layer in report.layers) <= report.coherence.mutual + 1e-12
+    # Of a layer alone, without the identities beside its atoms, and so never below the least that is possible.
+    assert all((layer.bound or 0) - 1e-9 <= layer.coherence <= 1 for layer in report.layers)
 
 
 @pytest.mark.slow
