@@ -172,7 +172,7 @@ LARGE: dict[str, tuple[Build, tuple[int, ...]]] = {
     "resnet50": (lambda: torchvision.models.resnet50(weights=None, num_classes=10), (3, 33, 31)),
     "wide_resnet50_2": (lambda: torchvision.models.wide_resnet50_2(weights=None, num_classes=10), (3, 32, 32)),
     "vgg11": (lambda: torchvision.models.vgg11(weights=None, num_classes=10), (3, 32, 32)),
-    "vgg11_bn": (lambda: torchvision.models.vgg11_bn(weights=None, num_classes=10), (3, 64, 64)),
+    "vgg11_bn": (lambda: torchvision.models.vgg11_bn(weights=None, num_classes=10), (3, 32, 32)),
     "densenet121": (lambda: torchvision.models.densenet121(weights=None, num_classes=10), (3, 32, 32)),
     "resnet20": (
         lambda: nn.Sequential(
