@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robustframe.frames.block import Block
-from robustframe.frames.branched import Branch, BranchedFrame
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branches import Branch
 from robustframe.frames.incidence import Axis, spread
 from robustframe.frames.maps import Pick
 

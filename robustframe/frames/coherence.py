@@ -10,8 +10,9 @@ from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Borders, global_blocks
-from robustframe.frames.branched import Branch, BranchedFrame
+from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.branched_blocks import branch_weights, columns, unit_atoms
+from robustframe.frames.branches import Branch
 from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram, without_own
 from robustframe.frames.incidence import Meeting, neighbourhoods

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from robustframe.frames.branched import Branch, BranchedFrame, BranchSpec
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branches import Branch, BranchSpec
 from robustframe.frames.frame import Frame
 from robustframe.frames.operators import Conv, Operator, PooledConv
 
@@ -78,14 +79,9 @@ def _ranges(frame: BranchedFrame, j: int) -> list[tuple[int, int]]:
     return [(first, ordered[at + 1]) for at, first in enumerate(ordered[:-1])]
 
 
-def _kernel(part: Branch) -> tuple[int, int]:
-    spec = part.spec
-    return spec.box if spec.box != (1, 1) else (spec.weight[2], spec.weight[3])
-
-
 def _numbers(part: Branch) -> int:
     """Numbers that the atoms of a branch reach."""
-    kernel, sides = _kernel(part), 1
+    kernel, sides = part.spec.kernel, 1
     for at in (0, 1):
         covered = part.out[at] * min(kernel[at], part.spec.stride[at])
         sides *= min(part.inner[1 + at], covered) if kernel[at] < part.spec.stride[at] else part.inner[1 + at]
@@ -96,7 +92,7 @@ def _neighbours(made: list[Branch], filters: int) -> int:
     """Atoms of its own layer that an atom overlaps with, itself among them."""
     most = 0
     for part in made:
-        kernel = _kernel(part)
+        kernel = part.spec.kernel
         shifts = [min(2 * -(-kernel[at] // part.spec.stride[at]) - 1, part.out[at]) for at in (0, 1)]
         most = max(most, filters // part.spec.groups * math.prod(shifts))
     return most
@@ -104,7 +100,7 @@ def _neighbours(made: list[Branch], filters: int) -> int:
 
 def _entries(part: Branch) -> int:
     """Numbers of the code that it reads in one atom of a branch."""
-    kernel = _kernel(part)
+    kernel = part.spec.kernel
     return part.spec.weight[1] * math.prod(min(kernel[at], part.inner[1 + at]) for at in (0, 1))
 
 

@@ -10,6 +10,12 @@ from torch import Tensor
 Sides = tuple[int, int]
 
 
+def sides_after(size: Sides, kernel: Sides, stride: Sides, padding: Sides) -> Sides:
+    """Return the sides of what a convolution makes of images of some size."""
+    y, x = ((size[at] + 2 * padding[at] - kernel[at]) // stride[at] + 1 for at in (0, 1))
+    return y, x
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
     """A convolution with zero padding; a matrix is one whose kernel is as large as the image.
@@ -32,6 +38,10 @@ class Map:
         if self.box != (1, 1):
             return self.box
         return self.weight.shape[2], self.weight.shape[3]
+
+    def sides(self, size: Sides) -> Sides:
+        """Return the sides of what it makes of images of some size."""
+        return sides_after(size, self.kernel, self.stride, self.padding)
 
     @property
     def is_pointwise(self) -> bool:
@@ -120,8 +130,8 @@ def chain(first: Map, then: Map, size: Sides) -> Map | None:
     if then.padding != (0, 0):
         # Zeros between both are zeros before both only where no window of the first reaches over its neighbour's edge.
         for side in (0, 1):
-            count = (size[side] + 2 * first.padding[side] - first.kernel[side]) // first.stride[side] + 1
-            apart = first.kernel[side] <= first.stride[side] and first.stride[side] * count >= size[side]
+            reach = first.stride[side] * first.sides(size)[side]
+            apart = first.kernel[side] <= first.stride[side] and reach >= size[side]
             if then.padding[side] and (first.padding[side] or not apart):
                 return None
     a, b = first.full(), then.full()

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.errors import InputError
-from robustframe.frames.branched import Branch, BranchedFrame, BranchSpec
-from robustframe.frames.trace import Term, Traced
+from robustframe.frames.affine import Term, Traced
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branches import Branch, BranchSpec, as_image
 
 
 def spec_of(term: Term) -> BranchSpec:
@@ -62,37 +63,30 @@ def frame_of(traced: Traced) -> tuple[BranchedFrame, list[Tensor]]:
     Raises:
         InputError: for a network without a ReLU.
     """
-    frame, rows = structure_of(traced).double(), [[spec_of(term) for term in code.value.terms] for code in traced.codes]
+    frame = structure_of(traced).double()
     factors: dict[int, Tensor] = {}
     logs: dict[int, float] = {0: 0.0}
     for j, code in enumerate(traced.codes, start=1):
-        layer, branches = frame.blocks[j - 1], frame.branches(j)
-        channels = code.value.shape[0]
-        # Everything relative to the largest of the codes that are read.
-        logs |= {spec.reads: 0.0 for spec in rows[j - 1] if spec.reads < 0}
-        top = min(logs[spec.reads] for spec in rows[j - 1])
-        scaled = [_unscaled(term, factors) * math.exp(top - logs[term.source]) for term in code.value.terms]
-        squares = torch.zeros(channels, dtype=torch.float64)
-        for branch, weight in zip(branches, scaled):
-            squares[branch.spec.first : branch.spec.end] += weight.square().flatten(1).sum(1) / math.prod(
-                branch.spec.box
-            )
-        norms = squares.sqrt()
+        layer, parts = frame.blocks[j - 1], list(zip(frame.branches(j), code.value.terms))
+        logs |= {term.source: 0.0 for _, term in parts if term.source < 0}
+        # Everything relative to the smallest of the scales that are read: its branch has the largest numbers.
+        least = min(logs[term.source] for _, term in parts)
+        for branch, term in parts:
+            branch.weight.copy_(_unscaled(term, factors) * math.exp(least - logs[term.source]))
+        norms = frame.norms(j)
         alive = norms > 1e-12 * norms.max()
         if not bool(alive.any()):
             raise InputError(f"layer {j} ({code.name}) has no weights but zeros, so its atoms have no direction")
         # A channel that reads nothing has an atom of zeros, and any factor does.
         norms = torch.where(alive, norms, norms[alive].log().mean().exp())
-        for branch, weight in zip(branches, scaled):
-            own = norms[branch.spec.first : branch.spec.end].view(-1, 1, 1, 1)
-            branch.weight.copy_(weight / own)
-            branch.ratio.fill_(1.0)
+        for branch, _ in parts:
+            branch.weight.div_(norms[branch.spec.first : branch.spec.end].view(-1, 1, 1, 1))
         size = 1 / (frame.squared_norm(j) + frame.pull(j))
         mean = float(norms.log().mean())
-        logs[j] = math.log(size) + top - mean
+        logs[j] = math.log(size) + least - mean
         factors[j] = (mean - norms.log()).exp()
-        for branch in branches:
-            apart = logs[j] - logs[branch.spec.reads]
+        for branch, term in parts:
+            apart = logs[j] - logs[term.source]
             # Beside codes of its own size the smallest are nothing, and their branch pulls at nothing.
             branch.ratio.fill_(math.exp(max(2 * apart, -600.0)))
             branch.weight.mul_(math.exp(-apart))
@@ -129,8 +123,7 @@ class Head(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Return logits (b, classes) of codes of the last layer."""
-        image = code if code.dim() == 4 else code[..., None, None]
-        return self.branch.analysis(image, None).flatten(1) + self.bias
+        return self.branch.analysis(as_image(code), None).flatten(1) + self.bias
 
 
 def head_of(traced: Traced, factors: list[Tensor]) -> Head:

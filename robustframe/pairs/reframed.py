@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from robustframe.errors import InputError, whole_number
+from robustframe.frames.affine import Unread
 from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.reframe import Head, frame_of, head_of
-from robustframe.frames.trace import Unread, trace
+from robustframe.frames.trace import trace
 from robustframe.lending import contained, lent
 from robustframe.pairs.pair import Pair
 from robustframe.types import Images, Logits

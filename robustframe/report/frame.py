@@ -12,8 +12,10 @@ from robustframe.data import Dataset
 from robustframe.data import load as load_data
 from robustframe.errors import InputError, unknown
 from robustframe.frames import Conv, Dense, Frame, Layer, PooledConv, objective
+from robustframe.frames.affine import Unread
 from robustframe.frames.architectures import architecture, architectures
-from robustframe.frames.branched import Branch, BranchedFrame, Branches
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branches import Branch, Branches
 from robustframe.frames.coherence import (
     Coherence,
     babel,
@@ -24,7 +26,6 @@ from robustframe.frames.coherence import (
 )
 from robustframe.frames.least import least_potential
 from robustframe.frames.potential import MinimumPotential, closed_form_minimum, minimum_potential
-from robustframe.frames.trace import Unread
 from robustframe.models.sources import SOURCES, find_model
 from robustframe.pairs import Pair, Reframed, reframe
 from robustframe.plugins import find_plugin, plugins

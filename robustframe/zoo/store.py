@@ -12,7 +12,8 @@ from safetensors.torch import save as save_tensors
 
 from robustframe.errors import InputError, IntegrityError, unknown
 from robustframe.files import WEIGHTS_BYTES, is_plain_name, looks_like, parse_safetensors, read_plain
-from robustframe.frames.branched import Branch, BranchedFrame, BranchSpec
+from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branches import Branch, BranchSpec
 from robustframe.frames.build import assemble
 from robustframe.frames.reframe import Head
 from robustframe.pairs import Pair, Untied

@@ -739,3 +739,28 @@ def test_rank_lists_the_least_first(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 100
     failed = CliRunner().invoke(app, ["rank", "fc-20-10", "fc-20-10"])
     assert "fc-20-10 is given twice" in str(failed.exception)
+
+
+class Added(nn.Module):
+    """A sum of two codes and of a convolution: three branches, of which two are identities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(*sides, 3, 1, 1) for sides in ((1, 3), (3, 3), (3, 3)))
+        self.head = nn.Linear(75, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = F.relu(self.a(x))
+        y = F.relu(self.b(x))
+        return self.head(F.relu(self.c(y) + x + y + y).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_codes_that_are_added_are_branches_of_their_own() -> None:
+    found = reframe(drawn(Added), (1, 5, 5))
+    last = found.frame.specs[-1]
+    assert [(spec.reads, spec.is_factor) for spec in last] == [(2, False), (1, True), (2, True)]
+    assert len({spec.group for spec in last}) == 3
+    # Code 2 is added twice, which is one branch of twice the weight; as a unit atom it is an identity again.
+    unit = unit_atoms(found.frame, branch_weights(found.frame))
+    assert all(torch.allclose(unit[3, b].abs(), torch.ones(3, 1, 1, 1).double()) for b in (1, 2))
