@@ -27,7 +27,7 @@ evaluate: $(READY) ## evaluate a folder of evaluations/ (EVAL=default), print it
 	@$(BIN)/robustframe evaluate $(EVAL)
 
 tables: $(READY) ## write tables and pictures of README, docs and evaluations anew from what is published
-	$(BIN)/python evaluations/readme.py README.md docs/attacks.md docs/claims.md docs/cli.md docs/zoo.md
+	$(BIN)/python evaluations/readme.py README.md docs/attacks.md docs/claims.md docs/cli.md docs/reframe.md docs/zoo.md
 
 # Three evaluations are about clean accuracy: their one gradient step is no measure of robustness.
 BOARD := $(filter-out evaluations/accuracy/% evaluations/generalisation%,$(wildcard evaluations/*/results/record.json))

@@ -8,7 +8,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Protocol, runtime_checkable
 
-from robustframe.terminal import columns, is_terminal
+from robustframe.terminal import columns, in_notebook, is_terminal
 
 EVERY = 30.0
 """Seconds between two lines where stderr is no terminal."""
@@ -43,7 +43,7 @@ class Bar:
         self.unit, self.name = unit, name
         self._stream = sys.stderr
         # In a notebook stderr shows a line that is written over, although it is no terminal.
-        self._notebook = "ipykernel" in sys.modules
+        self._notebook = in_notebook()
         self._terminal = is_terminal(self._stream) and not self._notebook
         self._done, self._total, self._what = 0, 0, ""
         self._said: tuple[str, ...] = ()

@@ -35,6 +35,12 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def in_notebook() -> bool:
+    """Say whether this is the kernel of a notebook; a program that merely starts kernels has their modules too."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 def painted(text: str, tone: str) -> str:
     """Colour a text for stdout: ``good``, ``doubtful``, ``bad`` or ``faint``; as it is where colours are not wanted."""
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not is_terminal(sys.stdout)

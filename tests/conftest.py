@@ -33,6 +33,15 @@ def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_looks() -> Iterator[None]:
+    """Text is as wide as where nobody looks, whatever the terminal of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card of a pair trained on digits in a second or two; do not change its files."""

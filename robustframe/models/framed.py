@@ -48,7 +48,7 @@ def _measured(module: nn.Module, shape: tuple[int, ...]) -> tuple[float | None, 
             traced = trace(copy.deepcopy(module).eval(), shape)
         if traced.out is None:
             first = traced.unread[0]
-            return None, f"no frame: {first.name}: {first.why}"
+            return None, f"no frame, because of {first.name} ({first.why})"
         return round(mutual_coherence(frame_of(traced)[0]), 6), None
     except InputError as error:
         return None, f"no frame: {error}"

@@ -85,7 +85,12 @@ def test_the_readme_shows_a_published_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "region"), [("attacks", "page: benchmarks/results/attacks.md"), ("cli", "commands: all")]
+    ("name", "region"),
+    [
+        ("attacks", "page: benchmarks/results/attacks.md"),
+        ("cli", "commands: all"),
+        ("reframe", "page: benchmarks/results/coherence_cost.md#Networks"),
+    ],
 )
 def test_the_docs_show_the_published_pages(name: str, region: str) -> None:
     page = ROOT / "docs" / f"{name}.md"

@@ -3,13 +3,16 @@
 import io
 import logging
 import re
+import sys
 from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from robustframe import bar
 from robustframe.bar import Bar, Progress, duration
 from robustframe.evaluation.progress import Moment
+from robustframe.terminal import in_notebook
 
 
 class Screen(io.StringIO):
@@ -47,7 +50,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def drawn(monkeypatch: pytest.MonkeyPatch, clock: list[float], width: int, *steps: Progress) -> list[str]:
     screen = Screen()
     monkeypatch.setattr("sys.stderr", screen)
-    monkeypatch.delitem(__import__("sys").modules, "ipykernel", raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
     with Bar("units", "default") as shown:
         for step in steps:
@@ -121,3 +123,12 @@ def test_a_message_stands_where_the_bar_stood(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_times_read_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_a_program_that_starts_kernels_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    ipython = ModuleType("IPython")
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    for shell, wanted in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=1), True)):
+        ipython.get_ipython = lambda shell=shell: shell  # type: ignore[attr-defined]
+        assert in_notebook() is wanted

@@ -629,10 +629,10 @@ def test_tables_state_the_coherence_of_any_network_or_why_it_is_no_frame() -> No
     assert known["a"].no_frame is None
     assert known["b"].mutual_coherence is None
     assert known["b"].no_frame is not None
-    assert "2: Tanh" in known["b"].no_frame
+    assert "because of 2 (Tanh: " in known["b"].no_frame
     table = " ".join(run.table().split())
     assert f"coherence {known['a'].mutual_coherence:.3f}" in table
-    assert "b: no frame: 2: Tanh" in table
+    assert "b: no frame, because of 2 (Tanh: " in table
     assert all(torch.equal(before[key], value) for key, value in frame.state_dict().items())
 
 
