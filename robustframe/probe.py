@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from robustframe.calls import DEFAULT_BATCH, call_in_batches, checked, pad, padded, predict
 from robustframe.gradients import Gradients, plain
 from robustframe.losses import margin
+from robustframe.targets import best_other, check_targets, choose_targets, rank_targets
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
 
 ProbeLoss = Callable[..., PerExample]
-"""Called as ``loss(logits, labels)``, or ``loss(logits, labels, targets)`` where targets were given."""
+"""Called as ``loss(logits, labels)``, or ``loss(logits, labels, targets)`` where classes to aim at were given."""
+Gallery = tuple[Tensor, Tensor]
+"""Images and their labels, as many as there are."""
 _BELOW_EVERY_DISTANCE = 1e12
 
 
@@ -31,8 +34,8 @@ class Evaluation:
     logits: Logits
 
 
-Watch = Callable[[Labels, Evaluation], None]
-"""Is told of every gradient that is taken: the example of each point, and what was found there."""
+Watch = Callable[[Labels, Evaluation, PerExample], None]
+"""Is told of every gradient that is taken: the example of each point, what was found there, and its height."""
 
 
 class Probe:
@@ -46,13 +49,17 @@ class Probe:
         model: maps images to logits; borrowed (frozen, evaluation mode) for as long as the probe lives.
         x: clean images, shape (n, ...).
         y: labels, shape (n,).
-        threat: what counts as allowed; a point outside it is never a success.
+        threat: what counts as allowed, and as a success: any wrong class, or the example's target; a point outside it
+            is never one.
         batch_size: rows of one model call at most.
         budget: forwards and backwards together that one example may cost; no limit when ``None``.
         gradients: how gradients are taken; enter `looking` before the first one.
         votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
         closest: look for the success nearest to the clean image: an example with a success is searched further.
         watch: see `Watch`.
+        targets: classes that the examples are to be taken for, shape (n,); where the threat has a rule for them, they
+            are chosen by it when left out, for one forward each.
+        gallery: images and labels that a search may start from, which is to reach a target; of any number.
     """
 
     def __init__(
@@ -68,8 +75,10 @@ class Probe:
         votes: int = 1,
         closest: bool = False,
         watch: Watch | None = None,
+        targets: Labels | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
-        self.x, self.y, self.threat = x, y, threat
+        self.x, self.y, self.threat, self.gallery = x, y, threat, gallery
         self.model = model
         self.batch_size, self.budget, self.votes, self.closest = batch_size, budget, votes, closest
         self.gradients = Gradients() if gradients is None else gradients
@@ -88,6 +97,51 @@ class Probe:
         self._below = _BELOW_EVERY_DISTANCE if closest else 0.0
         self._height = torch.full((rows,), -torch.inf, dtype=torch.float64, device=x.device)
         self._last = (self._rows[:0], x[:0], 0)
+        self.targets = self._chosen(targets)
+        """The class that each example is to be taken for, shape (n,); ``None`` where any wrong one will do."""
+
+    def _chosen(self, given: Labels | None) -> Labels | None:
+        if given is not None:
+            return check_targets(given, self.y)
+        if not self.threat.targets or not len(self.x):
+            return None
+        self._count(self.forwards, self._rows)
+        return choose_targets(self.threat.targets, self.x, self.y, self._evaluate(self.x))
+
+    def reached(self, prediction: Labels, rows: Labels | None = None) -> Verdicts:
+        """Say which predictions are what is sought: the target of their example, or without targets any wrong class.
+
+        Args:
+            prediction: classes, shape (m,).
+            rows: the example each belongs to, shape (m,); all n in order when ``None``.
+        """
+        if self.targets is None:
+            return prediction != (self.y if rows is None else self.y[rows])
+        return prediction == (self.targets if rows is None else self.targets[rows])
+
+    def height(self, logits: Logits, rows: Labels | None = None) -> PerExample:
+        """Measure how near logits are to what is sought: above 0 exactly where it is reached (ties aside).
+
+        Without targets this is `robustframe.losses.margin`; with them the target's logit minus the largest other.
+        """
+        if self.targets is None:
+            return margin(logits, self.y if rows is None else self.y[rows])
+        return -margin(logits, self.targets if rows is None else self.targets[rows])
+
+    def rivals(self, logits: Logits, count: int) -> Tensor:
+        """Return the classes to aim at: the target of each example, or without targets the wrong classes with the
+        largest logits, best first.
+
+        Args:
+            logits: of the clean images, shape (n, classes).
+            count: how many are wanted at most.
+
+        Returns:
+            Class numbers, shape (n, min(count, classes - 1)), or (n, 1).
+        """
+        if self.targets is not None:
+            return self.targets.unsqueeze(1)
+        return rank_targets(logits, self.y, count)
 
     @property
     def active(self) -> Labels:
@@ -130,10 +184,13 @@ class Probe:
     ) -> Evaluation:
         """Evaluate a loss and its gradient with respect to the images.
 
+        Where the examples have targets, a loss of the label is taken of the target and turned round, so that it rises
+        on the way there; one that aims at a class sets the target against the best other class in place of the label.
+
         Args:
             points: images, shape (m, ...).
             loss: per-example loss; see `ProbeLoss`.
-            targets: a target class for each point, handed to the loss, shape (m,).
+            targets: a class to aim at for each point, handed to the loss, shape (m,).
             rows: the example each point belongs to, shape (m,), repeats allowed; all n in order when ``None``.
 
         Returns:
@@ -151,7 +208,8 @@ class Probe:
         full = len(points)
         seen = Evaluation(_scatter(value, live, full), _scatter(slope, live, full), _scatter(logits, live, full))
         if self.watch is not None:
-            self.watch(self._rows if rows is None else rows, seen)
+            owners = self._rows if rows is None else rows
+            self.watch(owners, seen, self.height(seen.logits, owners))
         return seen
 
     def differentiable(self, points: Images, rows: Labels | None = None) -> Logits:
@@ -198,10 +256,9 @@ class Probe:
         Raises:
             SearchOver: when no example is left to search.
         """
-        labels = self.y[rows]
         # A NaN logit has no margin.
-        height = margin(logits, labels).double().nan_to_num(-torch.inf) - self._below
-        wrong = predict(logits) != labels
+        height = self.height(logits, rows).double().nan_to_num(-torch.inf) - self._below
+        wrong = self.reached(predict(logits), rows)
         promising = wrong | (height > self._height[rows])
         if promising.any():
             # Only points that may be better than the best are measured; the others are most of a search.
@@ -249,7 +306,8 @@ class Probe:
             with torch.enable_grad():
                 full = pad(leaf)
                 view = self._look(full)
-                losses = [loss(checked(term, full)[: len(leaf)], labels[part], *extra) for term in view.terms]
+                terms = [checked(term, full)[: len(leaf)] for term in view.terms]
+                losses = [self._climbed(loss, term, labels[part], owners[part], extra) for term in terms]
                 value = losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
             slope = None
             if value.requires_grad:
@@ -262,6 +320,16 @@ class Probe:
             self._count(self.forwards, owners[part], passes)
             self._count(self.backwards, owners[part], view.backwards)
         return torch.cat(values), torch.cat(slopes), torch.cat(outputs)
+
+    def _climbed(
+        self, loss: ProbeLoss, logits: Logits, labels: Labels, owners: Labels, aims: list[Labels]
+    ) -> PerExample:
+        """What is climbed; see `gradient`."""
+        if self.targets is None:
+            return loss(logits, labels, *aims)
+        if aims:
+            return loss(logits, best_other(logits, aims[0]), *aims)
+        return -loss(logits, self.targets[owners])
 
     def _tidy(self, slope: Images, owners: Labels) -> Images:
         flat = slope.flatten(1)
@@ -280,7 +348,7 @@ class Probe:
         if not exact and wrong.any():
             doubtful = wrong.nonzero().squeeze(1)
             wrong = wrong.clone()
-            wrong[doubtful] = self.majority(points[doubtful], rows[doubtful]) != self.y[rows[doubtful]]
+            wrong[doubtful] = self.reached(self.majority(points[doubtful], rows[doubtful]), rows[doubtful])
         reached = -self.threat.distance(self.x.index_select(0, rows), points) if self.closest else torch.inf
         height = torch.where(wrong, reached, height)
         if len(rows) and int(torch.bincount(rows).max()) > 1:

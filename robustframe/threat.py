@@ -1,9 +1,9 @@
-"""What an attacker may change and by how much: a ball of one norm, cut by the box of valid images."""
+"""What an attacker may change, by how much, and to what end: a ball of one norm in the box of valid images."""
 
 import math
 import numbers
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustframe.draws import Draws
 from robustframe.errors import InputError, shown, unknown
+from robustframe.targets import parse_targets
 from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
 
 _NEWTON_STEPS, _HALVINGS = 30, 70
@@ -58,13 +59,16 @@ def written_eps(eps: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """A ball of radius ``eps`` in one norm, intersected with the box of valid images."""
+    """A ball of radius ``eps`` in one norm, intersected with the box of valid images, and what is sought there."""
 
     norm: Norm
     eps: float
     """Radius in input units; in l0 the number of components (pixel values, channels apart) that may change."""
     low: float = 0.0
     high: float = 1.0
+    targets: str = ""
+    """The rule by which each example gets the class it is to be taken for (see `robustframe.targets.parse_targets`),
+    such as ``"next"``; any wrong class when empty."""
     label: str = ""
     """How the user wrote it, such as ``linf:8/255``; made from norm and eps when left out."""
 
@@ -86,27 +90,41 @@ class ThreatModel:
             raise InputError(f"linf eps {self.eps} is wider than the whole box [{self.low}, {self.high}]")
         if self.norm == "l0" and (self.eps != int(self.eps) or self.eps < 1):
             raise InputError(f"l0 eps {self.eps:g} counts changed components; it must be a whole number of at least 1")
+        if not isinstance(self.targets, str):
+            raise InputError(f"the targets {shown(self.targets)} of a threat must be a rule, such as 'next'")
+        if self.targets:
+            object.__setattr__(self, "targets", parse_targets(self.targets))
         if not self.label:
-            object.__setattr__(self, "label", f"{self.norm}:{self.eps:g}")
+            object.__setattr__(self, "label", self._words(f"{self.eps:g}"))
 
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":
-        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``.
+        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``; with targets ``"linf:8/255 to next"``.
 
         Raises:
-            InputError: for an unknown norm or a radius that is none.
+            InputError: for an unknown norm, a radius that is none, or an unknown rule for targets.
 
         >>> ThreatModel.parse("linf:8/255").label
         'linf:8/255'
+        >>> ThreatModel.parse("linf:8/255 to least-likely").targets
+        'least-likely'
         """
         if not isinstance(text, str):
             raise InputError(f"a threat is text such as 'linf:8/255', not {type(text).__name__}")
-        norm, colon, eps = text.partition(":")
+        ball, to, rule = text.partition(" to ")
+        norm, colon, eps = ball.partition(":")
         if not colon:
-            raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255'")
+            raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255' or 'linf:8/255 to next'")
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
-        return cls(norm=norm, eps=parse_eps(eps), label=text)
+        return cls(norm=norm, eps=parse_eps(eps), targets=parse_targets(rule) if to else "", label=text)
+
+    def to(self, rule: str) -> "ThreatModel":
+        """Return the same ball with a rule for targets, and a label that says so."""
+        return replace(self, targets=rule, label=f"{self.label.partition(' to ')[0]} to {rule}")
+
+    def _words(self, eps: str) -> str:
+        return f"{self.norm}:{eps}" + f" to {self.targets}" * bool(self.targets)
 
     @property
     def words(self) -> str:
@@ -121,8 +139,12 @@ class ThreatModel:
             parsed = ThreatModel.parse(self.label)
         except InputError:
             parsed = None
-        same = parsed is not None and (parsed.norm, parsed.eps) == (self.norm, self.eps)
-        return self.label if same else f"{self.norm}:{written_eps(self.eps)}"
+        same = parsed is not None and parsed.same_as(self)
+        return self.label if same else self._words(written_eps(self.eps))
+
+    def same_as(self, other: "ThreatModel") -> bool:
+        """Say whether another threat is this one, however it is written."""
+        return replace(self, label="-") == replace(other, label="-")
 
     def distance(self, x: Images, z: Images) -> PerExample:
         """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""

@@ -95,6 +95,12 @@ class TorchAttack(Attack):
         if "alpha" in given and "step_size" in given:
             raise InputError(f"torchattacks:{self.name}: give step_size (a fraction of eps) or alpha, not both")
 
+    def why_no_targets(self) -> str:
+        return (
+            f"torchattacks:{self.name} is not run with targets, which the package would choose by itself; the attacks "
+            "of robustframe take them, such as pgd, apgd-t, cw or square"
+        )
+
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         if (threat.low, threat.high) != (0.0, 1.0):
             raise InputError(f"torchattacks works on images in [0, 1], not in [{threat.low}, {threat.high}]")

@@ -11,7 +11,7 @@ from robustframe.draws import Draws
 from robustframe.losses import Loss, find_loss, targeted_dlr
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel, vector_norm
-from robustframe.types import Images, Labels, Norm
+from robustframe.types import Images, Norm
 
 _ALPHA = 0.75
 """Weight of the gradient step against the momentum."""
@@ -64,7 +64,7 @@ class APGDT(GradientAttack):
         return super().images_held(norm) * min(self.together, self.targets)
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
-        targets = rank_targets(probe.logits(x), probe.y, self.targets)
+        targets = probe.rivals(probe.logits(x), self.targets)
         everyone = torch.arange(len(x), device=x.device)
         for first in range(0, targets.shape[1], self.together):
             ranks = range(first, min(first + self.together, targets.shape[1]))
@@ -73,21 +73,6 @@ class APGDT(GradientAttack):
                 aims = torch.cat([targets[:, rank] for rank in ranks])
                 runs = Runs(probe, everyone.repeat(len(ranks)), targeted_dlr, aims)
                 climb(runs, torch.cat(starts), threat, steps=self.steps, rho=self.rho)
-
-
-def rank_targets(logits: torch.Tensor, labels: Labels, count: int) -> torch.Tensor:
-    """Return the wrong classes with the largest logits, best first.
-
-    Args:
-        logits: shape (n, classes).
-        labels: true classes, shape (n,).
-        count: how many targets are wanted at most.
-
-    Returns:
-        Class indices, shape (n, min(count, classes - 1)).
-    """
-    wrong = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return wrong.argsort(dim=1, descending=True, stable=True)[:, : min(count, logits.shape[1] - 1)]
 
 
 def first_points(x: Images, threat: ThreatModel, draws: Draws) -> Images:

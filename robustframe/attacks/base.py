@@ -12,7 +12,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed, padded
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
-from robustframe.probe import Evaluation, Probe, ProbeLoss, SearchOver, Watch
+from robustframe.probe import Evaluation, Gallery, Probe, ProbeLoss, SearchOver, Watch
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
 
@@ -33,9 +33,9 @@ class AttackResult:
     adversarial: Images
     """The best allowed point found; the clean image where nothing better was."""
     success: Verdicts
-    """The exact model misclassifies the stored point, inside ball and box."""
+    """The exact model misclassifies the stored point, inside ball and box; with targets, as the target."""
     claimed: Verdicts
-    """The search saw a misclassification; ``claimed & ~success`` did not stand up to verification."""
+    """The search saw a success; ``claimed & ~success`` did not stand up to verification."""
     prediction: Labels
     """The exact model's class of the stored point; -1 for NaN logits or a point never evaluated."""
     distance: PerExample
@@ -103,6 +103,10 @@ class Attack(ABC):
         """Say why this attack would add nothing on a model; ``None`` when it adds something."""
         return self.gradients().why_not(model)
 
+    def why_no_targets(self) -> str | None:
+        """Say why this attack cannot aim at a class; ``None`` when it can."""
+        return None
+
     @abstractmethod
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images | None:
         """Search for adversarial points through the probe.
@@ -133,6 +137,8 @@ class Attack(ABC):
         votes: int = 1,
         closest: bool = False,
         watch: Watch | None = None,
+        targets: Labels | None = None,
+        gallery: Gallery | None = None,
     ) -> AttackResult:
         """Attack every example and verify the outcome on the exact model.
 
@@ -149,17 +155,23 @@ class Attack(ABC):
             votes: fresh evaluations of a point whose majority decides, for models that draw random numbers.
             closest: search on after a success, for the one nearest to the clean image.
             watch: is told of every gradient that is taken.
+            targets: classes that the examples are to be taken for, shape (n,), in place of the threat's rule.
+            gallery: images and labels that a search for a target may start from.
 
         Returns:
             The outcome of each example.
 
         Raises:
-            InputError: for a norm this attack is not defined for, or images outside the box.
+            InputError: for a norm this attack is not defined for, images outside the box, targets that it cannot aim
+                at or that are labels.
         """
         if threat.norm not in self.norms:
             raise InputError(
                 f"{type(self).__name__} is not defined for {threat.norm}; it takes {', '.join(self.norms)}"
             )
+        reason = self.why_no_targets() if threat.targets or targets is not None else None
+        if reason is not None:
+            raise InputError(reason)
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
         x, results = x.detach(), []
@@ -173,7 +185,7 @@ class Attack(ABC):
                 probe = Probe(
                     model, x[part], y[part], threat,
                     batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
-                    watch=watch,
+                    watch=watch, targets=None if targets is None else targets[part], gallery=gallery,
                 )  # fmt: skip
                 if len(x):
                     with probe.looking():
@@ -286,11 +298,13 @@ def verify(probe: Probe) -> AttackResult:
     claimed = probe.succeeded.clone()
     prediction = torch.where(claimed, -1, probe.y)
     success = torch.zeros_like(claimed)
-    rows = claimed.nonzero().squeeze(1)
+    # What misses its target may still be misclassified.
+    rows = (claimed if probe.targets is None else torch.ones_like(claimed)).nonzero().squeeze(1)
     if len(rows):
         points = probe.best[rows]
         prediction[rows] = probe.majority(points, rows)
-        success[rows] = (prediction[rows] != probe.y[rows]) & probe.threat.contains(probe.x[rows], points)
+        reached = claimed[rows] & probe.reached(prediction[rows], rows)
+        success[rows] = reached & probe.threat.contains(probe.x[rows], points)
     return AttackResult(
         adversarial=probe.best,
         success=success,

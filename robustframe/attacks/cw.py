@@ -62,12 +62,12 @@ class CW(GradientAttack):
         before = x.new_full((len(rows),), torch.inf)
         for step in range(self.steps):
             if not len(rows):
-                return last, reached
+                break
             squashed = adam.at.tanh()
             points = middle + half * squashed
             now = probe.gradient(points, margin, rows=rows)
             last[rows] = points
-            reached[rows] |= (predict(now.logits) != probe.y[rows]) & (now.value >= self.confidence)
+            reached[rows] |= probe.reached(predict(now.logits), rows) & (now.value >= self.confidence)
             each = (-1, *[1] * (x.dim() - 1))
             push = torch.where(now.value < self.confidence, weight[rows], 0.0).view(each) * now.gradient
             adam.step((2 * (points - x[rows]) - push) * half * (1 - squashed.square()))
@@ -81,10 +81,13 @@ class CW(GradientAttack):
             if not going.all():
                 rows, before = rows[going], before[going]
                 adam.keep(going)
+        if not len(rows):
+            # The next descent goes on; to evaluate nothing would end the search.
+            return last, reached
         points = middle + half * adam.at.tanh()
         logits = probe.logits(points, rows)
         last[rows] = points
-        reached[rows] |= (predict(logits) != probe.y[rows]) & (margin(logits, probe.y[rows]) >= self.confidence)
+        reached[rows] |= probe.reached(predict(logits), rows) & (probe.height(logits, rows) >= self.confidence)
         return last, reached
 
 

@@ -38,7 +38,7 @@ class DDN(GradientAttack):
         points = x
         for step in range(self.steps):
             now = probe.gradient(points, cross_entropy)
-            wrong = predict(now.logits) != probe.y
+            wrong = probe.reached(predict(now.logits))
             direction = _unit(_never_zero(now.gradient, draws.child("step", step)))
             delta = points - x + anneal(1.0, 0.01, step, self.steps) * direction
             radius = (radius * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)).clamp_max(threat.eps)

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustframe.attacks.apgd import rank_targets
 from robustframe.attacks.base import GradientAttack
 from robustframe.attacks.hyperplane import step_to_hyperplane
 from robustframe.calls import predict
@@ -39,7 +38,7 @@ class DeepFool(GradientAttack):
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws
-        rivals = rank_targets(probe.logits(x), probe.y, self.targets)
+        rivals = probe.rivals(probe.logits(x), self.targets)
         passes = 2 * self.eot * rivals.shape[1]
         points, moved = x.clone(), torch.zeros_like(x)
         rows = probe.searched(passes).nonzero().squeeze(1)
@@ -47,7 +46,7 @@ class DeepFool(GradientAttack):
             if not len(rows):
                 break
             step, prediction = _shortest(probe, points[rows], rows, rivals, threat)
-            going = (prediction == probe.y[rows]) & (step != 0).flatten(1).any(1) & probe.searched()[rows]
+            going = ~probe.reached(prediction, rows) & (step != 0).flatten(1).any(1) & probe.searched()[rows]
             rows = rows[going]
             moved[rows] += step[going]
             points[rows] = (x[rows] + (1 + self.overshoot) * moved[rows]).clamp(threat.low, threat.high)

@@ -23,6 +23,7 @@ from robustframe.data import as_dataset
 from robustframe.draws import Draws
 from robustframe.errors import InputError, Misbehaved, first_line, whole_number
 from robustframe.lending import kept
+from robustframe.targets import check_targets
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, PerExample, Verdicts
 
@@ -36,8 +37,8 @@ class Attacked:
     images: Images
     """For each example the image that the model misclassifies, or the most promising one found; shape (n, ...)."""
     success: Verdicts
-    """Examples that the model gets wrong there, shape (n,); those that it gets wrong on the clean image are among
-    them, at distance 0."""
+    """Examples that the model gets wrong there, with targets: takes for their target, shape (n,); those that it gets
+    wrong on the clean image are among them, at distance 0."""
     distance: PerExample
     """From the clean image, in the norm of the threat; float64, shape (n,)."""
     prediction: Labels
@@ -61,6 +62,7 @@ def attack(
     attack: AnyAttack | Sequence[AnyAttack] = "apgd-ce",
     threat: str | ThreatModel = "linf:8/255",
     *,
+    targets: Any = None,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH,
 ) -> Attacked:
@@ -73,7 +75,10 @@ def attack(
         y: class numbers, shape (n,) or (n, 1); left out where ``x`` has them.
         attack: a name such as ``"pgd"``, ``"apgd-ce"``, ``"square"`` or ``"torchattacks:PGD"``; one with settings as in
             a battery, ``{"use": "pgd", "steps": 40}``; an `Attack`; or several.
-        threat: such as ``"linf:8/255"``, ``"l2:0.5"``, or a `ThreatModel`.
+        threat: such as ``"linf:8/255"``, ``"l2:0.5"``, or a `ThreatModel`; with a rule for targets, ``"linf:8/255 to
+            least-likely"``, an attack succeeds where the model takes an image for its target (see
+            `robustframe.targets.parse_targets`).
+        targets: these targets themselves in place of a rule: class numbers, shape (n,).
         seed: of all random numbers.
         batch_size: rows of one model call at most; it changes no outcome.
 
@@ -101,6 +106,7 @@ def attack(
             raise InputError(reason)
     device = device_of(model)
     images, labels = data.images.to(device), data.labels.to(device)
+    aims = None if targets is None else _as_targets(targets, labels)
     prediction = _answers(model, images, batch_size)
     correct = prediction == labels
     found, success = images.clone(), ~correct
@@ -111,7 +117,8 @@ def attack(
             break
         draws = Draws((seed, ball.label, place, type(each).__name__), len(images), rows=rows, device=device)
         result = each.run(
-            model, images[rows], labels[rows], ball, draws, batch_size=batch_size, known_correct=True
+            model, images[rows], labels[rows], ball, draws, batch_size=batch_size, known_correct=True,
+            targets=None if aims is None else aims[rows], gallery=(images, labels),
         )  # fmt: skip
         found[rows], success[rows], prediction[rows] = result.adversarial, result.success, result.prediction
         passes[rows] += result.forwards + result.backwards
@@ -121,6 +128,15 @@ def attack(
                 type(each).__name__,
             )
     return Attacked(found, success, ball.distance(images, found), prediction, correct, passes)
+
+
+def _as_targets(given: Any, labels: Labels) -> Labels:
+    try:
+        return check_targets(torch.as_tensor(given), labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"targets is {type(given).__name__}; give a class number for each example") from error
 
 
 def _answers(model: nn.Module, images: Images, batch_size: int) -> Labels:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustframe.attacks.apgd import rank_targets
 from robustframe.attacks.base import GradientAttack
 from robustframe.attacks.hyperplane import step_to_hyperplane
 from robustframe.calls import predict
@@ -44,7 +43,7 @@ class FAB(GradientAttack):
         return super().images_held(norm) + 8 + 4 * self.targets
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
-        rivals = rank_targets(probe.logits(x), probe.y, self.targets)
+        rivals = probe.rivals(probe.logits(x), self.targets)
         points = x
         for restart in range(self.restarts):
             points = self._walk(probe, x, threat, _start(probe, restart, draws), rivals)
@@ -99,14 +98,14 @@ class FAB(GradientAttack):
         if len(expected):
             logits = probe.logits(points.index_select(0, expected), rows[expected])
             wrong = torch.zeros_like(crossed)
-            wrong[expected] = predict(logits) != probe.y[rows[expected]]
+            wrong[expected] = probe.reached(predict(logits), rows[expected])
             points = _back(clean, points, wrong, self.beta)
         passes = 2 * self.eot * rivals.shape[1]
         able = probe.searched(passes)[rows]
         if not able.any():
             return Boundary.empty(points), points, crossed
         view = linearise(probe, points, rows, rivals, norm)
-        surprise = able & ~crossed & (view.prediction != probe.y[rows])
+        surprise = able & ~crossed & probe.reached(view.prediction, rows)
         points = _back(clean, points, surprise, self.beta)
         places = (surprise & probe.searched(passes)[rows]).nonzero().squeeze(1)
         if len(places):
@@ -130,7 +129,7 @@ class FABT(FAB):
         return max(super(FAB, self).images_held(norm), 28)
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
-        ranked = rank_targets(probe.logits(x), probe.y, self.targets)
+        ranked = probe.rivals(probe.logits(x), self.targets)
         points = x
         for rank in range(ranked.shape[1]):
             for restart in range(self.restarts):

@@ -43,7 +43,7 @@ class FMN(GradientAttack):
         closest = x.new_full((len(x),), torch.inf)
         for step in range(self.steps):
             now = probe.gradient(x + delta, margin)
-            wrong = predict(now.logits) != probe.y
+            wrong = probe.reached(predict(now.logits))
             size = vector_norm(delta.flatten(1), norm)
             closest = torch.where(wrong, torch.minimum(size, closest), closest)
             gamma = anneal(self.gamma, 0.001, step, self.steps)

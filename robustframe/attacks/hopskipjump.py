@@ -17,7 +17,7 @@ from robustframe.types import Images, Labels, Norm, Verdicts
 _TOGETHER = 16
 """Directions of an example that are drawn and evaluated at once; part of which random numbers are drawn."""
 _STARTS = 100
-"""Random images that are tried for a first misclassified one."""
+"""Random images, or images of the target, that are tried for a first misclassified one."""
 _LEAPS = 30
 """How often a step is tried, each time half as long, before the point stays where it is."""
 _LEAST_HALVINGS = 10
@@ -26,10 +26,12 @@ _LEAST_HALVINGS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class HopSkipJump(Attack):
-    """HopSkipJumpAttack (Chen et al., 2019, arXiv:1904.02144, algorithms 1 and 2), untargeted.
+    """HopSkipJumpAttack (Chen et al., 2019, arXiv:1904.02144, algorithms 1 and 2).
 
     It sees the predicted class and nothing else of the logits. All examples walk side by side, each with a start,
     directions and step size of its own; one whose hundred random images are all classified correctly is left alone.
+    With targets it starts from the nearest image of the target's class that the model takes for it, of the first
+    hundred that the data has.
     The radius does not steer the search; it ends an example as soon as a misclassified point lies within.
     As in the authors' implementation directions have unit l2 norm (in linf they come from a cube) and are measured
     after clipping, and the first ones reach a tenth of the box. The tolerance of the boundary search is relative to
@@ -80,20 +82,39 @@ class _Walk:
         return self.threat.distance(self.x, self.at).to(self.x.dtype)
 
     def decide(self, points: Images, rows: Labels) -> Verdicts:
-        """Say which points are misclassified: all that this attack learns from the model."""
-        return predict(self.probe.logits(points, rows)) != self.probe.y[rows]
+        """Say which points are misclassified, or taken for their target: all that this attack learns from the model."""
+        return self.probe.reached(predict(self.probe.logits(points, rows)), rows)
 
     def start(self, draws: Draws) -> None:
-        """Take the first of some random images that is misclassified."""
-        for _ in range(_STARTS):
+        """Take the first of some images of the target, or else of some random ones, that is misclassified."""
+        examples = self._examples()
+        for turn in range(_STARTS):
             rows = (~self.started & self.probe.searched()).nonzero().squeeze(1)
             if not len(rows):
                 return
             points = draws.uniform(*self.x.shape[1:])[rows].to(self.x.dtype)
             points = self.threat.low + (self.threat.high - self.threat.low) * points
+            for place, row in enumerate(rows.tolist()):
+                if turn < len(examples[row]):
+                    points[place] = examples[row][turn]
             wrong = self.decide(points, rows)
             self.at[rows[wrong]] = points[wrong]
             self.started[rows[wrong]] = True
+
+    def _examples(self) -> list[Images]:
+        """Images of each example's target, the nearest first."""
+        targets, gallery = self.probe.targets, self.probe.gallery
+        if targets is None or gallery is None:
+            return [self.x[:0]] * len(self.x)
+        of_class = {}
+        for target in sorted(set(targets.tolist())):
+            known = gallery[0][(gallery[1] == target).nonzero().squeeze(1)[:_STARTS].to(gallery[0].device)]
+            of_class[target] = known.to(self.x)
+        found = []
+        for x, target in zip(self.x, targets.tolist()):
+            known = of_class[target]
+            found.append(known[self.threat.distance(x.expand_as(known), known).argsort(stable=True)])
+        return found
 
     def to_boundary(self) -> None:
         """Come as near to the clean image as the class allows: along the line in l2, by clipping in linf."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robustframe.attacks.base import Attack
 from robustframe.draws import Draws
-from robustframe.losses import margin
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm
@@ -72,7 +71,7 @@ class SPSA(Attack):
             both = torch.stack([centres + sign * self.distance * directions for sign in (1, -1)], 1)
             flat = both.clamp(threat.low, threat.high).flatten(0, 2)
             owners = rows.repeat_interleave(2 * count)
-            heights = margin(probe.logits(flat, owners), probe.y[owners]).view(-1, 2, count)
+            heights = probe.height(probe.logits(flat, owners), owners).view(-1, 2, count)
             rises = (heights[:, 0] - heights[:, 1]) / (2 * self.distance)
             slope += torch.einsum("ms,ms...->m...", rises, directions)
         return _finite(slope / self.samples)

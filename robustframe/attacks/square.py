@@ -12,7 +12,6 @@ from robustframe.attacks.apgd import inside
 from robustframe.attacks.apgd_l1 import widened
 from robustframe.attacks.base import Attack
 from robustframe.draws import Draws
-from robustframe.losses import margin
 from robustframe.probe import Probe
 from robustframe.threat import ThreatModel
 from robustframe.types import Images
@@ -50,7 +49,7 @@ class Square(Attack):
         images = (x.reshape(len(x), 1, 1, -1) if lined else x).contiguous()
         moves: _Moves = (_FaceMoves if threat.norm == "linf" else _MassMoves)(threat, draws, lined)
         best = moves.start(images)
-        highest = margin(probe.logits(best.reshape(x.shape)), probe.y)
+        highest = probe.height(probe.logits(best.reshape(x.shape)))
         rows = torch.arange(len(x), device=x.device)
         for query in range(self.queries):
             active = probe.active
@@ -61,7 +60,7 @@ class Square(Attack):
             if not len(places):
                 continue
             owners = rows[places]
-            height = margin(probe.logits(proposal.reshape(-1, *x.shape[1:]), owners), probe.y[owners])
+            height = probe.height(probe.logits(proposal.reshape(-1, *x.shape[1:]), owners), owners)
             better = (height > highest[places]).nonzero().squeeze(1)
             higher = places[better]
             highest[higher] = height[better]

@@ -15,6 +15,7 @@ from robustframe.draws import Draws
 from robustframe.gradients import Gradients, solves
 from robustframe.losses import cross_entropy, find_loss, margin
 from robustframe.probe import Probe, ProbeLoss, Watch
+from robustframe.targets import choose_targets
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, Verdicts
 
@@ -254,6 +255,11 @@ class Case:
     def decide(self, model: nn.Module, images: Images) -> Labels:
         """Return the class that most of the battery's number of votes give each image."""
         return torch.stack([predict(self.evaluate(model, images)) for _ in range(self.found.votes)]).mode(0).values
+
+    def targets(self, model: nn.Module, x: Images, y: Labels) -> Labels | None:
+        """Return the class that each of some clean images is to be taken for; ``None`` where any wrong one will do."""
+        rule = self.threat.targets
+        return choose_targets(rule, x, y, self.evaluate(model, x)) if rule else None
 
     def evaluate(self, model: nn.Module, images: Images, *, passes: int = 1) -> Logits:
         """Evaluate images that are no points of an attack, such as clean ones, and count it."""

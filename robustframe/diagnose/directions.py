@@ -43,6 +43,9 @@ def misleading(case: Case) -> Measurement:
     """Compare a step along the gradient with one in a random direction of the same length."""
     if case.random:
         return Measurement(None, 0, "The model draws random numbers, so two steps cannot be compared")
+    if case.threat.targets:
+        # In a ball in which targets are reached, a step of eps leads past what is nearest.
+        return Measurement(None, 0, "One step to a target says little of the gradient that it took")
     each = (-1, *[1] * (case.x.dim() - 1))
     ball = case.threat
     draws = case.draws("direction")
@@ -113,7 +116,7 @@ def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[floa
     # Off the faces of the box, so that both ends of every direction lie in it.
     start = start.clamp(low + _LONGEST * length, high - _LONGEST * length)
     seen = probe.gradient(start, margin)
-    gradient, here = seen.gradient, margin(seen.logits, case.y)
+    gradient, here = seen.gradient, probe.height(seen.logits)
     agreement, straight = [], []
     for grain in GRAINS:
         draws = case.draws(f"slopes {scale:.4f} {grain}")
@@ -121,8 +124,8 @@ def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[floa
         for _ in range(DIRECTIONS):
             way = random_direction(start.shape[1:], draws, grain=grain).clamp(-_LONGEST, _LONGEST).to(start) * length
             told.append(2 * (gradient * way).flatten(1).sum(1))
-            ahead.append(margin(probe.logits(start + way), case.y) - here)
-            behind.append(here - margin(probe.logits(start - way), case.y))
+            ahead.append(probe.height(probe.logits(start + way)) - here)
+            behind.append(here - probe.height(probe.logits(start - way)))
         slopes, first, second = (
             torch.stack(part, 1).double().nan_to_num(0.0, 0.0, 0.0) for part in (told, ahead, behind)
         )

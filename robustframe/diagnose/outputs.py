@@ -121,10 +121,10 @@ def unstable(case: Case) -> Measurement:
     draws = case.draws("unstable")
     changes = []
     with case.probing("unstable") as probe:
-        clean = margin(probe.logits(case.x), case.y)
+        clean = probe.height(probe.logits(case.x))
         for _ in range(NOISES):
             noise = (draws.uniform(*case.x.shape[1:]).to(case.x) - 0.5) * NOISE
-            noisy = margin(probe.logits((case.x + noise).clamp(case.threat.low, case.threat.high)), case.y)
+            noisy = probe.height(probe.logits((case.x + noise).clamp(case.threat.low, case.threat.high)))
             changes.append(((noisy - clean).abs() / torch.where(clean == 0, 1.0, clean.abs())).clamp_max(1))
     figure = float(torch.stack(changes).mean())
     return Measurement(figure, len(case.x), f"Noise of 4/255 changes the margin by {100 * figure:.1f} % on average")

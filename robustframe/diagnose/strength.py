@@ -14,7 +14,7 @@ from robustframe.diagnose.question import Measurement, lost
 from robustframe.losses import margin
 from robustframe.probe import Evaluation
 from robustframe.threat import ThreatModel
-from robustframe.types import Labels
+from robustframe.types import Labels, PerExample
 
 WIDE_STEPS = 10
 """Steps in a ball that holds every image, or the grey one: an attack that works needs one or two."""
@@ -86,9 +86,12 @@ def queries(case: Case) -> Measurement:
 
 
 def nearest_survivors(case: Case) -> Case:
-    """The survivors that the model is least sure of: where it can be broken at all, it is most easily there."""
+    """The survivors that the model is least sure of, or nearest to their targets: where it can be broken at all, it is
+    most easily there."""
     with borrowed(case.model, seed=case.draws("nearest").seed) as model:
-        sure = -margin(case.evaluate(model, case.x[: case.survivors]), case.y[: case.survivors])
+        x, y = case.x[: case.survivors], case.y[: case.survivors]
+        logits, targets = case.evaluate(model, x), case.targets(model, x, y)
+        sure = -margin(logits, y) if targets is None else margin(logits, targets)
     return case.chosen(sure.argsort(stable=True)[: near_count(case)])
 
 
@@ -113,7 +116,7 @@ def blind_attacks(case: Case) -> list[AttackOutcome]:
 
 def optimised(case: Case) -> Measurement:
     """Look at the end of the loss of the battery's strongest climb (indicator 4 of Pintor et al.)."""
-    trace = _Trace(case.y)
+    trace = _Trace()
     result = case.attack("optimised", climbing(case), watch=trace)
     rising = reaching = 0
     paths = trace.paths((~result.claimed).nonzero().squeeze(1).tolist())
@@ -137,18 +140,12 @@ def optimised(case: Case) -> Measurement:
 
 
 class _Trace:
-    """Losses and margins of each example, step by step.
+    """Losses and margins of each example, step by step."""
 
-    Args:
-        labels: of all examples, shape (n,).
-    """
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
+    def __init__(self) -> None:
         self.steps: dict[int, list[tuple[float, float]]] = {}
 
-    def __call__(self, rows: Labels, seen: Evaluation) -> None:
-        gaps = margin(seen.logits, self.labels[rows])
+    def __call__(self, rows: Labels, seen: Evaluation, gaps: PerExample) -> None:
         for row, value, gap in zip(rows.tolist(), seen.value.tolist(), gaps.tolist()):
             self.steps.setdefault(row, []).append((value, gap))
 
@@ -201,7 +198,8 @@ def transfer(case: Case) -> Measurement:
         return Measurement(None, 0, "No other classifier of the run has stored images of survivors")
     tested = set(others.index.tolist())
     with borrowed(case.model, seed=case.draws("transfer").seed) as model:
-        wrong = case.decide(model, others.images) != others.labels
+        prediction, targets = case.decide(model, others.images), case.targets(model, others.clean, others.labels)
+        wrong = prediction != others.labels if targets is None else prediction == targets
     wrong &= case.threat.contains(others.clean, others.images)
     fallen = set(others.index[wrong].tolist())
     case.spent.breaks.update(fallen)

@@ -25,7 +25,7 @@ from robustframe.evaluation.task import Task
 from robustframe.lending import kept
 from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
-from robustframe.recipe import Battery, as_batteries, parse_threats, threat_words
+from robustframe.recipe import Battery, as_batteries, parse_threats, spread_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.examples import save_examples
 from robustframe.runs.run import Run
@@ -150,14 +150,14 @@ def evaluate(
     if out is not None:
         out = as_path(out, "out")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
-    threats = parse_threats(words)
+    threats = spread_threats(parse_threats(words), len(data.classes) or int(data.labels.max()) + 1)
     check_stages(make_stages(batteries, Path()), threats)
     classifiers, device = classify_given(model, name, data.images)
     classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     task = Task(
         name="evaluate",
         recipe={
-            "threats": words,
+            "threats": [each.label for each in threats],
             "battery": [each.cited for each in batteries],
             "seed": seed,
             "chunk": chunk,

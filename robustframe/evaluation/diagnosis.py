@@ -77,7 +77,11 @@ def diagnose_row(
         for item in breaking.of(other, threat, alive)
     ]
     wider = [
-        item for other in range(len(task.threats)) if other != threat for item in breaking.of(classifier, other, alive)
+        item
+        for other, theirs in enumerate(task.threats)
+        # A wrong class is not the target, and the target is a wrong class.
+        if other != threat and ball.targets in ("", theirs.targets)
+        for item in breaking.of(classifier, other, alive)
     ]
     found = BatteryFindings(
         correct=correct,

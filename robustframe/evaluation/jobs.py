@@ -216,6 +216,7 @@ class AttackJob(Job[pl.DataFrame]):
             known_correct=True,
             votes=stage.battery.votes,
             closest=stage.battery.closest,
+            gallery=(task.data.images, task.data.labels),
         )
         return self.unit(task, workshop.files).save_attack(index, result)
 

@@ -8,7 +8,7 @@ from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, load_models
 from robustframe.models.framed import with_frames
 from robustframe.models.sources import REFRAME
-from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
+from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml, spread_threats
 from robustframe.recipe.examples import load_examples
 from robustframe.recipe.stages import check_stages, make_stages
 
@@ -78,6 +78,7 @@ def make_task(
     threats = parse_threats(recipe.threats, where=f"{path}: threats")
     check_stages(make_stages(batteries, folder), threats)
     data = load_examples(recipe.data, folder=folder, data_root=root, download=download)
+    threats = spread_threats(threats, len(data.classes), where=f"{path}: threats")
     if not told and not isolate:
         classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     return Task(

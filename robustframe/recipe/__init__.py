@@ -25,6 +25,7 @@ from robustframe.recipe.recipes import (
     recipes,
     shipped_folder,
     spelled,
+    spread_threats,
 )
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "recipes",
     "shipped_folder",
     "spelled",
+    "spread_threats",
     "threat_words",
 ]

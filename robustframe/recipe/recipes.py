@@ -23,6 +23,7 @@ from robustframe.data.listing import CLASSES
 from robustframe.errors import InputError, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
 from robustframe.plugins import find_plugin, plugins
+from robustframe.targets import EVERY, each_target
 from robustframe.threat import ThreatModel
 from robustframe.types import Norm
 from robustframe.userfile import code_named, files_of
@@ -331,7 +332,28 @@ def parse_threats(texts: list[str], *, where: str = "") -> list[ThreatModel]:
         threats = [ThreatModel.parse(text) for text in texts]
     except InputError as error:
         raise InputError(f"{where}: {error}" if where else str(error)) from error
-    if len({(threat.norm, threat.eps) for threat in threats}) < len(threats):
+    return _all_different(threats, where)
+
+
+def spread_threats(threats: list[ThreatModel], classes: int, *, where: str = "") -> list[ThreatModel]:
+    """Put a threat for each class but the label, ``to next``, ``to +2``, ..., in place of one ``to all``.
+
+    Args:
+        threats: as `parse_threats` reads them.
+        classes: of the data; 0 when it does not say.
+        where: what an error begins with.
+    """
+    every = [threat for threat in threats if threat.targets == EVERY]
+    if every and classes < 2:
+        unsaid = f"{every[0].label}: the data does not say how many classes it has; name the targets, such as 'to next'"
+        raise InputError(f"{where}: {unsaid}" if where else unsaid)
+    rules = each_target(classes) if every else []
+    spread = [[threat] if threat not in every else [threat.to(rule) for rule in rules] for threat in threats]
+    return _all_different([threat for several in spread for threat in several], where)
+
+
+def _all_different(threats: list[ThreatModel], where: str) -> list[ThreatModel]:
+    if any(one.same_as(other) for at, one in enumerate(threats) for other in threats[:at]):
         labels = ", ".join(threat.label for threat in threats)
         raise InputError(f"{where or 'threats'}: a threat appears twice in {labels}")
     return threats

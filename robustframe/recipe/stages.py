@@ -67,6 +67,9 @@ def check_stages(stages: Sequence[Stage], threats: Sequence[ThreatModel]) -> Non
                     f"{stage.battery.cited}: {stage.spec.use} is not defined for {threat.label}; it takes "
                     f"{', '.join(stage.attack.norms)}; choose another battery for this threat"
                 )
+            reason = stage.attack.why_no_targets() if threat.targets else None
+            if reason is not None:
+                raise InputError(f"{stage.battery.cited}: {reason}")
 
 
 def _cited(stages: Sequence[Stage]) -> list[str]:

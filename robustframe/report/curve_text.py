@@ -16,7 +16,7 @@ _CAPTION = (
 
 
 def curves_text(curves: list[Curve], format: str = "terminal") -> str:
-    """Write curves out, one table per norm; radii of one norm are those of its first curve.
+    """Write curves out, one table per norm and rule for targets; its radii are those of its first curve.
 
     Args:
         curves: at least one; see `security_curves`.
@@ -28,8 +28,8 @@ def curves_text(curves: list[Curve], format: str = "terminal") -> str:
     Raises:
         InputError: for an unknown format.
     """
-    norms = dict.fromkeys(curve.norm for curve in curves)
-    tables = [_table([curve for curve in curves if curve.norm == norm]) for norm in norms]
+    kinds = dict.fromkeys(curve.kind for curve in curves)
+    tables = [_table([curve for curve in curves if curve.kind == kind]) for kind in kinds]
     weak = [f"WEAK ATTACK {violation}" for curve in curves for violation in curve.violations]
     return document([*tables, _CAPTION, *weak], format)
 
@@ -44,7 +44,7 @@ def _table(curves: list[Curve]) -> Grid:
         shares = [f"{100 * curve.at(eps).value:.1f}" for eps in radii]
         rows.append([curve.classifier, *shares, PLAIN if median is None else f"{median:.3g}", f"{curve.area():.3f}"])
     return grid(
-        f"Security curves, {first.norm}", ["Classifier", *(f"{eps:.3g}" for eps in radii), "Median", "Area"], rows
+        f"Security curves, {first.kind}", ["Classifier", *(f"{eps:.3g}" for eps in radii), "Median", "Area"], rows
     )
 
 
@@ -54,6 +54,7 @@ def curves_json(curves: list[Curve]) -> list[dict[str, Any]]:
         {
             "classifier": curve.classifier,
             "norm": curve.norm,
+            "targets": curve.targets,
             "median_distance": curve.median_distance(),
             "area": curve.area(),
             "points": [

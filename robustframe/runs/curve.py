@@ -62,6 +62,8 @@ class Curve:
 
     classifier: str
     norm: Norm
+    targets: str
+    """The rule for targets under which it was searched; empty for any wrong class."""
     index: tuple[int, ...]
     """The examples, by their index in the data set."""
     distance: tuple[float, ...]
@@ -71,6 +73,11 @@ class Curve:
     asked: tuple[float, ...]
     """The radii of the run's threats, rising."""
     violations: tuple[Violation, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The norm, with targets such as ``linf to next``: curves of one kind may stand beside each other."""
+        return f"{self.norm} to {self.targets}" if self.targets else self.norm
 
     @property
     def line(self) -> bool:
@@ -131,7 +138,7 @@ class Curve:
 
 
 def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
-    """Join what a run found into one curve for each classifier and norm.
+    """Join what a run found into one curve for each classifier, norm and rule for targets.
 
     Successes at a fixed eps and those of minimal-norm attacks are the same thing here: upper bounds on the distance of
     an example, the smallest of which holds.
@@ -141,7 +148,7 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
         verdicts: its ``verdicts.parquet``: a row for each classifier, threat and example.
 
     Returns:
-        The curves, classifiers in the order of the record, norms in that of the threats.
+        The curves, classifiers in the order of the record, norms and their targets in that of the threats.
 
     Raises:
         InputError: when the run is not complete, or the verdicts are not those of its classifiers and threats.
@@ -161,15 +168,14 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
             each.threat: tuple(attack.label for attack in each.attacks if attack.skipped is None) for each in results
         }
         own = {threat.label: rows.get((classifier, threat.label), verdicts.clear()) for threat in threats}
-        for norm in dict.fromkeys(threat.norm for threat in threats):
-            same = [threat for threat in threats if threat.norm == norm]
-            curves.append(_curve(classifier, norm, same, own, attacks))
+        for kind in dict.fromkeys((threat.norm, threat.targets) for threat in threats):
+            same = [threat for threat in threats if (threat.norm, threat.targets) == kind]
+            curves.append(_curve(classifier, same, own, attacks))
     return curves
 
 
 def _curve(
     classifier: str,
-    norm: Norm,
     threats: list[ThreatModel],
     own: Mapping[str, pl.DataFrame],
     attacks: Mapping[str, tuple[str, ...]],
@@ -177,7 +183,7 @@ def _curve(
     tables = {threat: _bounds(classifier, threat, own[threat.label]) for threat in threats}
     index = tables[threats[0]]["index"].to_list()
     if any(table["index"].to_list() != index for table in tables.values()):
-        raise InputError(f"{classifier} was not evaluated on the same examples under all threats in {norm}")
+        raise InputError(f"{classifier} was not evaluated on the same examples under all threats in {threats[0].norm}")
     nearest = (
         pl.concat([table.with_columns(under=pl.lit(threat.label)) for threat, table in tables.items()])
         .sort("index", "bound", maintain_order=True)
@@ -191,7 +197,8 @@ def _curve(
     asked = sorted({threat.eps for threat in threats})
     return Curve(
         classifier=classifier,
-        norm=norm,
+        norm=threats[0].norm,
+        targets=threats[0].targets,
         index=tuple(index),
         distance=tuple(nearest["bound"].to_list()),
         reach=asked[-1],

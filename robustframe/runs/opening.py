@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from robustframe.errors import InputError, as_path, first_mistake, shown
 from robustframe.files import check_sealed
-from robustframe.recipe import THREATS, Battery, parse_threats, recipes
+from robustframe.recipe import THREATS, Battery, parse_threats, recipes, spread_threats
 from robustframe.runs.plausible import implausible
 from robustframe.runs.record import EVIDENCE, EXAMPLES, RECORD, broken_seal, find_run, read_record
 from robustframe.runs.run import Run
@@ -98,7 +98,9 @@ def read_run(given: str | Path, *, unfinished: bool = False, recipe_folder: str 
         seal=hashlib.sha256(content).hexdigest(),
         broken_seal=broken_seal(folder, content) if record.status == "complete" else "",
         batteries=[_battery(each, folder) for each in record.batteries],
-        threats=parse_threats(threats, where=f"{where}.threats"),
+        threats=spread_threats(
+            parse_threats(threats, where=f"{where}.threats"), len(record.data.classes), where=f"{where}.threats"
+        ),
         chunk=chunk,
         recipe_folder=place,
     )

@@ -16,6 +16,7 @@ from robustframe.models.identity import ALIKE, ELSEWHERE
 from robustframe.runs.record import Environment
 from robustframe.runs.run import Run
 from robustframe.runs.units import Unit, parse_images
+from robustframe.targets import choose_targets
 from robustframe.threat import ThreatModel
 from robustframe.verification.findings import Finding
 from robustframe.verification.sources import Sources
@@ -100,6 +101,29 @@ class Replayer:
             yield from self._breaks(where, expected[finite], labels, logits)
             table = self.run.files.name(unit.table)
             yield from self._predictions(table, expected[finite], stated, logits, "the stored image")
+        yield from self.aimed(classifier, attacked.threat, successes, self.run.files.name(unit.table), "prediction")
+
+    def aimed(
+        self, classifier: Classifier, threat: ThreatModel, rows: pl.DataFrame, where: str, column: str
+    ) -> Iterator[Finding]:
+        """Choose the targets of broken examples anew, each of which a column says it was taken for."""
+        index, stated = _column(rows, "index"), _column(rows, column)
+        known = (index >= 0) & (index < len(self.sources.data))
+        if not threat.targets or not known.any():
+            return
+        index, stated = index[known], stated[known]
+        images, labels = self.sources.data.images[index], self.sources.data.labels[index]
+        logits = self._logits(classifier, images)
+        targets = choose_targets(threat.targets, images, labels, logits)
+        possible = stated.clamp(0, logits.shape[1] - 1)
+        above = (logits.gather(1, possible[:, None]) - logits.gather(1, targets[:, None])).squeeze(1)
+        # Which class is least likely may be a matter of rounding.
+        tie = (threat.targets == "least-likely") & (possible != labels) & (above <= self._rounding_of(logits))
+        for at in ((stated != targets) & ~tie).nonzero().flatten().tolist():
+            text = (
+                f"{threat.label}: its target is {int(targets[at])}, the table says it was taken for {int(stated[at])}"
+            )
+            yield Finding(where, int(index[at]), text)
 
     def _logits(self, classifier: Classifier, images: Tensor) -> Tensor:
         with borrowed(classifier.module) as model, torch.no_grad():

@@ -173,6 +173,8 @@ def _outcomes(
         rows = rows.with_columns(pl.lit(None, pl.Int64).alias("label"))
     success, claimed, distance = pl.col("success"), pl.col("claimed"), pl.col("distance")
     right = pl.col("prediction") == pl.col("label")
+    # What misses its target may still be misclassified.
+    any_class = not threat.targets
     # A hair wider than the ball that the images themselves are held to.
     outside = ~distance.is_between(0, threat.eps * (1 + 1e-3) + 1e-3)
     least = pl.min_horizontal("forwards", "backwards", "zero_gradients", "nonfinite_gradients")
@@ -182,7 +184,7 @@ def _outcomes(
     kinds: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
         (success & ~claimed, lambda row: "a success that the search did not claim"),
         (success & right, lambda row: f"a success whose prediction is its label, {row['label']}"),
-        (~claimed & ~right, lambda row: f"no success, yet its prediction is {row['prediction']}"),
+        (~claimed & ~right & any_class, lambda row: f"no success, yet its prediction is {row['prediction']}"),
         (outside, lambda row: f"its distance {row['distance']:.6g} is not inside {threat.label}"),
         (least < 0, lambda row: "a count of passes is below 0"),
         (idle, lambda row: f"{row['forwards']} forwards are no attack of {steps} step{'s' if steps > 1 else ''}"),

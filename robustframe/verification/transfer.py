@@ -10,6 +10,7 @@ from torch import Tensor
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.run import Run
+from robustframe.targets import choose_targets
 from robustframe.threat import ThreatModel
 from robustframe.verification.sources import Sources
 
@@ -38,7 +39,7 @@ class Transfer:
     shown: int
     """Examples with a stored image of the source, which the target classifies right when clean."""
     broken: int
-    """Of these, misclassified by the target."""
+    """Of these, misclassified by the target, or taken by it for what the threat aims at."""
     new: int
     """Of these, robust by the target's own attacks: its robust accuracy is too high by them."""
 
@@ -67,7 +68,7 @@ def transfers(
             for index, images in _stored(source, entry.name, threat):
                 had |= set(index.tolist())
                 for each in others:
-                    wrong[each.entry.name] |= _wrong(each, target.sources, index, images, batch_size)
+                    wrong[each.entry.name] |= _wrong(each, target.sources, threat, index, images, batch_size)
             for each in others:
                 name = each.entry.name
                 verdicts = target.verdicts[name, threat.label]
@@ -93,7 +94,14 @@ def _stored(side: Side, classifier: str, threat: ThreatModel) -> Iterator[tuple[
         yield index, images
 
 
-def _wrong(classifier: Classifier, sources: Sources, index: Tensor, images: Tensor, batch_size: int) -> set[int]:
+def _wrong(
+    classifier: Classifier, sources: Sources, threat: ThreatModel, index: Tensor, images: Tensor, batch_size: int
+) -> set[int]:
+    data = sources.data
     with borrowed(classifier.module) as model, torch.no_grad():
         predictions = predict(call_in_batches(model, images.to(sources.device), batch_size)).cpu()
-    return set(index[predictions != sources.data.labels[index]].tolist())
+        if not threat.targets:
+            return set(index[predictions != data.labels[index]].tolist())
+        clean = call_in_batches(model, data.images[index].to(sources.device), batch_size).cpu()
+    targets = choose_targets(threat.targets, data.images[index], data.labels[index], clean)
+    return set(index[predictions == targets].tolist())

@@ -215,6 +215,9 @@ def _replay_copy(run: Run, stages: Sequence[Stage], replayer: Replayer | None) -
         for (threat,), rows in mine.group_by("threat", maintain_order=True):
             where = f"{VERDICTS}, {classifier.entry.name}, {threat}"
             findings += replayer.clean(classifier, rows, where, "clean_prediction")
+            broken = rows.filter(pl.col("broken_by").is_not_null(), pl.col("adversarial_prediction").is_not_null())
+            for aim in (each for each in run.threats if each.label == threat):
+                findings += replayer.aimed(classifier, aim, broken, where, "adversarial_prediction")
     what = "predictions and labels of the clean images"
     clean = _replayed("clean", what, findings, fickle, replayer.tally.ties)
     return [left_out("files", _COPY), clean, left_out("images", _COPY), checked]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog, minimize
 from torch import nn
 
 from robustframe.attacks import make_attack
@@ -285,3 +286,85 @@ def test_random_points_reach_a_boundary_in_two_dimensions(norm):
                 model.bias[1] -= 8 * 0.1
         result = attack.run(model, x, y, ThreatModel(norm=norm, eps=eps), Draws((0, norm), ROWS))
         assert result.success.tolist() == [factor > 1] * ROWS
+
+
+def to_reach(target, model, x, norm):
+    """The least distance at which a linear model takes an image for a target, by linear or quadratic programming."""
+    weight, bias = model[1].weight.detach().double().numpy(), model[1].bias.detach().double().numpy()
+    point = x.double().flatten().numpy()
+    others = [each for each in range(len(bias)) if each != target]
+    # rows @ step <= lead: the target's logit is no less than any other.
+    rows, lead = weight[others] - weight[target], (weight @ point + bias)[target] - (weight @ point + bias)[others]
+    box = list(zip(-point, 1 - point))
+    dims = len(point)
+    if norm == "l2":
+        found = minimize(
+            lambda step: step @ step, np.zeros(dims), jac=lambda step: 2 * step, bounds=box, method="SLSQP",
+            constraints={"type": "ineq", "fun": lambda step: lead - rows @ step, "jac": lambda step: -rows},
+            options={"ftol": 1e-12, "maxiter": 500},
+        )  # fmt: skip
+        assert found.success
+        return float(np.linalg.norm(found.x))
+    # |step_i| <= size_i, and the sizes are summed, or all the same.
+    sizes = dims if norm == "l1" else 1
+    each = np.eye(dims) if norm == "l1" else np.ones((dims, 1))
+    bounded = np.block([[np.eye(dims), -each], [-np.eye(dims), -each], [rows, np.zeros((len(rows), sizes))]])
+    cost = np.concatenate([np.zeros(dims), np.ones(sizes)])
+    limits = np.concatenate([np.zeros(2 * dims), lead])
+    found = linprog(cost, bounded, limits, bounds=[*box, *[(0, None)] * sizes])
+    assert found.status == 0
+    return float(found.fun)
+
+
+TARGETED = [
+    ("fgsm", {"loss": "margin"}, ["linf"], 3.0),
+    ("pgd", {"steps": 100, "step_size": 0.02}, ["l2", "linf"], 1.5),
+    ("pgd", {"steps": 100, "step_size": 0.02, "loss": "margin"}, ["l2", "linf"], 1.15),
+    ("apgd", {}, ["l2", "linf"], 1.5),
+    ("apgd", {"loss": "margin"}, ["l2", "linf"], 1.1),
+    ("apgd-t", {}, ["l2", "linf"], 1.1),
+    ("apgd-t", {"steps": 60}, ["l1"], 1.3),
+    ("fab", {"steps": 100}, ["l1", "l2", "linf"], 1.3),
+    ("fab-t", {"steps": 100}, ["l1", "l2", "linf"], 1.3),
+    ("square", {"queries": 200}, ["linf"], 2.0),
+    ("square", {"queries": 200}, ["l1", "l2"], 3.0),
+    ("ddn", {"steps": 200}, ["l2"], 1.2),
+    ("fmn", {"steps": 200}, ["l1", "l2", "linf"], 1.3),
+    ("cw", {"searches": 5, "steps": 80, "initial_weight": 0.01}, ["l2"], 1.2),
+    ("deepfool", {}, ["l2", "linf"], 2.0),
+    ("spsa", {"steps": 40, "step_size": 0.05, "samples": 32}, ["l2", "linf"], 1.3),
+    ("hopskipjump", {"steps": 12}, ["l2", "linf"], 2.0),
+    ("random-search", {"queries": 300}, ["linf"], 4.0),
+]
+"""Attacks with the factor of the least distance at which they reach most targets: where three classes meet, going
+along a gradient is a walk between two walls."""
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "norm", "factor"),
+    [(use, settings, norm, factor) for use, settings, norms, factor in TARGETED for norm in norms],
+)
+def test_a_target_is_reached_where_it_can_be_and_not_before(use, settings, norm, factor):
+    generator = torch.Generator().manual_seed(4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 4))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn((4, SIDE * SIDE), generator=generator))
+        model[1].bias.copy_(-0.5 * model[1].weight.sum(1))
+    x = 0.5 + 0.1 * torch.randn((4, 1, SIDE, SIDE), generator=generator)
+    x = x.clamp(0, 1)
+    y = model(x).argmax(1)
+    targets = (y + 1) % 4
+    attack, far = make_attack(use, settings), []
+    for row in range(len(x)):
+        one, at = slice(row, row + 1), targets[row : row + 1]
+        least = to_reach(int(targets[row]), model, x[row], norm)
+        outcomes = [
+            attack.run(
+                model, x[one], y[one], ThreatModel(norm=norm, eps=times * least), Draws((0, row), 1), targets=at,
+                gallery=(x, y),
+            ).success.item()
+            for times in (factor, FAR)
+        ]  # fmt: skip
+        far.append(outcomes[0])
+        assert not outcomes[1]
+    assert sum(far) >= len(x) - 1

@@ -408,6 +408,52 @@ def test_float64_inputs(use, settings, norm):
     assert_sound(run(use, settings, norm, model, x, y), model, x, y, norm)
 
 
+@pytest.mark.parametrize(("use", "settings", "norm"), [pytest.param(*case, id=f"{case[0]}-{case[2]}") for case in OURS])
+def test_a_target_is_reached_or_nothing_is(use, settings, norm, monkeypatch):
+    monkeypatch.setattr(calls, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(calls, "_ROWS", 1)
+    model, x = Small(), images(rows=10)
+    y = classify(model, x)
+    # Wide enough for a target now and then.
+    threat = ThreatModel(norm=norm, eps={"l0": 40.0, "l1": 12.0, "l2": 2.0, "linf": 0.2}[norm], targets="next")
+    attack, counting = make_attack(use, settings), Counting(model, x)
+    found = attack.run(counting, x, y, threat, Draws((0, use), 10), known_correct=True, gallery=(x, y))
+    assert torch.equal(found.success, found.prediction == (y + 1) % 5)
+    assert torch.equal(found.prediction, classify(model, found.adversarial))
+    assert threat.contains(x, found.adversarial).all()
+    for count in ("forwards", "backwards"):
+        assert getattr(found, count).sum() == getattr(counting, count).sum()
+
+
+@pytest.mark.parametrize(("use", "settings", "norm"), [pytest.param(*case, id=f"{case[0]}-{case[2]}") for case in OURS])
+def test_targets_by_rule_and_given_ones_are_the_same_in_any_batch(use, settings, norm):
+    model, x, rows = Small(), images(rows=10), torch.tensor([1, 4, 8])
+    y = classify(model, x)
+    attack, ball = make_attack(use, settings), ThreatModel(norm=norm, eps=EPS[norm])
+    found, alone, given = (
+        attack.run(
+            model, x[some], y[some], threat, Draws((0, use), 10, some), known_correct=True, gallery=(x, y), **how
+        )
+        for some, threat, how in (
+            (torch.arange(10), ball.to("next"), {}),
+            (rows, ball.to("next"), {"batch_size": 16}),
+            (torch.arange(10), ball, {"targets": (y + 1) % 5}),
+        )
+    )
+    torch.testing.assert_close(alone.adversarial, found.adversarial[rows], rtol=0, atol=1e-6)
+    assert torch.equal(alone.forwards, found.forwards[rows])
+    assert torch.equal(given.adversarial, found.adversarial)
+    assert torch.equal(given.forwards + 1, found.forwards)
+
+
+def test_what_cannot_aim_at_a_class_says_so():
+    pytest.importorskip("torchattacks")
+    model, x = Small(), images(rows=2)
+    threat = ThreatModel(norm="linf", eps=0.1, targets="next")
+    with pytest.raises(InputError, match="torchattacks:PGD is not run with targets"):
+        make_attack("torchattacks:PGD", {}).run(model, x, classify(model, x), threat, Draws((0,), 2))
+
+
 class Always(nn.Module):
     """Answers every image with one class."""
 

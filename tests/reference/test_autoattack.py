@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from robustframe.attacks import APGD, APGDT, Square
-from robustframe.attacks.apgd import ascend, checkpoints, rank_targets, surface_start
+from robustframe.attacks.apgd import ascend, checkpoints, surface_start
 from robustframe.attacks.apgd_l1 import ascend_l1, large_radii, large_start
 from robustframe.attacks.base import Runs
 from robustframe.attacks.square import _MassMoves, _pattern
 from robustframe.draws import Draws
 from robustframe.losses import LOSSES, targeted_dlr
 from robustframe.probe import Evaluation
+from robustframe.targets import rank_targets
 from robustframe.threat import ThreatModel
 
 pytest.importorskip("pyautoattack")

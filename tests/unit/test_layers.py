@@ -21,6 +21,7 @@ ROOMS = [
     ["files", "devices"],
     ["draws"],
     ["userfile"],
+    ["targets"],
     ["threat"],
     ["losses"],
     ["frames"],

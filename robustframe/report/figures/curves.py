@@ -57,7 +57,7 @@ def curve_figure(curves: Sequence[ModelCurve], *, title: str = "Security curves"
     for each in curves:
         # What has a single radius is compared there, all models in one panel.
         alone = 0.0 if each.curve.line else each.curve.reach
-        blocks.setdefault((each.data, each.curve.norm, alone), []).append(each)
+        blocks.setdefault((each.data, each.curve.kind, alone), []).append(each)
     parts = [_block(found, room) if found[0].curve.line else _dots(found, room) for found in blocks.values()]
     return alt.vconcat(*parts, spacing=24).properties(
         title=titled(title, _NOTE),
@@ -68,7 +68,7 @@ def curve_figure(curves: Sequence[ModelCurve], *, title: str = "Security curves"
 def _block(curves: list[ModelCurve], room: float) -> Figure:
     models = list(dict.fromkeys(each.model for each in curves))
     reach = max(each.curve.reach for each in curves)
-    norm = curves[0].curve.norm
+    norm, aim = curves[0].curve.norm, _aim(curves)
     rows: list[dict[str, Any]] = []
     for each in curves:
         for point in each.curve.points(_STEPS):
@@ -77,7 +77,7 @@ def _block(curves: list[ModelCurve], room: float) -> Figure:
     channels = twin_channels(each.twin for each in curves)
     columns, width = panels(room, len(models))
     unit = ", pixels from 0 to 1" if columns == 1 else ""
-    x = alt.X("eps:Q", title=f"Radius ε ({NORMS[norm]}{unit})").scale(domain=[0, 1.04 * reach])
+    x = alt.X("eps:Q", title=f"Radius ε ({NORMS[norm]}{aim}{unit})").scale(domain=[0, 1.04 * reach])
     x = x.axis(tickCount=5 if columns == 1 else 3)
     y = alt.Y("robust:Q", title=_ROBUST).scale(domain=[0, 100])
     base = alt.Chart(values(rows)).encode(x=x, color=channels["color"])
@@ -105,9 +105,14 @@ def _dots(curves: list[ModelCurve], room: float) -> Figure:
     mark = mark.encode(x=alt.X("robust:Q", title=_ROBUST), shape=channels["shape"], yOffset=aside)
     norm, reach = curves[0].curve.norm, curves[0].curve.reach
     width = room - min(_NAME, 6 * max(map(len, names))) - 40
-    head = headed(f"At {NORMS[norm]} ≤ {reach:g}, {curves[0].data}")
+    head = headed(f"At {NORMS[norm]} ≤ {reach:g}{_aim(curves)}, {curves[0].data}")
     step = alt.Step(17, **{"for": "position"})
     return alt.layer(whisker, mark).properties(width=width, height=step, title=head)
+
+
+def _aim(curves: list[ModelCurve]) -> str:
+    targets = curves[0].curve.targets
+    return f" to {targets}" if targets else ""
 
 
 def _numbers(curve: ModelCurve, share: Proportion) -> dict[str, Any]:

@@ -203,8 +203,8 @@ def _beside(entries: Sequence[BoardEntry]) -> dict[str, list[tuple[str, list[Any
 def _curves(source: BoardRun, entries: Sequence[BoardEntry]) -> Iterator[dict[str, Any]]:
     twins = {entry.classifier.name: entry.classifier.twin for entry in entries}
     own = [curve for curve in source.curves if curve.classifier in twins]
-    for norm in dict.fromkeys(curve.norm for curve in own):
-        same = [curve for curve in own if curve.norm == norm]
+    for kind in dict.fromkeys(curve.kind for curve in own):
+        same = [curve for curve in own if curve.kind == kind]
         drawn = [(KINDS[twins[curve.classifier]], curve) for curve in same]
         label = "; ".join(
             f"{TWINS[twins[curve.classifier]]}: {100 * curve.at(0.0).value:.1f} % at 0, "
@@ -212,8 +212,8 @@ def _curves(source: BoardRun, entries: Sequence[BoardEntry]) -> Iterator[dict[st
             for curve in same
         )
         yield {
-            "norm": norm,
-            "svg": curve_picture(drawn, f"Robust accuracy over eps in {norm}. {label}"),
+            "norm": kind,
+            "svg": curve_picture(drawn, f"Robust accuracy over eps in {kind}. {label}"),
             "curves": [(twins[curve.classifier], curve) for curve in same],
             "violations": [violation for curve in same for violation in curve.violations],
         }

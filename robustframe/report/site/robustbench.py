@@ -20,8 +20,8 @@ Radii = Mapping[tuple[str, str], frozenset[float]]
 
 def radii(entries: Sequence[BoardEntry]) -> Radii:
     """Return which radii there are of each data set and norm, among all entries of a site."""
-    kinds = {_kind(entry) for entry in entries}
-    return {kind: frozenset(entry.threat.eps for entry in entries if _kind(entry) == kind) for kind in kinds}
+    own = [entry for entry in entries if not entry.threat.targets]
+    return {kind: frozenset(e.threat.eps for e in own if _kind(e) == kind) for kind in map(_kind, own)}
 
 
 def model_info(entries: Sequence[BoardEntry], page: str, known: Facts, several: Radii) -> dict[str, bytes]:
@@ -47,7 +47,8 @@ def model_info(entries: Sequence[BoardEntry], page: str, known: Facts, several: 
     files: dict[str, bytes] = {}
     for entry in entries:
         norm = _FOLDERS.get(entry.threat.norm)
-        if norm is None or entry.result is None:
+        # RobustBench knows no targeted threat.
+        if norm is None or entry.result is None or entry.threat.targets:
             continue
         eps, twin = _plain(_eps(entry).replace("/", "-")), f"-{entry.classifier.twin}" if entry.classifier.twin else ""
         top = f"model_info/{eps}" if len(several[_kind(entry)]) > 1 else "model_info"

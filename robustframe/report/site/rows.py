@@ -116,7 +116,8 @@ def group_key(entry: BoardEntry) -> str:
     """Name what an entry may be compared with."""
     # The content of batteries, not their names: a file of the user's may change and keep its name.
     attacks = digest(entry.run.record.batteries)
-    return f"g-{digest([entry.run.record.data.sha256, entry.threat.norm, entry.threat.eps, attacks])[:8]}"
+    threat = [entry.threat.norm, entry.threat.eps] + [entry.threat.targets] * bool(entry.threat.targets)
+    return f"g-{digest([entry.run.record.data.sha256, *threat, attacks])[:8]}"
 
 
 def sections(entries: Sequence[BoardEntry], sweeps: Sweeps = lambda entry: None) -> list[BoardSection]:
@@ -148,7 +149,8 @@ def _section_key(entry: BoardEntry) -> str:
     named = f"{data.use} {data.split}"
     # A name that cannot stand in an address gets a mark, so that no other is taken for it.
     mark = "" if slug(named.replace(" ", "-")) == named.replace(" ", "-") else f"-{digest(named)[:6]}"
-    return f"{slug(named.replace(' ', '-'))}{mark}-{threat.norm}-{threat.eps:.6g}"
+    aim = f"-to-{slug(threat.targets)}" if threat.targets else ""
+    return f"{slug(named.replace(' ', '-'))}{mark}-{threat.norm}-{threat.eps:.6g}{aim}"
 
 
 def _founded(group: Group) -> tuple[bool, int, float, str]:
