@@ -166,6 +166,23 @@ SMALL: dict[str, tuple[Build, tuple[int, ...]]] = {
         (2, 5, 5),
     ),
     "swapped": (Swapped, (1, 14, 14)),
+    "pixels": (
+        # Kernels that reach over the border of one pixel, of which all but the middle is cut off.
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(), nn.Conv2d(5, 4, 3, 1, 1),
+            nn.ReLU(), *tail(4),
+        ),
+        (2, 4, 4),
+    ),
+    "flat": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.Flatten(), nn.ReLU(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2)
+        ),
+        (1, 6, 6),
+    ),
+    "late": (
+        lambda: nn.Sequential(nn.Conv2d(2, 5, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.ReLU(), *tail(5)), (2, 4, 4)
+    ),
 }  # fmt: skip
 LARGE: dict[str, tuple[Build, tuple[int, ...]]] = {
     "resnet18": (lambda: torchvision.models.resnet18(weights=None, num_classes=10), (3, 32, 32)),
