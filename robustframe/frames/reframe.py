@@ -29,7 +29,9 @@ def structure_of(traced: Traced) -> BranchedFrame:
     if not traced.codes:
         found = "; ".join(f"{each.name}: {each.why}" for each in traced.unread[:3])
         raise InputError(f"the model has no layer with a ReLU behind it, so no frame ({found or 'it is linear'})")
-    shapes = [code.value.shape[:1] if code.value.flat else code.value.shape for code in traced.codes]
+    # A flattened image may go through a ReLU, and is an image all the same.
+    values = [code.value for code in traced.codes]
+    shapes = [each.shape[:1] if each.flat and each.shape[1:] == (1, 1) else each.shape for each in values]
     rows = [[spec_of(term) for term in code.value.terms] for code in traced.codes]
     for j, specs in enumerate(rows, start=1):
         if not specs:
@@ -74,7 +76,8 @@ def frame_of(traced: Traced) -> tuple[BranchedFrame, list[Tensor]]:
         for branch, term in parts:
             branch.weight.copy_(_unscaled(term, factors) * math.exp(least - logs[term.source]))
         norms = frame.norms(j)
-        alive = norms > 1e-12 * norms.max()
+        # Below that the frame's numbers are beyond what single precision holds.
+        alive = norms > 1e-30 * norms.max()
         if not bool(alive.any()):
             raise InputError(f"layer {j} ({code.name}) has no weights but zeros, so its atoms have no direction")
         # A channel that reads nothing has an atom of zeros, and any factor does.
@@ -136,6 +139,8 @@ def head_of(traced: Traced, factors: list[Tensor]) -> Head:
     if out is None:
         found = "; ".join(f"{each.name}: {each.why}" for each in traced.unread[:3])
         raise InputError(f"the model is no sweep of a frame, so it has no recurrent twin: {found}")
+    if not out.flat:
+        raise InputError("the model returns images, where logits are vectors; flatten them")
     if [term.source for term in out.terms] != [last] or out.shape[1:] != (1, 1):
         raise InputError("the logits are no linear map of the last code alone, so there is no twin to be built")
     term = out.terms[0]

@@ -1,6 +1,5 @@
 """What the frame of a classifier says, for classifiers that were never built as frames."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from robustframe.errors import InputError, told
 from robustframe.frames import mutual_coherence
 from robustframe.frames.reframe import frame_of
-from robustframe.frames.trace import trace
+from robustframe.frames.trace import copied, trace
 from robustframe.lending import contained, lent
 from robustframe.models.classifiers import Classifier
 from robustframe.pairs import Pair, Twin, Untied
@@ -45,7 +44,7 @@ def _measured(module: nn.Module, shape: tuple[int, ...]) -> tuple[float | None, 
         return None, "not measured: it is large; `robustframe frame` measures it"
     try:
         with lent(), contained():
-            traced = trace(copy.deepcopy(module).eval(), shape)
+            traced = trace(copied(module).eval(), shape)
         if traced.out is None:
             first = traced.unread[0]
             return None, f"no frame, because of {first.name} ({first.why})"
