@@ -116,10 +116,15 @@ class Head(nn.Module):
     Args:
         branch: its linear map.
         bias: shape (classes,).
+
+    Raises:
+        InputError: where the map makes something else than as many logits.
     """
 
     def __init__(self, branch: Branch, bias: Tensor) -> None:
         super().__init__()
+        if (branch.spec.weight[0], *branch.out) != (len(bias), 1, 1):
+            raise InputError(f"a head that makes {(branch.spec.weight[0], *branch.out)} makes no {len(bias)} logits")
         self.branch = branch
         self.bias = nn.Parameter(bias)
         self.out_features = branch.spec.weight[0]

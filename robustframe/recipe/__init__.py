@@ -25,6 +25,7 @@ from robustframe.recipe.recipes import (
     recipes,
     shipped_folder,
     spelled,
+    typed,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "shipped_folder",
     "spelled",
     "threat_words",
+    "typed",
 ]

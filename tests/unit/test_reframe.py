@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import robustframe
 from robustframe.certify import lipschitz_radius
 from robustframe.cli import app
+from robustframe.cli.shared import json_text
 from robustframe.data import load as load_data
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames.architectures import architecture
@@ -742,6 +743,8 @@ def test_a_damaged_card_of_branches_is_refused(settled: Path, tmp_path: Path) ->
     refused(lambda card: card["layers"][1]["branches"][0].update(weight=[10**6, 10**5, 4, 4]), "would hold more than")
     refused(lambda card: card.update(head=None), "a frame with branches has layers with branches, and a head")
     refused(lambda card: card.update(structure="chain"), "describes no pair")
+    refused(lambda card: card["head"].update(padding=[1, 0]), "a head that makes .* makes no 10 logits")
+    refused(lambda card: card["head"].update(box=[2, 2]), "do not fit codes of shape")
     refused(lambda card: card["layers"].clear(), "describes no pair|layers")
 
 
@@ -806,7 +809,14 @@ def test_frame_reports_on_networks(own: Path, tmp_path: Path, monkeypatch: pytes
     assert [layer["name"] for layer in report["layers"]] == ["0", "5"]
     assert len(report["sweeps"]) == 32
     assert report["coherence"]["between"] == sorted(report["coherence"]["between"])
-    assert max(len(line) for line in said.stdout.splitlines()) <= 120
+    narrow = CliRunner().invoke(app, asked, env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+
+
+def test_json_has_no_infinity() -> None:
+    assert json_text({"a": [1.5, float("inf")], "b": (float("nan"), 2)}) == json.dumps(
+        {"a": [1.5, None], "b": [None, 2]}, indent=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -818,6 +828,8 @@ def test_frame_reports_on_networks(own: Path, tmp_path: Path, monkeypatch: pytes
         (["torchvision:resnet19"], "did you mean"),
         (["zoo:digits-fc2-8", "--weights", "x"], "--weights is for networks"),
         (["nothing:x"], "unknown kind of model"),
+        (["file:net.py:build", "--shape", "1x8x8", "--classes", "-4"], "classes = -4: Input should be greater than"),
+        (["file:net.py:build", "--shape", "1x8x8", "--normalise", "1/0"], r"std[1] = 0.0: Input should be greater"),
     ],
 )
 def test_frame_says_what_is_wrong(words: list[str], sentence: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
