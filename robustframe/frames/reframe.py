@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from robustframe.errors import InputError
 from robustframe.frames.affine import Term, Traced
 from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branched_blocks import taps
 from robustframe.frames.branches import Branch, BranchSpec, as_image
 
 
@@ -21,7 +22,7 @@ def spec_of(term: Term) -> BranchSpec:
 
 
 def structure_of(traced: Traced) -> BranchedFrame:
-    """Return the frame of a network with weights of zeros: its rows and branches.
+    """Return the frame of a network with weights of ones, but where they are zero by structure: its rows and branches.
 
     Raises:
         InputError: for a network without a ReLU, or a layer that depends on nothing.
@@ -37,7 +38,12 @@ def structure_of(traced: Traced) -> BranchedFrame:
         if not specs:
             raise InputError(f"layer {j} ({traced.codes[j - 1].name}) depends on nothing; it has no weights but zeros")
     per_pixel = [code.value.constant.shape[1:] != (1, 1) for code in traced.codes]
-    return BranchedFrame(traced.in_shape, shapes, rows, traced.opaque, per_pixel=per_pixel)
+    frame = BranchedFrame(traced.in_shape, shapes, rows, traced.opaque, per_pixel=per_pixel)
+    with torch.no_grad():
+        for j, code in enumerate(traced.codes, start=1):
+            for part, term in zip(frame.branches(j), code.value.terms):
+                part.weight.copy_(taps(term.map.weight).expand(part.weight.shape))
+    return frame
 
 
 @torch.no_grad()
