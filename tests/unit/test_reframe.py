@@ -32,7 +32,7 @@ from robustframe.frames.coherence import babel, coherence, filter_gram, own_cohe
 from robustframe.frames.least import as_branched, least_potential
 from robustframe.frames.objective import objective
 from robustframe.frames.potential import closed_form_minimum, minimum_potential
-from robustframe.frames.reframe import frame_of, head_of
+from robustframe.frames.reframe import frame_of, head_of, structure_of
 from robustframe.frames.trace import trace
 from robustframe.pairs import Reframed, ReframedPair, reframe
 from robustframe.report.cards import card_text
@@ -387,7 +387,7 @@ def test_the_gradient_of_a_solution_is_that_of_its_sweeps() -> None:
     build, shape = SMALL["mlp"]
     frame, _ = exactly(drawn(build), shape)
     x = images(shape).double().requires_grad_()
-    solver = DeepPursuit(sweeps=2000)
+    solver = DeepPursuit(sweeps=1000)
     plain, implicit = solve(solver, frame, x), solve(solver, frame, x, Implicit(tolerance=1e-10))
     one, two = (torch.autograd.grad(each.codes[-1].sum(), x)[0] for each in (plain, implicit))
     assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
@@ -748,6 +748,7 @@ def test_a_damaged_card_of_branches_is_refused(settled: Path, tmp_path: Path) ->
     refused(lambda card: card["layers"].clear(), "describes no pair|layers")
 
 
+@pytest.mark.slow
 def test_both_twins_of_ones_own_network_are_evaluated(own: Path, tmp_path: Path) -> None:
     asked = [
         "evaluate", "--model", "reframe:file:net.py:build", "--weights", "net.safetensors", "--data", "digits",
@@ -885,18 +886,74 @@ def test_minimising_ends_at_the_closed_form_and_never_below_the_bound(both: bool
     assert coherence(frame).deep_frame_potential > score.value
 
 
-def test_rank_lists_the_least_first(tmp_path: Path) -> None:
-    names = ["fc-200-100", "resnet8-8", "torchvision:vgg11"]
-    words = ["rank", *names, "--shape", "3x32x32", "--json"]
+class Skips(nn.Module):
+    """Blocks of one layer, whose branch reads the code that is added to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = F.relu(self.a(x))
+        return self.head(F.relu(self.b(x) + x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "exact"),
+    [
+        (Skips, (2,), False),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 4, 2, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 6), nn.ReLU(),
+                nn.Linear(6, 2)
+            ),
+            (1, 4, 4), True,
+        ),
+        (lambda: nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), (1, 3, 3), False),
+        (
+            lambda: nn.Sequential(nn.Conv2d(1, 2, 2, dilation=2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
+            (1, 4, 4), False,
+        ),
+    ],
+)  # fmt: skip
+def test_a_structure_needs_no_weights_and_its_bound_holds(build: Build, shape: tuple[int, ...], exact: bool) -> None:
+    frame = structure_of(trace(build().eval(), shape))
+    score, found = least_potential(frame), minimum_potential(frame, restarts=1)
+    assert score.exact is exact
+    assert found.converged
+    assert found.value * found.nonzeros >= score.value * score.nonzeros * (1 - 1e-6)
+    assert found.value >= score.value * (1 - 1e-6)
+    if exact:
+        assert found.value == pytest.approx(score.value, rel=1e-4)
+
+
+def test_rank_optimises_networks(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    (own / "small.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+    )
+    said = CliRunner().invoke(app, ["rank", "file:small.py:build", "--shape", "1x2x2", "--optimise", "--json"])
+    assert said.exit_code == 0, said.exception
+    (found,) = json.loads(said.stdout)
+    assert (found["method"], found["converged"]) == ("optimised", True)
+    assert found["least"] ** 2 == pytest.approx((36 / 4 - 6) / 30, rel=1e-3)
+
+
+def test_rank_lists_the_least_first(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    names = ["fc-200-100", "resnet8-8", "file:net.py:build"]
+    words = ["rank", *names, "--shape", "1x8x8", "--json"]
     said = CliRunner().invoke(app, [*words, "--plot", str(tmp_path / "rank.svg")])
     assert said.exit_code == 0, said.output
     ranks = json.loads(said.stdout)
     assert {each["name"] for each in ranks} == set(names)
     assert [each["least"] for each in ranks] == sorted(each["least"] for each in ranks)
-    vgg = next(each for each in ranks if each["name"] == "torchvision:vgg11")
-    assert (vgg["structure"], vgg["method"]) == ("chain", "closed form")
-    assert vgg["parameters"] == sum(p.numel() for p in torchvision.models.vgg11(weights=None).parameters())
-    assert "torchvision:vgg11" in (tmp_path / "rank.svg").read_text()
+    net = next(each for each in ranks if each["name"] == "file:net.py:build")
+    assert (net["structure"], net["method"]) == ("chain", "closed form")
+    assert net["parameters"] == 60 + 12 + 97 * 12 + 13 * 10
+    assert "file:net.py:build" in (tmp_path / "rank.svg").read_text()
     text = CliRunner().invoke(app, ["rank", "fc-200-100", "fc-20-10"]).stdout
     assert "closed form" in text
     assert max(map(len, text.splitlines())) <= 100
