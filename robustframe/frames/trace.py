@@ -352,8 +352,8 @@ def _compare(name: str, found: Tensor, made: Tensor, largest: float | None = Non
     apart = float((found.flatten().double() - made.flatten().double()).abs().max()) if same else math.inf
     if not apart <= _CLOSE * (float(made.abs().max()) if largest is None else largest):
         raise InputError(
-            f"{name} is not what the model's layers say: it differs by {apart:.1e}, because of a hook, a value that is "
-            "changed in place, chance, or whatever else torch.fx does not show"
+            f"{name} is not what the model's layers say, because of a hook, a value that is changed in place, chance, "
+            "or whatever else torch.fx does not show"
         )
 
 

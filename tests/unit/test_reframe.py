@@ -34,6 +34,8 @@ from robustframe.frames.objective import objective
 from robustframe.frames.potential import closed_form_minimum, minimum_potential
 from robustframe.frames.reframe import frame_of, head_of, structure_of
 from robustframe.frames.trace import trace
+from robustframe.models.framed import with_frames
+from robustframe.models.given import classify_given
 from robustframe.pairs import Reframed, ReframedPair, reframe
 from robustframe.report.cards import card_text
 from robustframe.solvers import ADMM, AcceleratedPursuit, DeepPursuit, Implicit, iterate, optimality, solve
@@ -789,6 +791,24 @@ def test_tables_state_the_coherence_of_any_network_or_why_it_is_no_frame() -> No
     assert f"coherence {known['a'].mutual_coherence:.3f}" in table
     assert "b: no frame, because of 2 (Tanh: " in table
     assert all(torch.equal(before[key], value) for key, value in frame.state_dict().items())
+
+
+class Addressed(Twice):
+    """Cannot be traced, for a reason that holds an address."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, torch.fx.Proxy):
+            raise TypeError(f"{object()} is in the way")
+        return self.head(F.relu(self.one(x) + torch.randn(4)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("model", [Addressed(), Chance()])
+def test_why_there_is_no_frame_reads_the_same_each_time(model: nn.Module) -> None:
+    first, second = (
+        with_frames(classify_given(model.eval(), "a", images((4,)))[0], (4,))[0].entry.no_frame for _ in range(2)
+    )
+    assert first is not None
+    assert first == second
 
 
 def test_certificates_do_not_cover_thresholds_below_zero() -> None:
