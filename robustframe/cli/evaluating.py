@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustframe.bar import Bar
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, parsed_normalise, say
-from robustframe.errors import InputError, first_mistake, unknown
+from robustframe.errors import InputError, unknown
 from robustframe.terminal import fitted
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def evaluate(
     with Bar("units", "evaluate") as bar:
         bar.stage("loading models and data ...")
         from robustframe.evaluation import Limits, make_task, run, run_folder
-        from robustframe.recipe import Recipe, find_recipe, read_toml
+        from robustframe.recipe import Recipe, find_recipe, read_toml, typed
 
         _check_engine(engine, workers, address, isolate=isolate)
         where, here = _devices(device, engine)
@@ -181,7 +181,7 @@ def evaluate(
                 "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
                 "model": [{"use": use, **shared} for use in model or []],
             }  # fmt: skip
-            place, stated = Path("command line"), _validated(Recipe, content)
+            place, stated = Path("command line"), typed(Recipe, content)
         task = make_task(
             stated, place, device=here, data_root=data_root, download=download, keep=keep,
             isolate=isolate and not dry_run,
@@ -294,12 +294,3 @@ def _labels(classes: Sequence[str]) -> str:
     said = ", ".join(f"{label} = {name}" for label, name in enumerate(classes[:_LABELS]))
     more = f" ... {len(classes) - 1} = {classes[-1]}" if len(classes) > _LABELS else ""
     return f"{said}{more}; the order of the model's logits must be this one"
-
-
-def _validated(model: type[Any], content: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise InputError(first_mistake(error)) from None

@@ -36,7 +36,7 @@ def frame(
 ) -> None:
     """Report on the frame of a pair, a network or an architecture: structure, coherence, potential, solver."""
     from robustframe.data import load
-    from robustframe.recipe import Normalise
+    from robustframe.recipe import Normalise, typed
     from robustframe.report.frame import find_frame, measure_frame
     from robustframe.report.frame_text import render_frame
 
@@ -51,7 +51,7 @@ def frame(
     paired = model.partition(":")[0] in ("zoo", "card", "hf")
     found = find_frame(
         model, weights=weights, classes=classes, channels=channels, shape=None if paired else sides,
-        normalise=None if normalise is None else Normalise(**parsed_normalise(normalise)), download=download,
+        normalise=None if normalise is None else typed(Normalise, parsed_normalise(normalise)), download=download,
     )  # fmt: skip
     report = measure_frame(found, minimum=minimum, data=examples)
     text = json_text(report.to_json()) + "\n" if as_json else render_frame(report, found.frame)

@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import math
 import sys
 import unicodedata
 from pathlib import Path
@@ -44,7 +45,16 @@ def plain(text: str) -> str:
 
 def json_text(content: object) -> str:
     """Write what a machine reads, in the letters that every terminal and pipe has."""
-    return json.dumps(content, indent=2).replace("\x7f", "\\u007f")
+    return json.dumps(_finite(content), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _finite(content: Any) -> Any:
+    """Put null in the place of infinity and of what is no number, which JSON has no words for."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 _NEAR = {

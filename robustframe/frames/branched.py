@@ -115,10 +115,10 @@ class BranchedFrame(Frame):
 
     def part_weights(self, j: int) -> tuple[float, ...]:
         logs = self.log_scales.tolist()
-        return tuple(math.exp(2 * logs[max(part.spec.reads, 0)]) for part in self.branches(j))
+        return tuple(_square(logs[max(part.spec.reads, 0)]) for part in self.branches(j))
 
     def code_weight(self, j: int) -> float:
-        return math.exp(2 * float(self.log_scales[j]))
+        return _square(float(self.log_scales[j]))
 
     def pull(self, j: int) -> int:
         return len(self._readers[j])
@@ -179,6 +179,8 @@ class BranchedFrame(Frame):
             tensors = [part.weight for part in self.branches(j)]
             if not all(bool(each.isfinite().all()) for each in (*tensors, layer.threshold)):
                 raise InputError(f"layer {j} has weights or thresholds that are not finite; get or train them again")
+            if not all(0 <= float(part.ratio) < math.inf for part in self.branches(j)):
+                raise InputError(f"layer {j} has a scale that is no square; get or train it again")
 
     def norms(self, j: int) -> Tensor:
         """Return the norms of layer j's atoms away from borders by channel, float64; 1 but for atoms of zeros."""
@@ -199,6 +201,11 @@ class BranchedFrame(Frame):
     def project_(self) -> None:
         for layer in self.blocks:
             layer.operator.normalize_()
+
+
+def _square(log: float) -> float:
+    """Return the square of a scale given as its logarithm, or the largest there is in place of a larger one."""
+    return math.exp(min(2 * log, 700.0))
 
 
 def _image(shape: tuple[int, ...]) -> Shape3:

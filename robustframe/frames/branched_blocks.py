@@ -98,9 +98,16 @@ def columns(frame: BranchedFrame) -> list[tuple[int, int, int]]:
     return found
 
 
+def taps(weight: Tensor) -> Tensor:
+    """Return which taps of filters are not zero by structure, as between those of a dilated one, shape (1, 1, y, x)."""
+    found = (weight.detach() != 0).any(0, keepdim=True).any(1, keepdim=True)
+    # Weights of zeros say nothing about the structure.
+    return found if bool(found.any()) else torch.ones_like(found)
+
+
 def _is_learned(weight: Tensor, groups: int) -> bool:
     """Whether no entry is zero by structure: of groups and holes between taps there are some."""
-    return groups == 1 and bool((weight.detach() != 0).flatten(2).any(0).any(0).all())
+    return groups == 1 and bool(taps(weight).all())
 
 
 def _axis(part: Branch, at: int, taps: int) -> Axis:

@@ -102,6 +102,8 @@ class Branch(nn.Module):
         fits = (
             self.inner[0] == spec.weight[1] * spec.groups and min(self.out) >= 1 and spec.weight[0] % spec.groups == 0
         )
+        # An average of boxes is taken box by box, and its weights are numbers.
+        fits &= spec.box == (1, 1) or (spec.weight[2:], spec.stride, spec.padding) == ((1, 1), spec.box, (0, 0))
         if not fits:
             raise InputError(f"filters of shape {spec.weight} do not fit codes of shape {shape}")
         self.is_matrix = (

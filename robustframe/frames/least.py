@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branched_blocks import taps
 from robustframe.frames.branches import Branch, BranchSpec
 from robustframe.frames.frame import Frame
 from robustframe.frames.operators import Conv, Operator, PooledConv
@@ -32,7 +33,9 @@ def least_potential(frame: BranchedFrame) -> StructuralMinimum:
         sum_j g_j^2 (K_j^2 / D_j - K_j)_+ / n_j^4  +  2 sum_(branches of j that read k) K_j / (n_j^2 n_k^2).
 
     It is reached where each layer has one convolution or matrix beside identities (chains, residual nets with identity
-    skips). Where a sum of two convolutions or one of concatenated codes could do better or worse, it is a lower bound.
+    skips). It is a lower bound where a sum of two convolutions or one of concatenated codes could do better or worse,
+    where two branches of a row read one code and may cancel, and for convolutions that are dilated or do not close
+    around the image.
 
     Args:
         frame: a network read as a frame.
@@ -52,11 +55,14 @@ def least_potential(frame: BranchedFrame) -> StructuralMinimum:
                 numbers = sum(_numbers(part) for part in made)
                 total += len(groups) ** 2 * max(0.0, atoms**2 / numbers - atoms) / squares[j] ** 2
                 nonzeros += atoms * (_neighbours(made, end - first) - 1)
-            exact &= len(made) <= 1
+            exact &= len(made) <= 1 and all(_closes(part) and bool(taps(part.weight).all()) for part in made)
+            reads = [part.spec.reads for part in parts if part.spec.reads > 0]
+            exact &= len(set(reads)) == len(reads)
             for group in {part.spec.group for part in parts}:
                 joined = [part for part in parts if part.spec.group == group]
                 read = [part.spec.reads for part in joined]
-                if min(read) > 0:
+                # Two branches that read one code may cancel.
+                if min(read) > 0 and all(reads.count(k) == 1 for k in read):
                     total += 2 * atoms / (squares[j] * max(squares[k] for k in read))
                 nonzeros += sum(2 * atoms * _entries(part) for part in joined if part.spec.reads > 0)
     return StructuralMinimum(total / nonzeros if nonzeros else 0.0, exact, nonzeros)
@@ -80,12 +86,20 @@ def _ranges(frame: BranchedFrame, j: int) -> list[tuple[int, int]]:
 
 
 def _numbers(part: Branch) -> int:
-    """Numbers that the atoms of a branch reach."""
+    """Dimensions that the atoms of a branch span at most: the numbers that they reach, of averages one a box."""
+    if part.spec.box != (1, 1):
+        return part.inner[0] * math.prod(part.out)
     kernel, sides = part.spec.kernel, 1
     for at in (0, 1):
         covered = part.out[at] * min(kernel[at], part.spec.stride[at])
         sides *= min(part.inner[1 + at], covered) if kernel[at] < part.spec.stride[at] else part.inner[1 + at]
     return part.inner[0] * sides
+
+
+def _closes(part: Branch) -> bool:
+    """Whether positions and strides make up the image, so that it may wrap around; a matrix has one position."""
+    closed = all(part.out[at] * part.spec.stride[at] == part.inner[1 + at] for at in (0, 1))
+    return part.is_matrix or part.spec.box != (1, 1) or closed
 
 
 def _neighbours(made: list[Branch], filters: int) -> int:

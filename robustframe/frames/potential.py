@@ -11,6 +11,7 @@ from torch import Tensor
 from robustframe.errors import InputError
 from robustframe.frames.blocks import Borders, global_blocks
 from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branched_blocks import taps
 from robustframe.frames.frame import Frame
 from robustframe.frames.gram import Gram
 from robustframe.frames.operators import Dense
@@ -172,9 +173,9 @@ class _End:
 def _descend(
     frame: Frame, borders: Borders, nonzeros: int, steps: int, tolerance: float, generator: torch.Generator
 ) -> _End:
-    shapes = _learned(frame)
-    draws = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
-    raw = {key: _unit(weight) for key, weight in draws.items()}
+    masks = _learned(frame)
+    draws = {key: torch.randn(mask.shape, generator=generator, dtype=torch.float64) for key, mask in masks.items()}
+    raw = {key: _unit(weight * masks[key]) for key, weight in draws.items()}
     parameters = [weight.requires_grad_() for weight in raw.values()]
     optimizer = torch.optim.LBFGS(
         parameters,
@@ -189,7 +190,7 @@ def _descend(
     def logarithm() -> Tensor:
         # The gradient of the logarithm is the relative gradient, whatever the number of atoms.
         optimizer.zero_grad()
-        units = {key: _unit(weight) for key, weight in raw.items()}
+        units = {key: _unit(weight * masks[key]) for key, weight in raw.items()}
         value: Tensor = (_potential(frame, units, borders, nonzeros) + _NEGLIGIBLE).log()
         value.backward()  # type: ignore[no-untyped-call]
         return value
@@ -217,16 +218,16 @@ def _descend(
     return _End(max(value, 0.0), gradient(), made)
 
 
-def _learned(frame: Frame) -> dict[Any, torch.Size]:
-    """The weights to optimise: of frames with branches all but factors, which are fixed as unit atoms."""
+def _learned(frame: Frame) -> dict[Any, Tensor]:
+    """Which weights to optimise: of frames with branches all but holes, and factors, which are fixed as unit atoms."""
     if isinstance(frame, BranchedFrame):
+        parts = {(j, b): part for j in range(1, len(frame.layers) + 1) for b, part in enumerate(frame.branches(j))}
         return {
-            (j, b): part.weight.shape
-            for j in range(1, len(frame.layers) + 1)
-            for b, part in enumerate(frame.branches(j))
+            key: taps(part.weight).cpu().expand(part.weight.shape).double()
+            for key, part in parts.items()
             if not part.spec.is_factor
         }
-    return {j: layer.operator.weight.shape for j, layer in enumerate(frame.blocks, start=1)}
+    return {j: torch.ones(layer.operator.weight.shape).double() for j, layer in enumerate(frame.blocks, start=1)}
 
 
 def _norms(weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustframe.frames.block import Block
-from robustframe.frames.incidence import Shares, Taps, links
+from robustframe.frames.incidence import Axis, Shares, Taps, links
 
 Pairs = list[tuple[Block, Block]]
 """Blocks of one row, of a first and of a second column."""
@@ -46,7 +46,10 @@ class Product:
 
 def _full_product(left: Block, right: Block) -> Tensor:
     low, high = overlap(left, right)
-    a, b = (block.weight[:, low - block.first : high - block.first].flatten(1) for block in (left, right))
+    y, x = _landing(left.y), _landing(left.x)
+    a, b = (
+        block.weight[:, low - block.first : high - block.first][:, :, y][..., x].flatten(1) for block in (left, right)
+    )
     return (a @ b.T).view(1, 1, len(a), len(b))
 
 
@@ -87,8 +90,14 @@ def meet(left: Block, right: Block) -> bool:
 
 
 def _whole(block: Block) -> bool:
-    """Whether the block is a matrix at a single position."""
-    return block.y.positions == 1 and block.x.positions == 1 and block.learned
+    """Whether the block is a matrix at a single position, of which each entry has a pixel of its own or none."""
+    apart = (len({axis.pixels[tap] for tap in _landing(axis)}) == len(_landing(axis)) for axis in (block.y, block.x))
+    return block.y.positions == 1 and block.x.positions == 1 and block.learned and all(apart)
+
+
+def _landing(axis: Axis) -> list[int]:
+    """Return the taps of an axis of one position that the border does not cut off."""
+    return [tap for tap, row in enumerate(axis.pixels) if row[0] >= 0]
 
 
 def pattern(block: Block) -> Block:

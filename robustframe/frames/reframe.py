@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from robustframe.errors import InputError
 from robustframe.frames.affine import Term, Traced
 from robustframe.frames.branched import BranchedFrame
+from robustframe.frames.branched_blocks import taps
 from robustframe.frames.branches import Branch, BranchSpec, as_image
 
 
@@ -21,7 +22,7 @@ def spec_of(term: Term) -> BranchSpec:
 
 
 def structure_of(traced: Traced) -> BranchedFrame:
-    """Return the frame of a network with weights of zeros: its rows and branches.
+    """Return the frame of a network with weights of ones, but where they are zero by structure: its rows and branches.
 
     Raises:
         InputError: for a network without a ReLU, or a layer that depends on nothing.
@@ -29,13 +30,20 @@ def structure_of(traced: Traced) -> BranchedFrame:
     if not traced.codes:
         found = "; ".join(f"{each.name}: {each.why}" for each in traced.unread[:3])
         raise InputError(f"the model has no layer with a ReLU behind it, so no frame ({found or 'it is linear'})")
-    shapes = [code.value.shape[:1] if code.value.flat else code.value.shape for code in traced.codes]
+    # A flattened image may go through a ReLU, and is an image all the same.
+    values = [code.value for code in traced.codes]
+    shapes = [each.shape[:1] if each.flat and each.shape[1:] == (1, 1) else each.shape for each in values]
     rows = [[spec_of(term) for term in code.value.terms] for code in traced.codes]
     for j, specs in enumerate(rows, start=1):
         if not specs:
             raise InputError(f"layer {j} ({traced.codes[j - 1].name}) depends on nothing; it has no weights but zeros")
     per_pixel = [code.value.constant.shape[1:] != (1, 1) for code in traced.codes]
-    return BranchedFrame(traced.in_shape, shapes, rows, traced.opaque, per_pixel=per_pixel)
+    frame = BranchedFrame(traced.in_shape, shapes, rows, traced.opaque, per_pixel=per_pixel)
+    with torch.no_grad():
+        for j, code in enumerate(traced.codes, start=1):
+            for part, term in zip(frame.branches(j), code.value.terms):
+                part.weight.copy_(taps(term.map.weight).expand(part.weight.shape))
+    return frame
 
 
 @torch.no_grad()
@@ -74,7 +82,8 @@ def frame_of(traced: Traced) -> tuple[BranchedFrame, list[Tensor]]:
         for branch, term in parts:
             branch.weight.copy_(_unscaled(term, factors) * math.exp(least - logs[term.source]))
         norms = frame.norms(j)
-        alive = norms > 1e-12 * norms.max()
+        # Below that the frame's numbers are beyond what single precision holds.
+        alive = norms > 1e-30 * norms.max()
         if not bool(alive.any()):
             raise InputError(f"layer {j} ({code.name}) has no weights but zeros, so its atoms have no direction")
         # A channel that reads nothing has an atom of zeros, and any factor does.
@@ -113,10 +122,15 @@ class Head(nn.Module):
     Args:
         branch: its linear map.
         bias: shape (classes,).
+
+    Raises:
+        InputError: where the map makes something else than as many logits.
     """
 
     def __init__(self, branch: Branch, bias: Tensor) -> None:
         super().__init__()
+        if (branch.spec.weight[0], *branch.out) != (len(bias), 1, 1):
+            raise InputError(f"a head that makes {(branch.spec.weight[0], *branch.out)} makes no {len(bias)} logits")
         self.branch = branch
         self.bias = nn.Parameter(bias)
         self.out_features = branch.spec.weight[0]
@@ -136,6 +150,8 @@ def head_of(traced: Traced, factors: list[Tensor]) -> Head:
     if out is None:
         found = "; ".join(f"{each.name}: {each.why}" for each in traced.unread[:3])
         raise InputError(f"the model is no sweep of a frame, so it has no recurrent twin: {found}")
+    if not out.flat:
+        raise InputError("the model returns images, where logits are vectors; flatten them")
     if [term.source for term in out.terms] != [last] or out.shape[1:] != (1, 1):
         raise InputError("the logits are no linear map of the last code alone, so there is no twin to be built")
     term = out.terms[0]

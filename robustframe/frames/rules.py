@@ -25,7 +25,8 @@ def _no_frame(kind: type) -> str:
         "MaxPool2d": "it chooses among values that are no codes",
     }
     smooth = "it is no proximal step of a penalty on nonnegative codes, as ReLU is"
-    return f"{kind.__name__}: {reasons.get(kind.__name__, smooth)}"
+    other = smooth if kind.__module__ == "torch.nn.modules.activation" else "nothing that is read computes the same"
+    return f"{kind.__name__}: {reasons.get(kind.__name__, other)}"
 
 
 def _pair(given: Any) -> Sides:
@@ -102,6 +103,8 @@ def _relu(reader: Reader, node: fx.Node, layer: nn.Module | None, given: Value) 
 
 def _avg(reader: Reader, node: fx.Node, layer: nn.AvgPool2d, given: Value) -> Value:
     kernel = _pair(layer.kernel_size)
+    if layer.divisor_override is not None:
+        raise Unreadable("average pooling divides by another number than that of its pixels")
     return _averaged(reader, given, kernel, _pair(layer.stride or kernel), _pair(layer.padding), layer.ceil_mode)
 
 
@@ -220,28 +223,34 @@ def _argument(node: fx.Node, at: int, name: str, default: Any = None) -> Any:
     return node.kwargs.get(name, default)
 
 
+def first(node: fx.Node) -> Any:
+    """Return what a step works on, whether it is given by place or by name."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+
+
 def _call_relu(reader: Reader, node: fx.Node) -> Value:
-    return reader.new_code(node, reader.given(node, node.args[0]))
+    return reader.new_code(node, reader.given(node, first(node)))
 
 
 def _call_same(reader: Reader, node: fx.Node) -> Value:
     if _argument(node, 2, "training", False) and getattr(node.target, "__name__", "").startswith("dropout"):
         raise Unreadable("dropout is left on, so that each call is another network")
-    return reader.given(node, node.args[0])
+    return reader.given(node, first(node))
 
 
 def _two(reader: Reader, node: fx.Node) -> tuple[Any, Any]:
     """The two sides of an operation, numbers and constants as they are."""
-    found = [reader.values.get(each) if isinstance(each, fx.Node) else each for each in node.args[:2]]
-    if len(found) < 2 or any(each is None for each in found):
+    sides = (first(node), _argument(node, 1, "other"))
+    found = [reader.values.get(each) if isinstance(each, fx.Node) else each for each in sides]
+    if _argument(node, 2, "alpha", 1) != 1 or node.kwargs.get("rounding_mode") is not None:
+        raise Unreadable(f"{node.name} has a factor alpha or rounds")
+    if any(each is None for each in found):
         raise Unreadable(f"{node.name} works on something else than images, vectors and numbers")
     return found[0], found[1]
 
 
 def _call_add(reader: Reader, node: fx.Node) -> Any:
     a, b = _two(reader, node)
-    if _argument(node, 2, "alpha", 1) != 1:
-        raise Unreadable("a sum with a factor alpha")
     if not isinstance(a, Value) and not isinstance(b, Value):
         return a + b
     if isinstance(a, Value) and isinstance(b, Value):
@@ -259,7 +268,7 @@ def _call_sub(reader: Reader, node: fx.Node) -> Any:
         return a - b
     if isinstance(a, Value) and not isinstance(b, Value):
         return replace(a, constant=a.constant - _factor(a, b).view(-1, 1, 1), positive=False)
-    raise Unreadable("a difference of two branches")
+    raise Unreadable("a value is subtracted, where branches are added")
 
 
 def _call_mul(reader: Reader, node: fx.Node) -> Any:
@@ -298,30 +307,30 @@ def _factor(value: Value, number: Any) -> Tensor:
 
 
 def _call_cat(reader: Reader, node: fx.Node) -> Value:
-    parts = [reader.given(node, each) for each in cast(Sequence[Any], node.args[0])]
+    parts = [reader.given(node, each) for each in cast(Sequence[Any], first(node))]
     if _argument(node, 1, "dim", 0) not in (1, -3 if not parts[0].flat else -1):
         raise Unreadable("values are joined along a side that is not their channels")
     if any(part.flat and part.shape[1:] != (1, 1) for part in parts):
         raise Unreadable("flattened images are joined")
-    terms, first, constants, branch = [], 0, [], reader.branch()
+    terms, channels, constants, branch = [], 0, [], reader.branch()
     for part in parts:
-        terms += [replace(term, first=term.first + first, branch=branch) for term in part.terms]
+        terms += [replace(term, first=term.first + channels, branch=branch) for term in part.terms]
         constants.append(part.constant)
-        first += part.shape[0]
+        channels += part.shape[0]
     if any(each.shape[1:] != (1, 1) for each in constants):
         constants = [each.expand(part.shape) for each, part in zip(constants, parts)]
     positive = all(part.positive for part in parts)
-    return Value((first, *parts[0].shape[1:]), tuple(terms), torch.cat(constants), parts[0].flat, positive)
+    return Value((channels, *parts[0].shape[1:]), tuple(terms), torch.cat(constants), parts[0].flat, positive)
 
 
 def _call_flatten(reader: Reader, node: fx.Node) -> Value:
     if _argument(node, 1, "start_dim", 0) != 1 or _argument(node, 2, "end_dim", -1) not in (-1, 3):
         raise Unreadable("flatten keeps no batch of vectors; start at 1")
-    return replace(reader.given(node, node.args[0]), flat=True)
+    return replace(reader.given(node, first(node)), flat=True)
 
 
 def _call_view(reader: Reader, node: fx.Node) -> Value:
-    given = reader.given(node, node.args[0])
+    given = reader.given(node, first(node))
     sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], (tuple, list)) else node.args[1:]
     if len(cast(Sequence[Any], sizes)) == 2:
         last = cast(Sequence[Any], sizes)[1]
@@ -332,9 +341,9 @@ def _call_view(reader: Reader, node: fx.Node) -> Value:
 
 
 def _call_mean(reader: Reader, node: fx.Node) -> Value:
-    given = reader.given(node, node.args[0])
+    given = reader.given(node, first(node))
     sides = _argument(node, 1, "dim")
-    if given.flat or sorted(side % 4 for side in cast(Sequence[int], sides or ())) != [2, 3]:
+    if given.flat or not isinstance(sides, (tuple, list)) or sorted(side % 4 for side in sides) != [2, 3]:
         raise Unreadable("a mean over something else than the pixels of an image")
     made = _adapted(reader, given, (1, 1))
     return replace(made, flat=not _argument(node, 2, "keepdim", False))
@@ -343,13 +352,15 @@ def _call_mean(reader: Reader, node: fx.Node) -> Value:
 def _call_avg(reader: Reader, node: fx.Node) -> Value:
     kernel = _pair(_argument(node, 1, "kernel_size"))
     stride, padding = _argument(node, 2, "stride") or kernel, _argument(node, 3, "padding", 0)
-    given = reader.given(node, node.args[0])
+    if _argument(node, 6, "divisor_override") is not None:
+        raise Unreadable("average pooling divides by another number than that of its pixels")
+    given = reader.given(node, first(node))
     return _averaged(reader, given, kernel, _pair(stride), _pair(padding), bool(_argument(node, 4, "ceil_mode", False)))
 
 
 def _call_adaptive(reader: Reader, node: fx.Node) -> Value:
     wanted = _argument(node, 1, "output_size")
-    return _adapted(reader, reader.given(node, node.args[0]), _pair(wanted))
+    return _adapted(reader, reader.given(node, first(node)), _pair(wanted))
 
 
 def _call_max(reader: Reader, node: fx.Node) -> Value:
@@ -357,7 +368,7 @@ def _call_max(reader: Reader, node: fx.Node) -> Value:
     stride, padding = _argument(node, 2, "stride") or kernel, _argument(node, 3, "padding", 0)
     dilation, ceil = _argument(node, 4, "dilation", 1), bool(_argument(node, 5, "ceil_mode", False))
     pick = Pick(kernel, _pair(stride), _pair(padding), _pair(dilation), ceil)
-    return _picked(reader, node, reader.given(node, node.args[0]), pick)
+    return _picked(reader, node, reader.given(node, first(node)), pick)
 
 
 def _call_getattr(reader: Reader, node: fx.Node) -> Any:
@@ -368,7 +379,7 @@ def _call_getattr(reader: Reader, node: fx.Node) -> Any:
 
 
 def _call_size(reader: Reader, node: fx.Node) -> Any:
-    shape = _shape(reader.given(node, node.args[0]))
+    shape = _shape(reader.given(node, first(node)))
     at = _argument(node, 1, "dim")
     return shape if at is None else shape[at]
 

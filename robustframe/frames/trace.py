@@ -1,7 +1,9 @@
 """An ordinary network as what lies between its ReLUs: affine maps of the image and of the codes before."""
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,8 +12,12 @@ from torch import Tensor, fx, nn
 
 from robustframe.errors import InputError, told
 from robustframe.frames.affine import IMAGE, Code, Term, Traced, Unread, Unreadable, Value, merged
+from robustframe.frames.branches import as_image
 from robustframe.frames.maps import Map, Sides, chain, identity
-from robustframe.frames.rules import NORMS, function_rule, module_rule
+from robustframe.frames.rules import NORMS, first, function_rule, module_rule
+
+_CLOSE = 1e-6
+"""Largest difference between what is read and what the network computes, in float64, relative to the largest number."""
 
 
 def trace(model: nn.Module, in_shape: Sequence[int]) -> Traced:
@@ -27,18 +33,42 @@ def trace(model: nn.Module, in_shape: Sequence[int]) -> Traced:
     """
     if any(each.training for each in model.modules()):
         raise InputError("the model is in training mode; call model.eval() first, as a frame is read at fixed weights")
-    model = copy.deepcopy(model).cpu().double()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    model = copied(model, torch.float64)
+    # What draws numbers leaves those of everybody else as they are.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            graph = fx.symbolic_trace(_OneArgument(model))
+        except Exception as error:
+            raise InputError(
+                f"{type(model).__name__} cannot be traced by torch.fx, because what it does depends on its input or is "
+                f"hidden from it: {told(error)}"
+            ) from error
+        graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _in_place(graph, node))
+        return _Reader(model, graph, tuple(in_shape)).read()
+
+
+def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Copy a network to the CPU, without gradients.
+
+    Args:
+        model: the network; it is left as it is.
+        dtype: that of its weights; ``None`` for what they are.
+
+    Raises:
+        InputError: for a network that cannot be copied.
+    """
+    # Weights that are computed from others before each call, as in pruning, are copied as the numbers that they are.
+    derived = {
+        id(each): each.detach().clone()
+        for module in model.modules()
+        for each in vars(module).values()
+        if isinstance(each, Tensor) and not each.is_leaf
+    }
     try:
-        graph = fx.symbolic_trace(_OneArgument(model))
+        made = copy.deepcopy(model, derived).cpu().requires_grad_(False)
+        return made if dtype is None else made.to(dtype)
     except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} cannot be traced by torch.fx, because what it does depends on its input or is "
-            f"hidden from it: {told(error)}"
-        ) from error
-    graph.graph.eliminate_dead_code()
-    return _Reader(graph, tuple(in_shape)).read()
+        raise InputError(f"{type(model).__name__} cannot be copied to be read: {told(error)}") from error
 
 
 class _OneArgument(nn.Module):
@@ -58,31 +88,90 @@ def _plain(target: Any) -> str:
     return str(target).removeprefix("model.")
 
 
+def _in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a step changes what it is given, which has its result from then on."""
+    if node.op == "call_module":
+        return getattr(graph.get_submodule(str(node.target)), "inplace", False) is True
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name == "relu" and (node.kwargs.get("inplace") or True in node.args[1:2]):
+        return True
+    return name.endswith("_") and not name.startswith("_")
+
+
 class _Reader:
-    def __init__(self, graph: fx.GraphModule, in_shape: tuple[int, ...]) -> None:
-        self.graph, self.in_shape = graph, in_shape
+    def __init__(self, model: nn.Module, graph: fx.GraphModule, in_shape: tuple[int, ...]) -> None:
+        self.model, self.graph, self.in_shape = model, graph, in_shape
         self.made = Traced(in_shape, [], None, {}, [], {})
         self.values: dict[fx.Node, Any] = {}
         self.names: dict[fx.Node, list[str]] = {}
         self.called: set[str] = set()
         self.coded: set[fx.Node] = set()
         self.branches = 0
+        # What the sources of terms are for the two images.
+        self.seen: dict[int, Tensor] = {}
 
     def read(self) -> Traced:
-        shapes = _shapes(self.graph, self.in_shape)
-        for node in self.graph.graph.nodes:
-            if node.op == "output":
-                self._output(node)
-                continue
-            try:
-                self.values[node] = self._value(node)
-            except Unreadable as error:
-                self.values[node] = self._opaque(node, str(error), shapes[node])
+        images = torch.rand(2, *self.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.seen[IMAGE] = as_image(images.clone())
+        step = self._step
+        wrong = f"the model does not take inputs of shape {self.in_shape}"
+
+        class Steps(fx.Interpreter):
+            def run_node(self, n: fx.Node) -> Any:
+                with _telling(wrong):
+                    made = super().run_node(n)
+                step(n, made)
+                return made
+
+        with torch.no_grad():
+            with _telling(wrong):
+                self.logits = self.model(images.clone())
+            steps = Steps(self.graph)
+            steps.extra_traceback = False
+            steps.run(images)
         return self.made
 
-    def _output(self, node: fx.Node) -> None:
+    def _step(self, node: fx.Node, made: Any) -> None:
+        """Read one step of the network, and hold it against what it makes of two images."""
+        if node.op == "output":
+            self._output(node, made)
+            return
+        try:
+            found = self.values[node] = self._value(node)
+            if isinstance(found, Value) and tuple(getattr(made, "shape", ())) != (2, *_shape_of(found)):
+                raise Unreadable("it changes the shape of values in a way of its own")
+        except Unreadable as error:
+            found = self.values[node] = self._opaque(node, str(error), made)
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            found = self.values[node] = self._opaque(node, f"it is called in a way of its own: {told(error)}", made)
+        given = first(node)
+        if isinstance(given, fx.Node) and isinstance(self.values.get(given), Value) and _in_place(self.graph, node):
+            self.values[given] = found
+        code = len(self.made.codes)
+        if code and code not in self.seen:
+            before = self._numbers(self.made.codes[-1].value)
+            self.seen[code] = before.relu()
+            if all(term.pick is None for term in found.terms):
+                name = f"layer {code} ({self.made.codes[-1].name})"
+                _compare(name, self.seen[code], made, float(before.abs().max()))
+
+    def _numbers(self, value: Value) -> Tensor:
+        """What an affine value is for the two images."""
+        made = value.constant.expand(value.shape).repeat(2, 1, 1, 1)
+        for term in value.terms:
+            given = self.seen[term.source]
+            given = given if term.pick is None else term.pick.apply(given)[0]
+            made[:, term.first : term.first + term.map.weight.shape[0]] += term.map.apply(given)
+        return made
+
+    def _output(self, node: fx.Node, made: Any) -> None:
         given = node.args[0]
         found = self.values.get(given) if isinstance(given, fx.Node) else None
+        if isinstance(made, Tensor) and isinstance(self.logits, Tensor):
+            left = "".join(f" ({each.name}: {each.why})" for each in self.made.unread[:1])
+            _compare("the model" + left, made, self.logits)
         if not isinstance(found, Value):
             self.made.unread.append(Unread("output", "the model returns something else than one tensor of logits"))
             return
@@ -90,6 +179,7 @@ class _Reader:
         for name in self._pending(cast(fx.Node, given)):
             self.made.layers.setdefault(name, number)
         if not self.made.unread:
+            _compare("the model", self._numbers(found), made)
             self.made.out = found
 
     def _value(self, node: fx.Node) -> Any:
@@ -106,7 +196,7 @@ class _Reader:
 
     def _module(self, node: fx.Node) -> Value:
         name, module = _plain(node.target), self.graph.get_submodule(str(node.target))
-        given = self.given(node, node.args[0])
+        given = self.given(node, first(node))
         if next(module.parameters(), None) is not None:
             if name in self.called:
                 raise InputError(
@@ -124,19 +214,20 @@ class _Reader:
             return found
         raise Unreadable(f"{node.name} works on something else than images or vectors")
 
-    def _opaque(self, node: fx.Node, why: str, shape: Any) -> Any:
-        if not isinstance(shape, torch.Size):
+    def _opaque(self, node: fx.Node, why: str, seen: Any) -> Any:
+        if not isinstance(seen, Tensor):
             return None
         name = _plain(node.target) if node.op == "call_module" else node.name
         self.made.unread.append(Unread(name, why))
-        if len(shape) not in (2, 4):
+        if seen.dim() not in (2, 4) or len(seen) != 2:
             return None
-        image = _as_image(tuple(shape[1:]))
+        image = _as_image(tuple(seen.shape[1:]))
         number = -len(self.made.unread)
         self.made.opaque[number] = image
+        self.seen[number] = as_image(seen.clone())
         like = torch.zeros((), dtype=torch.float64)
         whole = Term(number, identity(image[0], like), branch=self.branch())
-        return Value(image, (whole,), like.new_zeros(image[0], 1, 1), len(shape) == 2)
+        return Value(image, (whole,), like.new_zeros(image[0], 1, 1), seen.dim() == 2)
 
     def _note(self, node: fx.Node, name: str) -> None:
         self.names.setdefault(node, []).append(name)
@@ -245,22 +336,33 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     raise Unreadable(f"values of shape {shape} are neither images nor vectors")
 
 
-def _shapes(graph: fx.GraphModule, in_shape: tuple[int, ...]) -> dict[fx.Node, Any]:
-    """The shape of every node's value, found by running the network on zeros."""
-    shapes: dict[fx.Node, Any] = {}
+def _shape_of(value: Value) -> tuple[int, ...]:
+    return (math.prod(value.shape),) if value.flat else value.shape
 
-    class Watch(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            made = super().run_node(n)
-            shapes[n] = made.shape if isinstance(made, Tensor) else None
-            return made
 
+def _compare(name: str, found: Tensor, made: Tensor, largest: float | None = None) -> None:
+    """Check what is read of the network, or of a layer whose values are as large as that, against what it computes.
+
+    Raises:
+        InputError: where both differ.
+    """
+    if not bool(made.isfinite().all()):
+        raise InputError(f"{name} is not finite for images in [0, 1]; get the model's weights or train them again")
+    same = found.numel() == made.numel()
+    apart = float((found.flatten().double() - made.flatten().double()).abs().max()) if same else math.inf
+    if not apart <= _CLOSE * (float(made.abs().max()) if largest is None else largest):
+        raise InputError(
+            f"{name} is not what the model's layers say, because of a hook, a value that is changed in place, chance, "
+            "or whatever else torch.fx does not show"
+        )
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
     try:
-        with torch.no_grad():
-            Watch(graph).run(torch.zeros(1, *in_shape, dtype=torch.float64))
+        yield
     except Exception as error:
-        raise InputError(f"the model does not take inputs of shape {in_shape}: {told(error)}") from error
-    return shapes
+        raise InputError(f"{what}: {told(error)}") from error
 
 
 def _attribute(graph: fx.GraphModule, name: str) -> Any:

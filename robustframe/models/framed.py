@@ -1,6 +1,6 @@
 """What the frame of a classifier says, for classifiers that were never built as frames."""
 
-import copy
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 from robustframe.errors import InputError, told
 from robustframe.frames import mutual_coherence
 from robustframe.frames.reframe import frame_of
-from robustframe.frames.trace import trace
+from robustframe.frames.trace import copied, trace
 from robustframe.lending import contained, lent
 from robustframe.models.classifiers import Classifier
 from robustframe.pairs import Pair, Twin, Untied
@@ -33,7 +33,8 @@ def _with_frame(classifier: Classifier, shape: tuple[int, ...]) -> Classifier:
     if entry.twin is not None or entry.mutual_coherence is not None:
         return classifier
     found, why = _measured(classifier.module, shape)
-    return classifier.stating(mutual_coherence=found, no_frame=why)
+    # Where objects lie in memory differs from run to run, and a record is compared with what is found again.
+    return classifier.stating(mutual_coherence=found, no_frame=why and re.sub("0x[0-9a-f]+", "0x...", why))
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def _measured(module: nn.Module, shape: tuple[int, ...]) -> tuple[float | None, 
         return None, "not measured: it is large; `robustframe frame` measures it"
     try:
         with lent(), contained():
-            traced = trace(copy.deepcopy(module).eval(), shape)
+            traced = trace(copied(module).eval(), shape)
         if traced.out is None:
             first = traced.unread[0]
             return None, f"no frame, because of {first.name} ({first.why})"

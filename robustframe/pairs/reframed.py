@@ -1,6 +1,5 @@
 """An ordinary network as a pair: its frame, its head, and the recurrent twin that the frame gives it."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from robustframe.errors import InputError, whole_number
 from robustframe.frames.affine import Unread
 from robustframe.frames.branched import BranchedFrame
 from robustframe.frames.reframe import Head, frame_of, head_of
-from robustframe.frames.trace import trace
+from robustframe.frames.trace import copied, trace
 from robustframe.lending import contained, lent
 from robustframe.pairs.pair import Pair
 from robustframe.types import Images, Logits
@@ -134,7 +133,7 @@ def _check_equal(pair: ReframedPair, model: nn.Module, shape: tuple[int, ...]) -
         InputError: where the logits differ.
     """
     images: Images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    wanted = copy.deepcopy(model).cpu().float()(images)
+    wanted = copied(model, torch.float32)(images)
     found = pair.feedforward(images)
     apart = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
     if wanted.shape != found.shape or not apart <= _CLOSE:

@@ -26,6 +26,7 @@ from robustframe.recipe.recipes import (
     shipped_folder,
     spelled,
     spread_threats,
+    typed,
 )
 
 __all__ = [
@@ -55,4 +56,5 @@ __all__ = [
     "spelled",
     "spread_threats",
     "threat_words",
+    "typed",
 ]

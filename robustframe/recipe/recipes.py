@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -20,7 +20,7 @@ from pydantic import (
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.data.listing import CLASSES
-from robustframe.errors import InputError, key_of, mistake, shown, unknown
+from robustframe.errors import InputError, first_mistake, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
 from robustframe.plugins import find_plugin, plugins
 from robustframe.targets import EVERY, each_target
@@ -49,6 +49,21 @@ class Strict(BaseModel):
     """A frozen model that refuses unknown keys and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+_Made = TypeVar("_Made", bound=Strict)
+
+
+def typed(kind: type[_Made], content: Mapping[str, Any]) -> _Made:
+    """Make a part of a recipe of what somebody typed.
+
+    Raises:
+        InputError: for the first mistake.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(first_mistake(error)) from None
 
 
 class DataSpec(Strict):

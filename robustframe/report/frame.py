@@ -29,7 +29,7 @@ from robustframe.frames.potential import MinimumPotential, closed_form_minimum, 
 from robustframe.models.sources import SOURCES, find_model
 from robustframe.pairs import Pair, Reframed, reframe
 from robustframe.plugins import find_plugin, plugins
-from robustframe.recipe import ModelSpec, Normalise
+from robustframe.recipe import ModelSpec, Normalise, typed
 from robustframe.solvers import DeepPursuit, iterate
 from robustframe.zoo import Card, load_named, names
 
@@ -160,9 +160,9 @@ def find_frame(
             raise InputError(f"{card.name} has a frame of its own in every sweep, so there is no one frame to report")
         return Found(card.name, card.about, pair.frame, pair, card)
     if colon:
-        return _network(given, shape, ModelSpec(
-            use=given, weights=weights, classes=classes, channels=channels, normalise=normalise
-        ), folder, download)  # fmt: skip
+        return _network(given, shape, typed(ModelSpec, {
+            "use": given, "weights": weights, "classes": classes, "channels": channels, "normalise": normalise
+        }), folder, download)  # fmt: skip
     try:
         about = architectures().get(given, "fully connected chain")
         return Found(given, about, architecture(given), drawn=True)

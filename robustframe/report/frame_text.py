@@ -58,7 +58,8 @@ def render_frame(report: FrameReport, frame: Frame) -> str:
         f"{report.structure} frame, {len(report.layers)} layers, input {shape}, {report.parameters:,} parameters, "
         f"{report.coherence.atoms:,} atoms in {report.coherence.numbers:,} dimensions\n"
     )
-    coherence = f"Coherence of the whole frame, unit atoms ({_exactly(frame)})\n{listing(_coherence(report))}"
+    measured = fitted(f"Coherence of the whole frame, unit atoms ({_exactly(frame)})\n")
+    coherence = measured + listing(_coherence(report))
     sections = [
         head, f"Structure\n{block_picture(frame)}\n", _layers(report), coherence, _notes(report), _solver(report)
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def _notes(report: FrameReport) -> str:
         lines.append(f"Two atoms of layer {', '.join(equal)} are the same up to a factor (coherence 1).")
     if any(each.threshold[0] < 0 for each in report.layers):
         lines.append(
-            "Some thresholds are negative: they reward a code instead of charging for it.\n"
+            "Some thresholds are negative: they reward a code instead of charging for it. "
             "The problem stays convex, but need not have a solution, and no certificate covers it."
         )
     for each in report.unread[:_SHOWN]:
@@ -119,7 +120,7 @@ def _notes(report: FrameReport) -> str:
         lines.append(f"No frame: {len(report.unread) - _SHOWN} more; --json lists them")
     if report.why_no_pair is not None:
         lines.append(f"No recurrent twin: {report.why_no_pair}")
-    return "".join(f"{line}\n" for line in lines)
+    return fitted("".join(f"{line}\n" for line in lines))
 
 
 _SHOWN = 5

@@ -16,7 +16,7 @@ from robustframe.frames.potential import closed_form_minimum, minimum_potential
 from robustframe.frames.reframe import structure_of
 from robustframe.frames.trace import trace
 from robustframe.models.sources import find_model
-from robustframe.recipe import ModelSpec
+from robustframe.recipe import ModelSpec, typed
 from robustframe.report.frame import find_frame, image_shape
 from robustframe.report.layout import grid
 from robustframe.report.tables import render
@@ -97,7 +97,7 @@ def _structure(
     name: str, shape: tuple[int, ...] | None, classes: int | None, folder: Path
 ) -> tuple[BranchedFrame, int]:
     """Read a network's rows, which need no weights, and count its parameters."""
-    found = find_model(ModelSpec(use=name, classes=classes), folder=folder)
+    found = find_model(typed(ModelSpec, {"use": name, "classes": classes}), folder=folder)
     return structure_of(trace(found.module.eval(), image_shape(name, shape))), _count(found.module)
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from typer.testing import CliRunner
 
 import robustframe
 from robustframe.certify import lipschitz_radius
 from robustframe.cli import app
+from robustframe.cli.shared import json_text
 from robustframe.data import load as load_data
 from robustframe.errors import InputError, IntegrityError
 from robustframe.frames.architectures import architecture
@@ -29,8 +32,10 @@ from robustframe.frames.coherence import babel, coherence, filter_gram, own_cohe
 from robustframe.frames.least import as_branched, least_potential
 from robustframe.frames.objective import objective
 from robustframe.frames.potential import closed_form_minimum, minimum_potential
-from robustframe.frames.reframe import frame_of, head_of
+from robustframe.frames.reframe import frame_of, head_of, structure_of
 from robustframe.frames.trace import trace
+from robustframe.models.framed import with_frames
+from robustframe.models.given import classify_given
 from robustframe.pairs import Reframed, ReframedPair, reframe
 from robustframe.report.cards import card_text
 from robustframe.solvers import ADMM, AcceleratedPursuit, DeepPursuit, Implicit, iterate, optimality, solve
@@ -166,6 +171,23 @@ SMALL: dict[str, tuple[Build, tuple[int, ...]]] = {
         (2, 5, 5),
     ),
     "swapped": (Swapped, (1, 14, 14)),
+    "pixels": (
+        # Kernels that reach over the border of one pixel, of which all but the middle is cut off.
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(), nn.Conv2d(5, 4, 3, 1, 1),
+            nn.ReLU(), *tail(4),
+        ),
+        (2, 4, 4),
+    ),
+    "flat": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.Flatten(), nn.ReLU(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2)
+        ),
+        (1, 6, 6),
+    ),
+    "late": (
+        lambda: nn.Sequential(nn.Conv2d(2, 5, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.ReLU(), *tail(5)), (2, 4, 4)
+    ),
 }  # fmt: skip
 LARGE: dict[str, tuple[Build, tuple[int, ...]]] = {
     "resnet18": (lambda: torchvision.models.resnet18(weights=None, num_classes=10), (3, 32, 32)),
@@ -323,7 +345,7 @@ def test_a_chain_is_the_frame_that_its_layers_build() -> None:
 def test_rescaled_channels_leave_the_frame_as_it_is() -> None:
     model = drawn(SMALL["vgg"][0])
     other = copy.deepcopy(model)
-    factors = torch.tensor([0.1, 3.0, 20.0])
+    factors = torch.tensor([1e-15, 3.0, 1e5])
     with torch.no_grad():
         for layer in (other[0], other[1]):
             if isinstance(layer, nn.BatchNorm2d):
@@ -367,7 +389,7 @@ def test_the_gradient_of_a_solution_is_that_of_its_sweeps() -> None:
     build, shape = SMALL["mlp"]
     frame, _ = exactly(drawn(build), shape)
     x = images(shape).double().requires_grad_()
-    solver = DeepPursuit(sweeps=2000)
+    solver = DeepPursuit(sweeps=1000)
     plain, implicit = solve(solver, frame, x), solve(solver, frame, x, Implicit(tolerance=1e-10))
     one, two = (torch.autograd.grad(each.codes[-1].sum(), x)[0] for each in (plain, implicit))
     assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
@@ -476,6 +498,138 @@ def test_functions_with_weights_and_products_are_named() -> None:
             assert sentence in found.unread[0].why
         else:
             assert sentence in str(reframe(model.eval(), (4,)).why_no_pair)
+
+
+def hooked(change: Callable[[Tensor], Tensor | None]) -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    model[2].register_forward_hook(lambda layer, given, made: change(made))
+    return model
+
+
+class Changed(Twice):
+    """Changes a value in place of which it has another name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.one(x))
+        z = y
+        z += 1
+        return self.head(F.relu(y + z))  # type: ignore[no-any-return]
+
+
+class Chance(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.one(x) + torch.randn(4)))  # type: ignore[no-any-return]
+
+
+class Counting(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.one(x)) * x.shape[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (hooked(lambda made: made + 0.1), r"layer 2 \(2\)"),
+        (nn.Sequential(hooked(lambda made: 2 * made), nn.Tanh()).eval(), r"layer 2 \(0.2\)"),
+        (Changed().eval(), "the model"),
+        (Chance().eval(), "the model"),
+        (Counting().eval(), "the model"),
+    ],
+)
+def test_what_layers_do_not_say_is_refused(model: nn.Module, name: str) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match=f"{name} is not what the model's layers say"):
+        trace(model, (4,))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_hook_that_only_looks_is_no_reason_to_refuse() -> None:
+    assert reframe(hooked(lambda made: None), (4,)).why_no_pair is None
+
+
+class InPlace(Twice):
+    """Changes values in place, with the result thrown away or read under both names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two, self.relu = nn.Linear(4, 4), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x)
+        y.mul_(2)
+        F.relu(y, inplace=True)
+        z = self.two(y)
+        y = self.relu(z)
+        return self.head(F.relu(y + z))  # type: ignore[no-any-return]
+
+
+class ByName(Twice):
+    """Calls functions with arguments by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.div(F.relu(input=self.conv(input=x)), other=2)
+        y = torch.mean(torch.cat(tensors=[y, y], dim=1), dim=(2, 3))
+        return self.head(F.relu(self.one(torch.flatten(input=y, start_dim=1))))  # type: ignore[no-any-return]
+
+
+def pruned() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), torch.nn.utils.spectral_norm(nn.Linear(5, 2)))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(("build", "shape"), [(InPlace, (4,)), (ByName, (1, 5, 5)), (pruned, (4,))])
+def test_ways_of_writing_a_network_make_no_difference(build: Build, shape: tuple[int, ...]) -> None:
+    model, x = drawn(build), images(shape)
+    with torch.no_grad():
+        assert torch.allclose(reframe(model, shape).pair.feedforward(x), model(x), atol=1e-5)
+
+
+class Applied(nn.Module):
+    """A convolution with a ReLU, some function, and a head."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.head, self.function = nn.Conv2d(1, 2, 3, padding=1), nn.LazyLinear(2), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(F.relu(self.conv(x))).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (nn.AvgPool2d(2, divisor_override=3), "divides by another number than that of its pixels"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "divides by another number than that of its pixels"),
+        (lambda x: torch.sub(x, 0.5, alpha=2), "sub has a factor alpha or rounds"),
+        (lambda x: torch.div(x, 0.5, rounding_mode="floor"), "div has a factor alpha or rounds"),
+        (lambda x: x.mean(1), "a mean over something else than the pixels"),
+        (lambda x: 1 - x, "a value is subtracted"),
+        (nn.Upsample(scale_factor=2), "Upsample: nothing that is read computes the same"),
+    ],
+)
+def test_functions_that_are_no_frame_are_named(function: Callable[[Tensor], Tensor], sentence: str) -> None:
+    model = Applied(function).eval()
+    model(images((1, 4, 4)))
+    assert sentence in str(reframe(model, (1, 4, 4)).why_no_pair)
+
+
+def test_networks_that_cannot_be_copied_or_have_no_numbers_are_refused() -> None:
+    plain = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    locked, broken = copy.deepcopy(plain), copy.deepcopy(plain)
+    locked.lock = threading.Lock()  # type: ignore[assignment]
+    broken[2].bias.data[0] = float("nan")  # type: ignore[union-attr, operator]
+    for model, sentence in (
+        (plain.to("meta"), "Sequential cannot be copied to be read"),
+        (locked, "Sequential cannot be copied to be read"),
+        (broken, r"the model is not finite for images in \[0, 1\]"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            reframe(model, (4,))
 
 
 def test_a_channel_without_weights_keeps_its_bias() -> None:
@@ -591,9 +745,12 @@ def test_a_damaged_card_of_branches_is_refused(settled: Path, tmp_path: Path) ->
     refused(lambda card: card["layers"][1]["branches"][0].update(weight=[10**6, 10**5, 4, 4]), "would hold more than")
     refused(lambda card: card.update(head=None), "a frame with branches has layers with branches, and a head")
     refused(lambda card: card.update(structure="chain"), "describes no pair")
+    refused(lambda card: card["head"].update(padding=[1, 0]), "a head that makes .* makes no 10 logits")
+    refused(lambda card: card["head"].update(box=[2, 2]), "do not fit codes of shape")
     refused(lambda card: card["layers"].clear(), "describes no pair|layers")
 
 
+@pytest.mark.slow
 def test_both_twins_of_ones_own_network_are_evaluated(own: Path, tmp_path: Path) -> None:
     asked = [
         "evaluate", "--model", "reframe:file:net.py:build", "--weights", "net.safetensors", "--data", "digits",
@@ -636,6 +793,24 @@ def test_tables_state_the_coherence_of_any_network_or_why_it_is_no_frame() -> No
     assert all(torch.equal(before[key], value) for key, value in frame.state_dict().items())
 
 
+class Addressed(Twice):
+    """Cannot be traced, for a reason that holds an address."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, torch.fx.Proxy):
+            raise TypeError(f"{object()} is in the way")
+        return self.head(F.relu(self.one(x) + torch.randn(4)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("model", [Addressed(), Chance()])
+def test_why_there_is_no_frame_reads_the_same_each_time(model: nn.Module) -> None:
+    first, second = (
+        with_frames(classify_given(model.eval(), "a", images((4,)))[0], (4,))[0].entry.no_frame for _ in range(2)
+    )
+    assert first is not None
+    assert first == second
+
+
 def test_certificates_do_not_cover_thresholds_below_zero() -> None:
     pair = reframe(drawn(SMALL["mlp"][0]), (1, 6, 6)).pair
     with pytest.raises(InputError, match="the thresholds of a network that was read as a frame may be negative"):
@@ -655,7 +830,14 @@ def test_frame_reports_on_networks(own: Path, tmp_path: Path, monkeypatch: pytes
     assert [layer["name"] for layer in report["layers"]] == ["0", "5"]
     assert len(report["sweeps"]) == 32
     assert report["coherence"]["between"] == sorted(report["coherence"]["between"])
-    assert max(len(line) for line in said.stdout.splitlines()) <= 120
+    narrow = CliRunner().invoke(app, asked, env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+
+
+def test_json_has_no_infinity() -> None:
+    assert json_text({"a": [1.5, float("inf")], "b": (float("nan"), 2)}) == json.dumps(
+        {"a": [1.5, None], "b": [None, 2]}, indent=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -667,6 +849,8 @@ def test_frame_reports_on_networks(own: Path, tmp_path: Path, monkeypatch: pytes
         (["torchvision:resnet19"], "did you mean"),
         (["zoo:digits-fc2-8", "--weights", "x"], "--weights is for networks"),
         (["nothing:x"], "unknown kind of model"),
+        (["file:net.py:build", "--shape", "1x8x8", "--classes", "-4"], "classes = -4: Input should be greater than"),
+        (["file:net.py:build", "--shape", "1x8x8", "--normalise", "1/0"], r"std[1] = 0.0: Input should be greater"),
     ],
 )
 def test_frame_says_what_is_wrong(words: list[str], sentence: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -722,18 +906,74 @@ def test_minimising_ends_at_the_closed_form_and_never_below_the_bound(both: bool
     assert coherence(frame).deep_frame_potential > score.value
 
 
-def test_rank_lists_the_least_first(tmp_path: Path) -> None:
-    names = ["fc-200-100", "resnet8-8", "torchvision:vgg11"]
-    words = ["rank", *names, "--shape", "3x32x32", "--json"]
+class Skips(nn.Module):
+    """Blocks of one layer, whose branch reads the code that is added to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = F.relu(self.a(x))
+        return self.head(F.relu(self.b(x) + x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "exact"),
+    [
+        (Skips, (2,), False),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 4, 2, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 6), nn.ReLU(),
+                nn.Linear(6, 2)
+            ),
+            (1, 4, 4), True,
+        ),
+        (lambda: nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), (1, 3, 3), False),
+        (
+            lambda: nn.Sequential(nn.Conv2d(1, 2, 2, dilation=2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
+            (1, 4, 4), False,
+        ),
+    ],
+)  # fmt: skip
+def test_a_structure_needs_no_weights_and_its_bound_holds(build: Build, shape: tuple[int, ...], exact: bool) -> None:
+    frame = structure_of(trace(build().eval(), shape))
+    score, found = least_potential(frame), minimum_potential(frame, restarts=1)
+    assert score.exact is exact
+    assert found.converged
+    assert found.value * found.nonzeros >= score.value * score.nonzeros * (1 - 1e-6)
+    assert found.value >= score.value * (1 - 1e-6)
+    if exact:
+        assert found.value == pytest.approx(score.value, rel=1e-4)
+
+
+def test_rank_optimises_networks(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    (own / "small.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+    )
+    said = CliRunner().invoke(app, ["rank", "file:small.py:build", "--shape", "1x2x2", "--optimise", "--json"])
+    assert said.exit_code == 0, said.exception
+    (found,) = json.loads(said.stdout)
+    assert (found["method"], found["converged"]) == ("optimised", True)
+    assert found["least"] ** 2 == pytest.approx((36 / 4 - 6) / 30, rel=1e-3)
+
+
+def test_rank_lists_the_least_first(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    names = ["fc-200-100", "resnet8-8", "file:net.py:build"]
+    words = ["rank", *names, "--shape", "1x8x8", "--json"]
     said = CliRunner().invoke(app, [*words, "--plot", str(tmp_path / "rank.svg")])
     assert said.exit_code == 0, said.output
     ranks = json.loads(said.stdout)
     assert {each["name"] for each in ranks} == set(names)
     assert [each["least"] for each in ranks] == sorted(each["least"] for each in ranks)
-    vgg = next(each for each in ranks if each["name"] == "torchvision:vgg11")
-    assert (vgg["structure"], vgg["method"]) == ("chain", "closed form")
-    assert vgg["parameters"] == sum(p.numel() for p in torchvision.models.vgg11(weights=None).parameters())
-    assert "torchvision:vgg11" in (tmp_path / "rank.svg").read_text()
+    net = next(each for each in ranks if each["name"] == "file:net.py:build")
+    assert (net["structure"], net["method"]) == ("chain", "closed form")
+    assert net["parameters"] == 60 + 12 + 97 * 12 + 13 * 10
+    assert "file:net.py:build" in (tmp_path / "rank.svg").read_text()
     text = CliRunner().invoke(app, ["rank", "fc-200-100", "fc-20-10"]).stdout
     assert "closed form" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -181,7 +181,7 @@ def test_such_a_run_verifies_and_another_target_shows(aimed: Path, tmp_path: Pat
     told = [
         each.differs for check in robustframe.verify(copy, folder=aimed.parent.parent).checks for each in check.findings
     ]
-    assert f"l2:1.2 to next: the target is {taken - 1 if taken else 9}, the table says it was taken for {taken}" in told
+    assert f"l2:1.2 to next: its target is {taken - 1 if taken else 9}, the table says it was taken for {taken}" in told
 
 
 def test_all_from_python() -> None:
