@@ -7,7 +7,7 @@ states come back as they were.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,27 +17,27 @@ from robustframe.attacks.base import Runs
 from robustframe.attacks.direct import attack
 from robustframe.attacks.pgd import PGD as RandomStartPGD
 from robustframe.attacks.registry import make_attack
-from robustframe.calls import device_of
+from robustframe.calls import DEFAULT_BATCH, borrowed, call_in_batches, device_of, predict
 from robustframe.compat.shared import as_module, length_of, threat_of
 from robustframe.data import Dataset, from_arrays
 from robustframe.draws import Draws
-from robustframe.errors import InputError
+from robustframe.errors import InputError, whole_number
 from robustframe.losses import find_loss
 from robustframe.models.adapters import Normalised
 from robustframe.probe import Probe
+from robustframe.targets import best_other, choose_targets
 from robustframe.threat import ThreatModel, parse_eps
-from robustframe.types import Images, Labels, Verdicts
+from robustframe.types import Images, Labels, Logits, Verdicts
 
 _REFUSED = {
-    **dict.fromkeys(
-        [f"set_mode_targeted_{how}" for how in ("by_function", "by_label", "least_likely", "random")],
-        "attacks here aim at any wrong class; leave the line out, as APGDT and FAB(multi_targeted=True) go through the "
-        "wrong classes one by one",
-    ),
     "set_model_training_mode": "models are attacked in evaluation mode; leave the line out",
     "save": "call the attack on each batch and keep what it gives: torch.save(attack(images, labels), path)",
     "load": "keep images with torch.save(attack(images, labels), path) and read them with torch.load(path)",
 }
+
+
+Aim = Callable[[Images, Labels, Logits], Labels]
+"""Chooses targets from clean images, labels and the logits of the images."""
 
 
 class PeerAttack:
@@ -54,11 +54,9 @@ class PeerAttack:
         seed: of its random numbers; each call draws the same.
     """
 
-    __slots__ = ("_ball", "_ours", "attack", "model", "normalization_used", "seed")
+    __slots__ = ("_aim", "_ball", "_ours", "attack", "attack_mode", "model", "normalization_used", "seed")
 
-    supported_mode: Sequence[str] = ("default",)
-    attack_mode = "default"
-    targeted = False
+    supported_mode: Sequence[str] = ("default", "targeted")
 
     def __init__(
         self,
@@ -80,17 +78,18 @@ class PeerAttack:
             checked = make_attack("pgd", settings)
             self._ours = use(**{each: getattr(checked, each) for each in settings})
         self.normalization_used: dict[str, list[float]] | None = None
+        self.set_mode_default()
 
     def __call__(self, inputs: Images, labels: Labels) -> Images:
         """Attack a batch.
 
         Args:
             inputs: images in [0, 1], or normalised ones after `set_normalization_used`, shape (n, ...).
-            labels: class numbers, shape (n,).
+            labels: class numbers, shape (n,); after `set_mode_targeted_by_label` the targets.
 
         Returns:
-            For each image the one that the model misclassifies, or the most promising one found, shape (n, ...); on the
-            model's device.
+            For each image the one that the model misclassifies, in a targeted mode takes for its target, or the most
+            promising one found, shape (n, ...); on the model's device.
 
         Raises:
             InputError: for images outside [0, 1], or labels out of range.
@@ -106,8 +105,8 @@ class PeerAttack:
             offset, scale = (torch.tensor(each, device=inputs.device)[:, None, None] for each in (mean, std))
             inputs = inputs * scale + offset
         data = from_arrays(inputs, labels)
-        if self._ball is None:
-            images, success = self._nearest(model, data)
+        if self._ball is None or self._aim is not None:
+            images, success = self._searched(model, data)
         else:
             found = attack(model, data.images, data.labels, self._ours, self._ball, seed=self.seed)
             images, success = found.images, found.success
@@ -115,12 +114,22 @@ class PeerAttack:
             images = (images - model.get_buffer("mean")) / model.get_buffer("std")
         return images, success
 
-    def _nearest(self, model: nn.Module, data: Dataset) -> tuple[Images, Verdicts]:
-        """Search on after a success, for the nearest one in the whole box."""
-        ball = ThreatModel(norm="l2", eps=math.sqrt(data.images[0].numel()))
+    def _searched(self, model: nn.Module, data: Dataset) -> tuple[Images, Verdicts]:
+        """Search for targets, or on after a success for the nearest one in the whole box."""
+        wide = ThreatModel(norm="l2", eps=math.sqrt(data.images[0].numel()))
         device = device_of(model)
+        x, y, targets = data.images.to(device), data.labels.to(device), None
+        if self._aim is not None:
+            with borrowed(model) as lent, torch.no_grad():
+                logits = call_in_batches(lent, x, DEFAULT_BATCH)
+            targets = self._aim(x, y, logits)
+            if self.attack_mode == "targeted(label)":
+                # Nobody says what the images are; whatever they are taken for is to change, unless it is the target.
+                y = torch.where(predict(logits) == targets, best_other(logits, targets), predict(logits))
         draws = Draws((self.seed, self.attack), len(data), device=device)
-        found = self._ours.run(model, data.images.to(device), data.labels.to(device), ball, draws, closest=True)
+        found = self._ours.run(
+            model, x, y, self._ball or wide, draws, closest=self._ball is None, targets=targets, gallery=(x, y)
+        )
         return found.adversarial, found.success
 
     def set_normalization_used(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -138,11 +147,43 @@ class PeerAttack:
         return device_of(self.model)
 
     def set_mode_default(self) -> None:
-        """Aim at any wrong class, which is what every attack here does."""
+        """Aim at any wrong class."""
+        self._aim: Aim | None = None
+        self.attack_mode = "default"
+
+    def set_mode_targeted_by_label(self, quiet: bool = False) -> None:
+        """Aim at the labels that the attack is called with."""
+        del quiet
+        self._aim, self.attack_mode = lambda x, y, logits: y, "targeted(label)"
+
+    def set_mode_targeted_by_function(
+        self, target_map_function: Callable[[Images, Labels], Labels], quiet: bool = False
+    ) -> None:
+        """Aim at what a function of images in [0, 1] and labels gives, shape (n,)."""
+        del quiet
+        self._aim, self.attack_mode = lambda x, y, logits: target_map_function(x, y), "targeted(custom)"
+
+    def set_mode_targeted_random(self, quiet: bool = False) -> None:
+        """Aim at a wrong class drawn for each image, the same in every call."""
+        del quiet
+        self._aim = lambda x, y, logits: choose_targets(f"random-{self.seed}", x, y, logits)
+        self.attack_mode = "targeted(random)"
+
+    def set_mode_targeted_least_likely(self, kth_min: int = 1, quiet: bool = False) -> None:
+        """Aim at the wrong class with the smallest logit, or with ``kth_min`` 2 the one before it, and so on."""
+        del quiet
+        whole_number(kth_min, "kth_min", least=1)
+        self._aim = lambda x, y, logits: _least_likely(kth_min, y, logits)
+        self.attack_mode = "targeted(least-likely)"
+
+    @property
+    def targeted(self) -> bool:
+        """Whether it aims at a class."""
+        return self._aim is not None
 
     def get_mode(self) -> str:
-        """Return the mode, which is always ``"default"``."""
-        return "default"
+        """Return the mode: ``"default"``, or ``"targeted(...)"`` with what chooses the targets."""
+        return self.attack_mode
 
     def __getattr__(self, name: str) -> Any:
         if name in _REFUSED:
@@ -192,6 +233,12 @@ class ImageStartPGD(RandomStartPGD):
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         del draws
         self._climb(Runs(probe, torch.arange(len(x), device=x.device), find_loss(self.loss)), x, threat)
+
+
+def _least_likely(kth: int, labels: Labels, logits: Logits) -> Labels:
+    if kth > logits.shape[1] - 1:
+        raise InputError(f"kth_min = {kth} of {logits.shape[1] - 1} wrong classes; give a smaller one")
+    return logits.scatter(1, labels.unsqueeze(1), torch.inf).argsort(dim=1, stable=True)[:, kth - 1]
 
 
 def _step(alpha: float | str, eps: float | str) -> float:

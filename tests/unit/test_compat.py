@@ -249,7 +249,8 @@ def test_what_the_tests_of_torchattacks_do_with_each_attack(name: str, model: nn
     with torch.enable_grad():
         adv_images = atk(images, labels)
     assert (model(adv_images).argmax(1) == labels).sum() <= (model(images).argmax(1) == labels).sum()
-    assert list(atk.supported_mode) == [atk.attack_mode] == [atk.get_mode()] == ["default"]
+    assert atk.attack_mode == atk.get_mode() == "default"
+    assert list(atk.supported_mode) == ["default", "targeted"]
     assert not atk.targeted
     assert atk.device == adv_images.device
 
@@ -286,6 +287,30 @@ def test_normalised_images_are_attacked_as_what_they_show(model: nn.Module) -> N
     assert right(model, shown) == pytest.approx(right(model, plain), abs=0.05)
 
 
+@pytest.mark.parametrize("name", ["PGD", "APGDT", "CW"])
+def test_targeted_modes_lead_to_their_targets(model: nn.Module, name: str) -> None:
+    images, labels = DATA.images[:20], DATA.labels[:20]
+    atk = getattr(compat, name)(model, **({} if name == "CW" else {"eps": 0.5}))
+    targets = (labels + 3) % 10
+    atk.set_mode_targeted_by_label(quiet=True)
+    assert atk.targeted
+    assert (model(atk(images, targets)).argmax(1) == targets).float().mean() > 0.7
+    by_label = atk(images, targets)
+    # What is the target already stays as it is.
+    assert torch.equal(atk(images, model(images).argmax(1)), images)
+    atk.set_mode_targeted_by_function(target_map_function=lambda images, labels: (labels + 3) % 10)
+    assert atk.get_mode() == "targeted(custom)"
+    right = model(images).argmax(1) == labels
+    assert torch.equal(atk(images, labels)[right], by_label[right])
+    atk.set_mode_targeted_least_likely(kth_min=9)
+    likely = model(images).scatter(1, labels[:, None], -torch.inf).argmax(1)
+    assert (model(atk(images, labels)).argmax(1) == likely).float().mean() > 0.7
+    atk.set_mode_targeted_random()
+    assert torch.equal(atk(images, labels), atk(images, labels))
+    atk.set_mode_default()
+    assert not atk.targeted
+
+
 def test_without_a_random_start_nothing_is_drawn(model: nn.Module) -> None:
     kind = {"eps": 0.1, "alpha": 0.1, "steps": 1}
     one = compat.PGD(model, **kind, random_start=False)(DATA.images, DATA.labels)
@@ -314,7 +339,7 @@ def test_what_an_attack_does_not_take_is_said(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("set_mode_targeted_random", "APGDT"), ("save", "torch.save"), ("set_model_training_mode", "evaluation mode")],
+    [("load", "torch.load"), ("save", "torch.save"), ("set_model_training_mode", "evaluation mode")],
 )
 def test_methods_that_are_not_here_say_what_to_do(model: nn.Module, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
