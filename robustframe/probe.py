@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,8 @@ class Probe:
         self.gradients = Gradients() if gradients is None else gradients
         self.watch = watch
         self._look = plain(model)
+        # Every point may become one that is valid.
+        self._ball = replace(threat, valid="")
         rows = len(x)
         self._rows = torch.arange(rows, device=x.device)
         self.forwards, self.backwards, self.zero_gradients, self.nonfinite_gradients = (
@@ -345,9 +347,12 @@ class Probe:
 
     def _keep(self, rows: Labels, points: Images, height: PerExample, wrong: Verdicts, exact: bool) -> None:
         """Keep allowed points that are better than the best of their example."""
-        if not exact and wrong.any():
+        if (not exact or self.threat.valid) and wrong.any():
             doubtful = wrong.nonzero().squeeze(1)
             wrong = wrong.clone()
+            if self.threat.valid:
+                points = points.clone()
+                points[doubtful] = self.threat.rounded(self.x[rows[doubtful]], points[doubtful])
             wrong[doubtful] = self.reached(self.majority(points[doubtful], rows[doubtful]), rows[doubtful])
         reached = -self.threat.distance(self.x.index_select(0, rows), points) if self.closest else torch.inf
         height = torch.where(wrong, reached, height)
@@ -362,10 +367,10 @@ class Probe:
 
     def _allowed(self, x: Images, points: Images, wrong: Verdicts) -> Verdicts:
         """Measure points: exactly where they are misclassified, else in their own precision."""
-        allowed = self.threat.roughly_contains(x, points)
+        allowed = self._ball.roughly_contains(x, points)
         decisive = (allowed & wrong).nonzero().squeeze(1)
         if len(decisive):
-            allowed[decisive] = self.threat.contains(x[decisive], points[decisive])
+            allowed[decisive] = self._ball.contains(x[decisive], points[decisive])
         return allowed
 
     def _live(self, rows: Tensor | None, passes: int) -> tuple[Tensor | None, Tensor]:

@@ -57,6 +57,9 @@ def written_eps(eps: float) -> str:
     return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
 
 
+_WORDED = re.compile(r"(.*?)(?: to (.*?))?(?: in (.*))?", re.DOTALL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
     """A ball of radius ``eps`` in one norm, intersected with the box of valid images, and what is sought there."""
@@ -69,6 +72,8 @@ class ThreatModel:
     targets: str = ""
     """The rule by which each example gets the class it is to be taken for (see `robustframe.targets.parse_targets`),
     such as ``"next"``; any wrong class when empty."""
+    valid: str = ""
+    """``"uint8"``: only images that can be saved count, whose values are whole steps of 1/255; any when empty."""
     label: str = ""
     """How the user wrote it, such as ``linf:8/255``; made from norm and eps when left out."""
 
@@ -94,12 +99,20 @@ class ThreatModel:
             raise InputError(f"the targets {shown(self.targets)} of a threat must be a rule, such as 'next'")
         if self.targets:
             object.__setattr__(self, "targets", parse_targets(self.targets))
+        self._check_valid()
         if not self.label:
             object.__setattr__(self, "label", self._words(f"{self.eps:g}"))
 
+    def _check_valid(self) -> None:
+        if self.valid not in ("", "uint8"):
+            raise unknown("kind of valid images", str(self.valid), ["uint8"])
+        if self.valid and (self.low, self.high) != (0, 1):
+            raise InputError(f"images in uint8 lie in [0, 1], not in [{self.low:g}, {self.high:g}]")
+
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":
-        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``; with targets ``"linf:8/255 to next"``.
+        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``; with targets ``"linf:8/255 to next"``; of
+        images that can be saved ``"linf:8/255 in uint8"``.
 
         Raises:
             InputError: for an unknown norm, a radius that is none, or an unknown rule for targets.
@@ -111,20 +124,29 @@ class ThreatModel:
         """
         if not isinstance(text, str):
             raise InputError(f"a threat is text such as 'linf:8/255', not {type(text).__name__}")
-        ball, to, rule = text.partition(" to ")
+        ball, aim, grid = _WORDED.fullmatch(text).groups()  # type: ignore[union-attr]
         norm, colon, eps = ball.partition(":")
         if not colon:
             raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255' or 'linf:8/255 to next'")
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
-        return cls(norm=norm, eps=parse_eps(eps), targets=parse_targets(rule) if to else "", label=text)
+        aim = "" if aim is None else parse_targets(aim)
+        return cls(
+            norm=norm, eps=parse_eps(eps), targets=aim, valid="" if grid is None else grid or "nothing", label=text
+        )
 
     def to(self, rule: str) -> "ThreatModel":
         """Return the same ball with a rule for targets, and a label that says so."""
-        return replace(self, targets=rule, label=f"{self.label.partition(' to ')[0]} to {rule}")
+        ball = self.label.partition(" ")[0]
+        return replace(self, targets=rule, label=f"{ball}{replace(self, targets=rule).kind.removeprefix(self.norm)}")
+
+    @property
+    def kind(self) -> str:
+        """The norm and what is sought in its balls, such as ``linf to next in uint8``: radii of one kind are nested."""
+        return self.norm + f" to {self.targets}" * bool(self.targets) + f" in {self.valid}" * bool(self.valid)
 
     def _words(self, eps: str) -> str:
-        return f"{self.norm}:{eps}" + f" to {self.targets}" * bool(self.targets)
+        return f"{self.norm}:{eps}{self.kind.removeprefix(self.norm)}"
 
     @property
     def words(self) -> str:
@@ -165,8 +187,22 @@ class ThreatModel:
                 f"{' x '.join(map(str, shape))}; every image would be allowed"
             )
 
+    def rounded(self, x: Images, z: Images) -> Images:
+        """Move points inside the ball to images that can be saved, inside it too; where any are valid, as they are.
+
+        Each value goes to the nearest step of 1/255; where that leads out of the ball, to the step before it on the way
+        to ``x``, whose values are steps.
+        """
+        if not self.valid:
+            return z
+        centre = torch.round(x * 255)
+        moved = z * 255 - centre
+        nearest = ((centre + torch.round(moved)) / 255).to(z.dtype)
+        back = ((centre + torch.trunc(moved)) / 255).to(z.dtype)
+        return torch.where(_per_row(self.contains(x, nearest), z), nearest, back)
+
     def contains(self, x: Images, z: Images) -> Verdicts:
-        """Say which ``z`` are finite, inside the box and inside the ball around their ``x``.
+        """Say which ``z`` are finite, inside the box and inside the ball around their ``x``, and valid.
 
         An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
         half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
@@ -176,7 +212,8 @@ class ThreatModel:
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
         # In l0 this is far below the one that a count goes by.
         slack = self._stored(z) + self.eps * 1e-12
-        return in_box & (self.distance(x, z) <= self.eps + slack)
+        inside = in_box & (self.distance(x, z) <= self.eps + slack)
+        return inside & (torch.round(flat * 255) / 255 == flat).all(1) if self.valid else inside
 
     def _stored(self, z: Images) -> float:
         """What storing pixels in their floating-point type can add to a distance."""

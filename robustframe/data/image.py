@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robustframe.errors import InputError
 from robustframe.files import IMAGE_BYTES, decoding, opened
@@ -155,3 +157,23 @@ def _way_up(file: "Image.Image") -> "Image.Transpose | None":
     with contextlib.suppress(Exception):
         return ways.get(file.getexif().get(_ORIENTATION, 1))
     return None
+
+
+def save_png(path: Path, image: Tensor) -> Path:
+    """Write an image in steps of 1/255 as a PNG file, so that it reads back as it is.
+
+    Args:
+        path: the file; its folder is made.
+        image: shape (1, h, w), grey, or (3, h, w), colours.
+
+    Raises:
+        InputError: for another shape.
+    """
+    if image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise InputError(f"an image of shape {tuple(image.shape)} makes no PNG file; one or three channels do")
+    from PIL import Image
+
+    pixels = torch.round(image * 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.squeeze(2) if image.shape[0] == 1 else pixels).save(path)
+    return path

@@ -24,8 +24,8 @@ class Adversary:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.step_size > 0:
             raise InputError(f"an adversary needs steps >= 1 and step_size > 0, not {self.steps}, {self.step_size}")
-        if self.threat.targets:
-            raise InputError(f"an adversary of training takes any wrong class, not {self.threat.label}")
+        if self.threat.kind != self.threat.norm:
+            raise InputError(f"an adversary of training takes any wrong class and any image, not {self.threat.label}")
         if self.threat.norm == "l0":
             raise InputError(f"an adversary climbs along gradients, which {self.threat.label} does not allow")
 

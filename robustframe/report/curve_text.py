@@ -16,7 +16,7 @@ _CAPTION = (
 
 
 def curves_text(curves: list[Curve], format: str = "terminal") -> str:
-    """Write curves out, one table per norm and rule for targets; its radii are those of its first curve.
+    """Write curves out, one table per kind of threat; its radii are those of its first curve.
 
     Args:
         curves: at least one; see `security_curves`.
@@ -54,7 +54,7 @@ def curves_json(curves: list[Curve]) -> list[dict[str, Any]]:
         {
             "classifier": curve.classifier,
             "norm": curve.norm,
-            "targets": curve.targets,
+            "kind": curve.kind,
             "median_distance": curve.median_distance(),
             "area": curve.area(),
             "points": [

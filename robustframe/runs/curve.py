@@ -62,8 +62,8 @@ class Curve:
 
     classifier: str
     norm: Norm
-    targets: str
-    """The rule for targets under which it was searched; empty for any wrong class."""
+    kind: str
+    """The norm and what was sought, such as ``linf to next``: curves of one kind may stand beside each other."""
     index: tuple[int, ...]
     """The examples, by their index in the data set."""
     distance: tuple[float, ...]
@@ -73,11 +73,6 @@ class Curve:
     asked: tuple[float, ...]
     """The radii of the run's threats, rising."""
     violations: tuple[Violation, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """The norm, with targets such as ``linf to next``: curves of one kind may stand beside each other."""
-        return f"{self.norm} to {self.targets}" if self.targets else self.norm
 
     @property
     def line(self) -> bool:
@@ -138,7 +133,7 @@ class Curve:
 
 
 def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
-    """Join what a run found into one curve for each classifier, norm and rule for targets.
+    """Join what a run found into one curve for each classifier and kind of threat.
 
     Successes at a fixed eps and those of minimal-norm attacks are the same thing here: upper bounds on the distance of
     an example, the smallest of which holds.
@@ -148,7 +143,7 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
         verdicts: its ``verdicts.parquet``: a row for each classifier, threat and example.
 
     Returns:
-        The curves, classifiers in the order of the record, norms and their targets in that of the threats.
+        The curves, classifiers in the order of the record, kinds in that of the threats.
 
     Raises:
         InputError: when the run is not complete, or the verdicts are not those of its classifiers and threats.
@@ -168,8 +163,8 @@ def security_curves(record: Record, verdicts: pl.DataFrame) -> list[Curve]:
             each.threat: tuple(attack.label for attack in each.attacks if attack.skipped is None) for each in results
         }
         own = {threat.label: rows.get((classifier, threat.label), verdicts.clear()) for threat in threats}
-        for kind in dict.fromkeys((threat.norm, threat.targets) for threat in threats):
-            same = [threat for threat in threats if (threat.norm, threat.targets) == kind]
+        for kind in dict.fromkeys(threat.kind for threat in threats):
+            same = [threat for threat in threats if threat.kind == kind]
             curves.append(_curve(classifier, same, own, attacks))
     return curves
 
@@ -198,7 +193,7 @@ def _curve(
     return Curve(
         classifier=classifier,
         norm=threats[0].norm,
-        targets=threats[0].targets,
+        kind=threats[0].kind,
         index=tuple(index),
         distance=tuple(nearest["bound"].to_list()),
         reach=asked[-1],

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from robustframe.data import Dataset
-from robustframe.errors import InputError, IntegrityError, first_mistake, unknown
+from robustframe.data.image import save_png
+from robustframe.errors import InputError, IntegrityError, as_path, first_mistake, unknown
 from robustframe.files import TABLE_BYTES, read_plain
 from robustframe.recipe import Battery, Recipe
 from robustframe.recipe.examples import load_examples
@@ -30,7 +31,7 @@ from robustframe.runs.record import (
     Record,
     Result,
 )
-from robustframe.runs.units import RunFiles, Unit, chunks, parse_images
+from robustframe.runs.units import RunFiles, Unit, chunks, parse_images, slug
 from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_verdicts
 from robustframe.threat import ThreatModel
 
@@ -305,6 +306,38 @@ class Run:
         broken = torch.from_numpy((rows["clean_correct"] & ~rows["robust"]).to_numpy().copy())
         images = self.breaking_images(name, label, broken.nonzero().flatten().tolist())
         return Adversarial(torch.stack(images) if images else torch.zeros(0), broken)
+
+    def save_images(
+        self, folder: str | Path, classifier: str | None = None, threat: str | ThreatModel | None = None
+    ) -> list[Path]:
+        """Write the images that broke a classifier as PNG files, which break it when they are read again.
+
+        Args:
+            folder: where they go, by classifier and threat: ``17-label-3-as-5.png``, by index, label and prediction.
+            classifier: as `adversarial` takes it.
+            threat: likewise; one of images that can be saved, ``"linf:8/255 in uint8"``.
+
+        Returns:
+            The files, in the order of the examples.
+
+        Raises:
+            InputError: as `adversarial`, for a threat of images that cannot be saved, and for other than one or three
+                channels.
+        """
+        name, ball = self.entry(classifier).name, self.threat(threat)
+        if not ball.valid:
+            raise InputError(
+                f"images under {ball.label} lie between the steps of 1/255 and may break nothing once they are saved; "
+                f"evaluate '{ball.label} in uint8'"
+            )
+        found = self.adversarial(name, ball)
+        rows = self.rows(name, ball.label).filter(pl.Series(found.broken.tolist()))
+        place = as_path(folder, "folder") / slug(name) / slug(ball.label)
+        files = [
+            f"{row['index']}-label-{row['label']}-as-{row['adversarial_prediction']}.png"
+            for row in rows.iter_rows(named=True)
+        ]
+        return [save_png(place / file, image) for file, image in zip(files, found.images)]
 
     def example(self, index: int) -> OneExample:
         """Return everything that is known of one example, counted from 0.

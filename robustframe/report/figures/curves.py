@@ -111,8 +111,7 @@ def _dots(curves: list[ModelCurve], room: float) -> Figure:
 
 
 def _aim(curves: list[ModelCurve]) -> str:
-    targets = curves[0].curve.targets
-    return f" to {targets}" if targets else ""
+    return curves[0].curve.kind.removeprefix(curves[0].curve.norm)
 
 
 def _numbers(curve: ModelCurve, share: Proportion) -> dict[str, Any]:

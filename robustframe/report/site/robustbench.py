@@ -20,7 +20,7 @@ Radii = Mapping[tuple[str, str], frozenset[float]]
 
 def radii(entries: Sequence[BoardEntry]) -> Radii:
     """Return which radii there are of each data set and norm, among all entries of a site."""
-    own = [entry for entry in entries if not entry.threat.targets]
+    own = [entry for entry in entries if entry.threat.kind == entry.threat.norm]
     return {kind: frozenset(e.threat.eps for e in own if _kind(e) == kind) for kind in map(_kind, own)}
 
 
@@ -47,8 +47,8 @@ def model_info(entries: Sequence[BoardEntry], page: str, known: Facts, several: 
     files: dict[str, bytes] = {}
     for entry in entries:
         norm = _FOLDERS.get(entry.threat.norm)
-        # RobustBench knows no targeted threat.
-        if norm is None or entry.result is None or entry.threat.targets:
+        # RobustBench knows balls, and nothing about targets or valid images.
+        if norm is None or entry.result is None or entry.threat.kind != entry.threat.norm:
             continue
         eps, twin = _plain(_eps(entry).replace("/", "-")), f"-{entry.classifier.twin}" if entry.classifier.twin else ""
         top = f"model_info/{eps}" if len(several[_kind(entry)]) > 1 else "model_info"

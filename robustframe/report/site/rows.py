@@ -116,7 +116,7 @@ def group_key(entry: BoardEntry) -> str:
     """Name what an entry may be compared with."""
     # The content of batteries, not their names: a file of the user's may change and keep its name.
     attacks = digest(entry.run.record.batteries)
-    threat = [entry.threat.norm, entry.threat.eps] + [entry.threat.targets] * bool(entry.threat.targets)
+    threat = [entry.threat.kind, entry.threat.eps]
     return f"g-{digest([entry.run.record.data.sha256, *threat, attacks])[:8]}"
 
 
@@ -149,7 +149,7 @@ def _section_key(entry: BoardEntry) -> str:
     named = f"{data.use} {data.split}"
     # A name that cannot stand in an address gets a mark, so that no other is taken for it.
     mark = "" if slug(named.replace(" ", "-")) == named.replace(" ", "-") else f"-{digest(named)[:6]}"
-    aim = f"-to-{slug(threat.targets)}" if threat.targets else ""
+    aim = slug(threat.kind.removeprefix(threat.norm).replace(" ", "-"))
     return f"{slug(named.replace(' ', '-'))}{mark}-{threat.norm}-{threat.eps:.6g}{aim}"
 
 
