@@ -17,7 +17,7 @@ from robustframe.bar import Bar
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.frames import frame, rank
 from robustframe.cli.new import new_app
-from robustframe.cli.reports import FIGURE_HELP, figure, report, table
+from robustframe.cli.reports import FIGURE_HELP, attacks_report, figure, report, table
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
 from robustframe.cli.trust import compare, doctor, verify
 from robustframe.cli.zoo import app as zoo_app
@@ -75,6 +75,7 @@ def _whole(
 
 app.command(cls=Grouped)(evaluate)
 app.command()(table)
+app.command("attacks-report")(attacks_report)
 app.command(help=FIGURE_HELP)(figure)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import DataRoot, say
+from robustframe.cli.shared import AsJson, DataRoot, json_text, say
 from robustframe.errors import unknown
 
 KINDS = {
@@ -98,6 +98,43 @@ def figure(
     write_aside(words, f"{figures.caption(chart)}\n".encode())
     say(f"the caption is in {words}")
     typer.echo(str(out))
+
+
+def attacks_report(
+    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs; several are pooled.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
+    sort: Annotated[
+        str, typer.Option(help="breaks (per pass), broken (share), alone (found by no other) or order (as they ran).")
+    ] = "breaks",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw robust accuracy over passes into a file that ends in .svg, .pdf or .png.")
+    ] = None,
+    theme: Annotated[str, typer.Option(help="Of the plot: light or dark.")] = "light",
+    as_json: AsJson = False,
+) -> None:
+    """Rank the attacks of runs: breaks per pass, robust accuracy over passes, what each alone found."""
+    from robustframe.report.attack_text import attack_tables
+    from robustframe.report.tables import FORMATS, render
+    from robustframe.runs import open_runs
+    from robustframe.runs.ranking import SORTS
+
+    if format not in FORMATS:
+        raise unknown("table format", format, FORMATS)
+    if sort not in SORTS:
+        raise unknown("order", sort, SORTS)
+    opened = open_runs(runs)
+    ranking = opened[0].rank_attacks(*opened[1:], sort=sort)
+    if plot is not None:
+        from robustframe.report import figures
+
+        figures.check_path(plot)
+        figures.write(figures.descent_figure(ranking.descents), plot, theme)
+        say(f"the figure is in {plot}")
+    if as_json:
+        typer.echo(json_text(ranking.to_json()))
+        return
+    texts = [render(table, format) for table in attack_tables(ranking)]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
 
 
 def report(

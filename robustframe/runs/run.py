@@ -19,8 +19,10 @@ from robustframe.recipe import Battery, Recipe
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.curve import Curve, security_curves
 from robustframe.runs.examples import read_examples
+from robustframe.runs.ledger import Ledger, read_ledger
 from robustframe.runs.manifest import read_manifest
 from robustframe.runs.plausible import contradiction
+from robustframe.runs.ranking import AttackRanking, rank_ledgers
 from robustframe.runs.record import (
     EVIDENCE,
     GIVEN,
@@ -30,8 +32,8 @@ from robustframe.runs.record import (
     Record,
     Result,
 )
-from robustframe.runs.units import RunFiles, Unit, chunks, parse_images
-from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_verdicts
+from robustframe.runs.units import ATTACK_SCHEMA, RunFiles, Unit, chunks, parse_images
+from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_table, read_verdicts
 from robustframe.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -352,6 +354,51 @@ class Run:
     def curves(self) -> list[Curve]:
         """Join all radii and norms into robust accuracy over the radius, for each classifier and norm."""
         return security_curves(self.record, self.verdicts)
+
+    def attack_rows(self, classifier: str, threat: str, attack: str) -> pl.DataFrame:
+        """Read what one attack did to each example that it met: success, prediction, distance, passes and gradients.
+
+        Args:
+            classifier: its name.
+            threat: its label.
+            attack: its label, such as ``"swift@1/03-apgd-t"``.
+
+        Raises:
+            InputError: for a published copy, which stores no units, and for one that is not what was written.
+        """
+        if not self.stored:
+            raise InputError(f"{self.folder} is a published copy, which has verdicts alone; give the run itself")
+        position = [each.name for each in self.record.classifiers].index(classifier)
+        parts = [pl.DataFrame(schema=ATTACK_SCHEMA)]
+        for number in range(len(self.chunks)):
+            path = self.files.attack(position, threat, attack, number).table
+            # A chunk without survivors leaves no file.
+            if (expected := self.manifest.get(self.files.name(path))) is not None:
+                content = read_plain(path, limit=TABLE_BYTES)
+                if hashlib.sha256(content).hexdigest() != expected:
+                    raise self.off(f"{path} is not what was written")
+                parts.append(read_table(path, ATTACK_SCHEMA, content=content))
+        return pl.concat(parts)
+
+    def ledger(self) -> Ledger:
+        """Return which example each attack met and broke, and what that cost.
+
+        Raises:
+            InputError: for a run that is not complete.
+        """
+        if not self.complete:
+            raise InputError(f"{self.folder} is not complete; run the same evaluate command again to continue it")
+        units = self.attack_rows if self.stored else None
+        return read_ledger(self.cited, self.record, self.batteries, self.rows, units)
+
+    def rank_attacks(self, *others: "Run", sort: str = "breaks") -> AttackRanking:
+        """Rank the attacks of this run by what they broke, what it cost and what each alone found.
+
+        Args:
+            others: runs to pool with it, such as one of an attack of your own on the same models and examples.
+            sort: ``breaks`` (per pass), ``broken``, ``alone`` or ``order``.
+        """
+        return rank_ledgers([run.ledger() for run in (self, *others)], sort=sort)
 
     def table(self, format: str = "terminal") -> str:
         """Return the robustness table as text: ``terminal``, ``md``, ``tex``, ``csv`` or ``html``."""

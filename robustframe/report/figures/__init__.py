@@ -5,6 +5,7 @@ from robustframe.report.figures.style import MISSING, ROOM, Figure, Paper, capti
 from robustframe.report.figures.architectures import rank_figure
 from robustframe.report.figures.association import ModelPoint, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
+from robustframe.report.figures.descents import descent_figure
 from robustframe.report.figures.examples import Example, example_figure
 from robustframe.report.figures.filters import filters_figure
 from robustframe.report.figures.gather import (
@@ -36,6 +37,7 @@ __all__ = [
     "caption",
     "check_path",
     "curve_figure",
+    "descent_figure",
     "example_figure",
     "filters_figure",
     "gather_curves",
