@@ -24,16 +24,21 @@ def table(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
     format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
     columns: Annotated[
-        str | None, typer.Option(help="Which columns, with commas between: coherence,clean,robust,certified,verdict.")
+        str | None,
+        typer.Option(help="Which columns, with commas between: coherence,clean,robust,corrupted,certified,verdict."),
     ] = None,
     group_by: Annotated[str, typer.Option(help="model, threat or twin.")] = "model",
     sort: Annotated[str, typer.Option(help="robust, clean, coherence or name; descending with a minus: -robust.")] = "",
     pairs: Annotated[
         bool, typer.Option("--pairs", help="One line per pair: twins and difference side by side.")
     ] = False,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Instead, accuracy for each kind and severity of corruption.")
+    ] = False,
 ) -> None:
     """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
     from robustframe.report.arrange import TableStyle
+    from robustframe.report.corruption_text import corruption_tables
     from robustframe.report.robustness import robustness_tables
     from robustframe.report.tables import render
     from robustframe.runs import open_runs
@@ -41,7 +46,8 @@ def table(
     chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
     style = TableStyle(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
     opened = open_runs(runs, unfinished=True)
-    texts = [render(table, format, style) for table in robustness_tables(opened)]
+    made = [table for run in opened for table in corruption_tables(run)] if corruptions else robustness_tables(opened)
+    texts = [render(table, format, style) for table in made]
     typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
     unfinished = [run for run in opened if not run.complete]
     for run in unfinished:

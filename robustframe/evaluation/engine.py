@@ -11,7 +11,7 @@ from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_
 from robustframe.evaluation.jobs import Failed, TryModel, first_jobs, last_jobs
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.progress import Report, silent
-from robustframe.evaluation.resume import begin, check_answers, is_whole
+from robustframe.evaluation.resume import begin, check_answers, corruption_entry, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
@@ -139,6 +139,7 @@ def _finish(folder: Path, record: Record, scores: Scores, hashes: Mapping[str, s
             "evidence_sha256": evidence,
             "flags": [*scores.flags(results), *contradictions(complete, table)],
             "failed": scores.failed(),
+            "corruptions": corruption_entry(scores.task, scores.corrupted()),
         }
     )
     write_record(folder, complete)

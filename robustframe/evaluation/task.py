@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from robustframe.corruptions import Corruptions
 from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import Battery, code_files, digest
@@ -44,6 +45,8 @@ class Task:
     """What the paths of users' attacks are relative to."""
     diagnose: bool = True
     """Check after the attacks whether their numbers can be believed; changes no verdict."""
+    corruptions: Corruptions | None = None
+    """Corrupted images that every classifier is tried on as well."""
     origin: Origin | None = None
     """Where other processes can load it from; ``None`` for models passed from Python."""
 
@@ -85,7 +88,15 @@ class Task:
             self.code_files,
             self.data.sha256,
             [classifier.entry.model_dump() for classifier in self.classifiers],
+            None if self.corruptions is None else self.corruptions.sha256,
         )
+
+
+def corruptions_of(task: Task) -> Corruptions:
+    """Return the corruptions of a task that has some."""
+    if task.corruptions is None:
+        raise ValueError("a unit of corruptions belongs to a task that asks for some")
+    return task.corruptions
 
 
 def run_hash(
@@ -95,6 +106,7 @@ def run_hash(
     files: dict[str, str],
     data: str,
     classifiers: list[dict[str, Any]],
+    corruptions: str | None = None,
 ) -> str:
     """Hash everything an evaluation asks: the version of the code, the recipe, and what it names.
 
@@ -105,9 +117,12 @@ def run_hash(
         files: SHA-256 of the code of the user's that recipe and batteries name; see `code_files`.
         data: SHA-256 of the examples.
         classifiers: their entries in the record.
+        corruptions: SHA-256 of corrupted images that are read from files; ``None`` where none are.
     """
+    files_of_images = {} if corruptions is None else {"corruptions": corruptions}
     return digest(
         {
+            **files_of_images,
             "robustframe": code,
             "recipe": recipe,
             "batteries": [battery.model_dump(by_alias=True) for battery in batteries],

@@ -40,6 +40,16 @@ if TYPE_CHECKING:
     from robustframe.verification import Verification
 
 Found = TypeVar("Found")
+_CORRUPTED = pl.Schema(
+    {
+        "classifier": pl.String(),
+        "kind": pl.String(),
+        "severity": pl.Int64(),
+        "correct": pl.Int64(),
+        "examples": pl.Int64(),
+        "accuracy": pl.Float64(),
+    }
+)
 SEAL_DIGITS = 16
 """Digits of a seal that are printed: nobody makes another run of them."""
 
@@ -338,6 +348,17 @@ class Run:
         )
         names = pl.Series("class", [self.class_name(label) for label in counted["label"].to_list()], dtype=pl.String)
         return counted.with_columns(names).sort("classifier", "threat", "label", maintain_order=True)
+
+    def corrupted(self) -> pl.DataFrame:
+        """Return accuracy on corrupted images: a row for each classifier, kind and severity, if any."""
+        entry = self.record.corruptions
+        rows = [
+            (name, kind, severity, count, self.record.data.count, count / self.record.data.count)
+            for name, kinds in ({} if entry is None else entry.correct).items()
+            for kind, counts in zip(entry.kinds if entry else (), kinds)
+            for severity, count in zip(entry.severities if entry else (), counts)
+        ]
+        return pl.DataFrame(rows, schema=_CORRUPTED, orient="row")
 
     def norms(self) -> pl.DataFrame:
         """Return how far adversarial images lie from the clean ones: mean and median for each attack that broke any.

@@ -27,6 +27,7 @@ ROOMS = [
     ["solvers"],
     ["pairs"],
     ["data"],
+    ["corruptions"],
     ["zoo"],
     ["calls"],
     ["differences"],
