@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import torch
 
+from robustframe.attacks import Transfer
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
@@ -254,7 +255,10 @@ class AttackJob(Job[pl.DataFrame]):
         # The classifier is not in the key: both twins of a pair meet the same random numbers.
         key = (task.seed, threat.label, stage.key, self.chunk)
         draws = Draws(key, len(task.chunks[self.chunk]), index - self.chunk * task.chunk, workshop.device)
-        result = stage.attack.run(
+        attack = stage.attack
+        if isinstance(attack, Transfer) and (source := task.source(attack)) not in (None, self.classifier):
+            attack = attack.on(task.classifiers[source].module)
+        result = attack.run(
             classifier.module,
             task.data.images[index].to(workshop.device),
             task.data.labels[index].to(workshop.device),

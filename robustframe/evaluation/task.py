@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from robustframe.attacks import Transfer
 from robustframe.corruptions import Corruptions
 from robustframe.data import Dataset
+from robustframe.errors import unknown
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import Battery, code_files, digest
 from robustframe.recipe.stages import Stage, make_stages
@@ -64,6 +66,17 @@ class Task:
     def votes(self) -> int:
         """How often a classifier is asked for its answer to a clean image."""
         return max(battery.votes for battery in self.batteries)
+
+    def source(self, attack: Transfer) -> int | None:
+        """Return the place of the classifier whose gradients an attack takes; ``None`` where it names none.
+
+        Raises:
+            InputError: when it is none of the task.
+        """
+        names = [classifier.entry.name for classifier in self.classifiers]
+        if attack.source and attack.source not in names:
+            raise unknown("source of a transfer attack", attack.source, names)
+        return names.index(attack.source) if attack.source else None
 
     def files(self, folder: Path) -> RunFiles:
         """Say where the files of a run of it lie."""

@@ -19,6 +19,7 @@ from robustframe.report.figures.gather import (
 from robustframe.report.figures.gram import gram_figure
 from robustframe.report.figures.outcomes import ModelOutcome, outcome_figure
 from robustframe.report.figures.sweeps import SweepPoint, sweeps_figure
+from robustframe.report.figures.transfer import TransferShare, transfer_figure
 from robustframe.report.look import THEMES, Theme
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Paper",
     "SweepPoint",
     "Theme",
+    "TransferShare",
     "association_figure",
     "caption",
     "check_path",
@@ -51,5 +53,6 @@ __all__ = [
     "rank_figure",
     "svg",
     "sweeps_figure",
+    "transfer_figure",
     "write",
 ]
