@@ -18,7 +18,7 @@ from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
-from robustframe.attacks.transfer import Transfer
+from robustframe.attacks.transfer import TransferAttack
 
 __all__ = [
     "APGD",
@@ -43,7 +43,7 @@ __all__ = [
     "SigmaZero",
     "Square",
     "TorchAttack",
-    "Transfer",
+    "TransferAttack",
     "attack",
     "make_attack",
 ]

@@ -27,7 +27,7 @@ from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
-from robustframe.attacks.transfer import Transfer
+from robustframe.attacks.transfer import TransferAttack
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
 from robustframe.plugins import find_plugin, plugin_at, plugins
@@ -40,7 +40,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
     "pgd": PGD,
     "mi-fgsm": MIFGSM,
-    "transfer": Transfer,
+    "transfer": TransferAttack,
     "apgd": APGD,
     "apgd-t": APGDT,
     "square": Square,

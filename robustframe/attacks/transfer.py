@@ -16,7 +16,7 @@ from robustframe.types import Images, Norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(MIFGSM):
+class TransferAttack(MIFGSM):
     """`MIFGSM` with the gradients of another classifier of the recipe, shown to the target at the end.
 
     The search goes all its steps, whatever the source says of its points. On the source itself, and where no source is
@@ -33,12 +33,12 @@ class Transfer(MIFGSM):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnSource(Attack):
-    """A `Transfer` whose source is loaded; the target's forwards alone are counted."""
+    """A `TransferAttack` whose source is loaded; the target's forwards alone are counted."""
 
     norms: ClassVar[tuple[Norm, ...]] = MIFGSM.norms
     held: ClassVar[Mapping[Norm, int]] = {norm: 2 * images for norm, images in MIFGSM.held.items()}
 
-    attack: Transfer
+    attack: TransferAttack
     model: nn.Module
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:

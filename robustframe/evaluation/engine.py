@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from robustframe.attacks import Transfer
+from robustframe.attacks import TransferAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError, StoppedEarly, whole_number
 from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_out
@@ -70,7 +70,7 @@ def run(
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
     for stage in task.stages:
-        if isinstance(stage.attack, Transfer):
+        if isinstance(stage.attack, TransferAttack):
             task.source(stage.attack)
     if is_whole(folder, task):
         check_answers(open_run(folder).record, folder, task, device)

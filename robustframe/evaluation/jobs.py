@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import torch
 
-from robustframe.attacks import Transfer
+from robustframe.attacks import TransferAttack
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
@@ -256,7 +256,7 @@ class AttackJob(Job[pl.DataFrame]):
         key = (task.seed, threat.label, stage.key, self.chunk)
         draws = Draws(key, len(task.chunks[self.chunk]), index - self.chunk * task.chunk, workshop.device)
         attack = stage.attack
-        if isinstance(attack, Transfer) and (source := task.source(attack)) not in (None, self.classifier):
+        if isinstance(attack, TransferAttack) and (source := task.source(attack)) not in (None, self.classifier):
             attack = attack.on(task.classifiers[source].module)
         result = attack.run(
             classifier.module,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from robustframe.attacks import Transfer
+from robustframe.attacks import TransferAttack
 from robustframe.corruptions import Corruptions
 from robustframe.data import Dataset
 from robustframe.errors import unknown
@@ -67,7 +67,7 @@ class Task:
         """How often a classifier is asked for its answer to a clean image."""
         return max(battery.votes for battery in self.batteries)
 
-    def source(self, attack: Transfer) -> int | None:
+    def source(self, attack: TransferAttack) -> int | None:
         """Return the place of the classifier whose gradients an attack takes; ``None`` where it names none.
 
         Raises:

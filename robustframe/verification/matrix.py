@@ -1,12 +1,12 @@
 """The transfer matrix of a run: each classifier as a source of gradients or images, each as a target."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from robustframe.attacks.transfer import Transfer
+from robustframe.attacks.registry import settings_of
+from robustframe.attacks.transfer import TransferAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.devices import pick_device
 from robustframe.errors import InputError
@@ -122,7 +122,7 @@ def _of_sources(result: Result) -> list[AttackEntry]:
 
 def _differences(entry: AttackEntry) -> str:
     """Name the settings of an attack that are not the defaults, the source apart."""
-    plain = json.loads(json.dumps(asdict(Transfer())))
+    plain = settings_of(TransferAttack())
     own = {name: value for name, value in entry.settings.items() if name != "source" and plain.get(name) != value}
     return ", ".join(f"{name} = {value}" for name, value in own.items()) or "defaults"
 

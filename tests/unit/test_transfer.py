@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import robustframe
-from robustframe.attacks import MIFGSM, PGD, Transfer
+from robustframe.attacks import MIFGSM, PGD, TransferAttack
 from robustframe.attacks.momentum import _shrunk, _smoothed
 from robustframe.cli import app
 from robustframe.draws import Draws
@@ -152,7 +152,7 @@ def test_what_needs_an_image_says_so() -> None:
 def test_the_gradients_of_a_source_are_shown_to_the_target_once() -> None:
     x, y = examples()
     source, target = Steady(1), Steady(2)
-    attack = Transfer(source="source", steps=6)
+    attack = TransferAttack(source="source", steps=6)
     result = attack.on(source).run(target, x, y, THREAT, Draws((0,), len(x)), known_correct=True)
     expected = searched(MIFGSM(steps=6), source)
     assert torch.equal(result.success, target(expected).argmax(1) != y)
@@ -248,11 +248,11 @@ def test_a_source_that_is_not_in_the_recipe_is_named(tmp_path: Path) -> None:
     x, y = examples()
     models = {"one": Steady(1), "two": Steady(2)}
     with pytest.raises(InputError, match="unknown source of a transfer attack 'three'"):
-        evaluate(models, x, y, battery=Transfer(source="three"), threat="linf:0.1")
+        evaluate(models, x, y, battery=TransferAttack(source="three"), threat="linf:0.1")
     alone = evaluate(models["one"], x, y, battery=PGD(steps=2), threat="linf:0.1", diagnose=False)
     with pytest.raises(InputError, match="one classifier"):
         transfer_matrix(alone)
-    both = evaluate(models, x, y, battery=Transfer(source="two", steps=3), threat="linf:0.1", diagnose=False)
+    both = evaluate(models, x, y, battery=TransferAttack(source="two", steps=3), threat="linf:0.1", diagnose=False)
     assert len(transfer_matrix(both).cells) == 2
 
 
