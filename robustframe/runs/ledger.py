@@ -125,6 +125,9 @@ def read_ledger(
     if closest and units is None:
         said = f"{cited} is a published copy, which holds the closest success alone and not who else broke an example"
         unknown = (f"{said}; {', '.join(sorted(closest))} is left out.",)
+    entries_of_all = [entry for result in record.results or [] for entry in result.attacks]
+    if any(entry.settings.get("source") for entry in entries_of_all):
+        unknown += ("An attack with the gradients of a source spends its passes there, which are not counted.",)
     data = f"{record.data.use} {record.data.split}, {record.data.count:,} examples"
     return Ledger(cited, data, names, tuple(stints), tuple(walks), unknown)
 

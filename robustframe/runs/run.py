@@ -385,20 +385,23 @@ class Run:
             attack: its label, such as ``"swift@1/03-apgd-t"``.
 
         Raises:
-            InputError: for a published copy, which stores no units, and for one that is not what was written.
+            InputError: for an unknown name, a published copy, which stores no units, and a unit that is not what was
+                written.
         """
         if not self.stored:
             raise InputError(f"{self.folder} is a published copy, which has verdicts alone; give the run itself")
-        position = [each.name for each in self.record.classifiers].index(classifier)
+        name, label = self.entry(classifier).name, self.threat(threat).label
+        position = [each.name for each in self.record.classifiers].index(name)
+        known = [each.label for result in self.results for each in result.attacks if result.threat == label]
+        if attack not in known:
+            raise unknown("attack", attack, dict.fromkeys(known))
         parts = [pl.DataFrame(schema=ATTACK_SCHEMA)]
         for number in range(len(self.chunks)):
-            path = self.files.attack(position, threat, attack, number).table
-            # A chunk without survivors leaves no file.
-            if (expected := self.manifest.get(self.files.name(path))) is not None:
-                content = read_plain(path, limit=TABLE_BYTES)
-                if hashlib.sha256(content).hexdigest() != expected:
-                    raise self.off(f"{path} is not what was written")
-                parts.append(read_table(path, ATTACK_SCHEMA, content=content))
+            path = self.files.attack(position, label, attack, number).table
+            content = read_plain(path, limit=TABLE_BYTES) if path.is_file() else b""
+            if self.manifest.get(self.files.name(path)) != hashlib.sha256(content).hexdigest():
+                raise self.off(f"{path} is not what was written")
+            parts.append(read_table(path, ATTACK_SCHEMA, content=content))
         return pl.concat(parts)
 
     def ledger(self) -> Ledger:

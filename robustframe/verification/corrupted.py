@@ -41,18 +41,19 @@ def check_corruptions(run: Run, replayer: Replayer | None) -> list[VerifiedPart]
         images = None if replayer is None else _images(run, replayer)
     except InputError as error:
         return [check(_NAME, "", [Finding(RECORD, None, str(error))])]
-    findings = list(_asked(entry, images))
+    findings = [*_asked(run, entry, images), *_shape(run, entry)]
     fickle = []
     for position, each in enumerate(run.record.classifiers):
         if each.name not in entry.correct:
             continue
-        classifier = None if replayer is None else replayer.sources.classifiers[position]
+        there = [] if replayer is None else replayer.sources.classifiers
+        classifier = there[position] if position < len(there) else None
         if replayer is not None and classifier is not None and not replayer.repeats_itself(classifier):
             fickle.append(each.name)
             classifier = None
         # What the record asks is in question, and nothing can be said of the images.
         findings += _units(run, entry, position, None if findings else images, classifier, replayer)
-    said = f"{len(entry.kinds)} kinds at {len(entry.severities)} severities: counts follow from the units"
+    said = f"{len(entry.kinds) * len(entry.severities)} kinds and severities: counts follow from the units"
     if findings:
         return [check(_NAME, said, findings)]
     if replayer is None:
@@ -74,9 +75,11 @@ def _images(run: Run, replayer: Replayer) -> Corruptions:
     return load_corruptions(spec.use, data, seed=seed, kinds=spec.kinds, severities=spec.severities, folder=folder)
 
 
-def _asked(entry: CorruptionEntry, images: Corruptions | None) -> Iterator[Finding]:
+def _asked(run: Run, entry: CorruptionEntry, images: Corruptions | None) -> Iterator[Finding]:
     if images is None:
         return
+    if len(images.data) < run.record.data.count:
+        yield Finding(RECORD, None, f"it has {run.record.data.count:,} examples, its data {len(images.data):,}")
     for what, stated, found in (
         ("use", entry.use, images.use),
         ("kinds", entry.kinds, list(images.kinds)),
@@ -87,6 +90,16 @@ def _asked(entry: CorruptionEntry, images: Corruptions | None) -> Iterator[Findi
             yield Finding(
                 RECORD, None, f"{what} of its corruptions is {stated}, its recipe and its images give {found}"
             )
+
+
+def _shape(run: Run, entry: CorruptionEntry) -> Iterator[Finding]:
+    """Counts that are not one for each classifier with a result, kind and severity."""
+    finished = {result.classifier for result in run.results}
+    for name in sorted(finished ^ set(entry.correct)):
+        yield Finding(RECORD, None, f"counts of corrupted images and results do not agree on {name}")
+    for name, counts in entry.correct.items():
+        if [len(each) for each in counts] != [len(entry.severities)] * len(entry.kinds):
+            yield Finding(RECORD, None, f"counts of corrupted images of {name} are not one for each kind and severity")
 
 
 def _units(

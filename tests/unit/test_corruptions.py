@@ -290,10 +290,19 @@ def test_verify_names_an_edited_answer_and_an_edited_count(recipe: Path, tmp_pat
     name = record["classifiers"][1]["name"]
     record["corruptions"]["correct"][name][1][0] -= 1
     (run.folder / "record.json").write_text(json.dumps(record))
-    found = {part.name: part for part in robustframe.verify(run.folder, device="cpu").checks}["corruptions"]
-    said = "\n".join(map(str, found.findings))
-    assert f"for fog at severity 1, the table {changed}" in said
-    assert f"{name}, impulse_noise: correct is" in said
+
+    def said() -> str:
+        found = {part.name: part for part in robustframe.verify(run.folder, device="cpu").checks}["corruptions"]
+        return "\n".join(map(str, found.findings))
+
+    assert f"for fog at severity 1, the table {changed}" in said()
+    assert f"{name}, impulse_noise: correct is" in said()
+    record["corruptions"]["correct"]["nobody"] = [[0]]
+    (run.folder / "record.json").write_text(json.dumps(record))
+    assert "do not agree on nobody" in said()
+    assert "of nobody are not one for each kind and severity" in said()
+    with pytest.raises(InputError, match="robustframe verify"):
+        open_run(run.folder)
 
 
 def test_a_recipe_from_a_folder_is_bound_to_its_images(recipe: Path, tmp_path: Path, tiny_card: Path) -> None:

@@ -207,6 +207,20 @@ def test_the_counts_are_those_of_the_record_and_of_a_published_copy(own: Path, t
     assert published.descents == run.rank_attacks().descents
 
 
+def test_what_an_attack_did_is_read_by_its_label(own: Path, tmp_path: Path) -> None:
+    run = open_run(own / "run-shown")
+    entry = run.record.results[0].attacks[0]
+    rows = run.attack_rows(run.record.results[0].classifier, "linf:0.15", entry.label)
+    assert (len(rows), int(rows["success"].sum())) == (entry.entered, entry.broken)
+    with pytest.raises(InputError, match="unknown attack 'shown@1/01-pgdd'"):
+        run.attack_rows(run.record.results[0].classifier, "linf:0.15", "shown@1/01-pgdd")
+    broken = tmp_path / "broken"
+    shutil.copytree(run.folder, broken)
+    next(iter(sorted(broken.glob("units/*/linf_0.15/*pgd/*.parquet")))).write_bytes(b"")
+    with pytest.raises(InputError, match="is not what was written"):
+        open_run(broken).rank_attacks()
+
+
 def test_the_command_writes_tables_json_and_a_picture(own: Path, tmp_path: Path) -> None:
     runs = [str(own / "run-shown"), str(own / "run-mine")]
     plot = tmp_path / "attacks.svg"

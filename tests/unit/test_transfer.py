@@ -263,5 +263,6 @@ def test_a_battery_without_closest_says_that_later_sources_met_fewer(tiny_card: 
     run = evaluate_recipe(tmp_path / "recipe.toml", out=tmp_path / "run", device="cpu")
     matrix = transfer_matrix(run)
     assert not matrix.whole
+    assert "are not counted" in " ".join(run.rank_attacks().unknown)
     assert "no closest = true" in matrix_tables(matrix)[0].caption
     assert Battery.model_validate(run.record.batteries[0]).closest is False
