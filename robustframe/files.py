@@ -288,6 +288,32 @@ def _npy(held: zipfile.ZipFile, name: str, most: int, path: Path) -> NDArray[Any
     return found
 
 
+def npy_rows(path: Path, rows: slice) -> tuple[NDArray[np.uint8], int]:
+    """Read some rows of the bytes in an .npy file, and nothing else of it.
+
+    Args:
+        path: the file.
+        rows: first and last of them, from 0; cut off where the file ends.
+
+    Returns:
+        The rows, uint8, and how many the file has.
+
+    Raises:
+        IntegrityError: when it cannot be read, or is no .npy file of bytes in C order.
+    """
+    with opened(path, limit=DATA_BYTES, what="the array") as file, decoding(path, "an .npy file of bytes"):
+        shape, reverse, dtype = _npy_header(file)
+        if dtype != np.uint8 or reverse or not shape:
+            raise IntegrityError(f"{path} holds {dtype} of shape {shape}; it must hold uint8, in C order")
+        each, begins = math.prod(shape[1:]), file.tell()
+        if begins + shape[0] * each > os.fstat(file.fileno()).st_size:
+            raise IntegrityError(f"{path} states {shape[0] * each:,} bytes of numbers, more than it has")
+        first, last, _ = rows.indices(shape[0])
+        file.seek(begins + first * each)
+        content = file.read(max(last - first, 0) * each)
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, *shape[1:]), shape[0]
+
+
 def _npy_header(packed: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
     version = np.lib.format.read_magic(packed)
     if version == (1, 0):

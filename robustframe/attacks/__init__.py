@@ -11,12 +11,14 @@ from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
 from robustframe.attacks.hopskipjump import HopSkipJump
+from robustframe.attacks.momentum import MIFGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.registry import ATTACKS, make_attack
 from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
+from robustframe.attacks.transfer import TransferAttack
 
 __all__ = [
     "APGD",
@@ -28,6 +30,7 @@ __all__ = [
     "FABT",
     "FGSM",
     "FMN",
+    "MIFGSM",
     "PGD",
     "SPSA",
     "Attack",
@@ -40,6 +43,7 @@ __all__ = [
     "SigmaZero",
     "Square",
     "TorchAttack",
+    "TransferAttack",
     "attack",
     "make_attack",
 ]

@@ -21,11 +21,13 @@ from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
 from robustframe.attacks.hopskipjump import HopSkipJump
+from robustframe.attacks.momentum import MIFGSM
 from robustframe.attacks.pgd import PGD
 from robustframe.attacks.random_search import RandomSearch
 from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
+from robustframe.attacks.transfer import TransferAttack
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
 from robustframe.plugins import find_plugin, plugin_at, plugins
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
     "pgd": PGD,
+    "mi-fgsm": MIFGSM,
+    "transfer": TransferAttack,
     "apgd": APGD,
     "apgd-t": APGDT,
     "square": Square,

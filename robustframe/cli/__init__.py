@@ -17,9 +17,9 @@ from robustframe.bar import Bar
 from robustframe.cli.evaluating import evaluate
 from robustframe.cli.frames import frame, rank
 from robustframe.cli.new import new_app
-from robustframe.cli.reports import FIGURE_HELP, figure, report, table
+from robustframe.cli.reports import FIGURE_HELP, attacks_report, figure, report, table
 from robustframe.cli.shared import AsJson, DataRoot, Device, Download, Grouped, json_text, say, write_anywhere
-from robustframe.cli.trust import compare, doctor, verify
+from robustframe.cli.trust import compare, doctor, transfer, verify
 from robustframe.cli.zoo import app as zoo_app
 from robustframe.errors import InputError, Misbehaved, StoppedEarly
 from robustframe.terminal import fitted
@@ -75,6 +75,7 @@ def _whole(
 
 app.command(cls=Grouped)(evaluate)
 app.command()(table)
+app.command("attacks-report")(attacks_report)
 app.command(help=FIGURE_HELP)(figure)
 
 
@@ -107,6 +108,7 @@ def publish(
 
 app.command()(verify)
 app.command()(compare)
+app.command()(transfer)
 app.command()(report)
 
 

@@ -96,6 +96,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="See list batteries, or a TOML file.", show_default="quick", rich_help_panel=_ASKED),
     ] = None,
+    corruptions: Annotated[
+        str | None,
+        typer.Option(help="Also corrupt the images: corruptions@1, or folder:PATH.", rich_help_panel=_ASKED),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of all random numbers.", show_default="0", rich_help_panel=_ASKED)
     ] = None,
@@ -161,7 +165,7 @@ def evaluate(
             _refuse_with_recipe(
                 weights=weights, classes=classes, channels=channels, normalise=normalise, output=output,
                 sigmoid=sigmoid or None, name=name, data=data, split=split, count=count, resize=resize, crop=crop,
-                class_map=class_map, threat=threat or None, battery=battery or None, seed=seed,
+                class_map=class_map, threat=threat or None, battery=battery or None, seed=seed, corruptions=corruptions,
             )  # fmt: skip
             place = find_recipe(recipe)
             stated = read_toml(place, Recipe)
@@ -179,6 +183,7 @@ def evaluate(
                 "schema": 1, "name": "evaluate", "seed": seed or 0, "threats": threat or ["linf:8/255"],
                 "battery": battery or ["quick"],
                 "data": {**images, "resize": resize, "crop": crop, "class_map": class_map},
+                "corruptions": None if corruptions is None else {"use": corruptions},
                 "model": [{"use": use, **shared} for use in model or []],
             }  # fmt: skip
             place, stated = Path("command line"), typed(Recipe, content)

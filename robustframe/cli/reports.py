@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import DataRoot, say
+from robustframe.cli.shared import AsJson, DataRoot, json_text, say
 from robustframe.errors import unknown
 
 KINDS = {
@@ -24,16 +24,21 @@ def table(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
     format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
     columns: Annotated[
-        str | None, typer.Option(help="Which columns, with commas between: coherence,clean,robust,certified,verdict.")
+        str | None,
+        typer.Option(help="Which columns, with commas between: coherence,clean,robust,corrupted,certified,verdict."),
     ] = None,
     group_by: Annotated[str, typer.Option(help="model, threat or twin.")] = "model",
     sort: Annotated[str, typer.Option(help="robust, clean, coherence or name; descending with a minus: -robust.")] = "",
     pairs: Annotated[
         bool, typer.Option("--pairs", help="One line per pair: twins and difference side by side.")
     ] = False,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Instead, accuracy for each kind and severity of corruption.")
+    ] = False,
 ) -> None:
     """Print the robustness table of runs, one table for each set of examples; status 1 when a run is unfinished."""
     from robustframe.report.arrange import TableStyle
+    from robustframe.report.corruption_text import corruption_tables
     from robustframe.report.robustness import robustness_tables
     from robustframe.report.tables import render
     from robustframe.runs import open_runs
@@ -41,7 +46,8 @@ def table(
     chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
     style = TableStyle(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
     opened = open_runs(runs, unfinished=True)
-    texts = [render(table, format, style) for table in robustness_tables(opened)]
+    made = [table for run in opened for table in corruption_tables(run)] if corruptions else robustness_tables(opened)
+    texts = [render(table, format, style) for table in made]
     typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
     unfinished = [run for run in opened if not run.complete]
     for run in unfinished:
@@ -98,6 +104,43 @@ def figure(
     write_aside(words, f"{figures.caption(chart)}\n".encode())
     say(f"the caption is in {words}")
     typer.echo(str(out))
+
+
+def attacks_report(
+    runs: Annotated[list[str], typer.Argument(help="Folders of complete runs; several are pooled.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
+    sort: Annotated[
+        str, typer.Option(help="breaks (per pass), broken (share), alone (found by no other) or order (as they ran).")
+    ] = "breaks",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw robust accuracy over passes into a file that ends in .svg, .pdf or .png.")
+    ] = None,
+    theme: Annotated[str, typer.Option(help="Of the plot: light or dark.")] = "light",
+    as_json: AsJson = False,
+) -> None:
+    """Rank the attacks of runs: breaks per pass, robust accuracy over passes, what each alone found."""
+    from robustframe.report.attack_text import attack_tables
+    from robustframe.report.tables import FORMATS, render
+    from robustframe.runs import open_runs
+    from robustframe.runs.ranking import SORTS
+
+    if format not in FORMATS:
+        raise unknown("table format", format, FORMATS)
+    if sort not in SORTS:
+        raise unknown("order", sort, SORTS)
+    opened = open_runs(runs)
+    ranking = opened[0].rank_attacks(*opened[1:], sort=sort)
+    if plot is not None:
+        from robustframe.report import figures
+
+        figures.check_path(plot)
+        figures.write(figures.descent_figure(ranking.descents), plot, theme)
+        say(f"the figure is in {plot}")
+    if as_json:
+        typer.echo(json_text(ranking.to_json()))
+        return
+    texts = [render(table, format) for table in attack_tables(ranking)]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
 
 
 def report(

@@ -94,6 +94,45 @@ def compare(
     typer.echo(json_text(found.to_json()) if as_json else render_comparison(found, format).rstrip("\n"))
 
 
+def transfer(
+    run: Annotated[str, typer.Argument(help="Folder of a complete run of several classifiers.")],
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the matrix into a file that ends in .svg, .pdf or .png.")
+    ] = None,
+    theme: Annotated[str, typer.Option(help="Of the plot: light or dark.")] = "light",
+    folder: RecipeFolder = None,
+    code: Code = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how many examples of each classifier are broken by what was found with another's gradients."""
+    with Bar("parts", "transfer") as bar:
+        bar.stage("loading ...")
+        from robustframe.errors import unknown
+        from robustframe.report.tables import FORMATS, render
+        from robustframe.verification.matrix import matrix_tables, transfer_matrix
+
+        if format not in FORMATS:
+            raise unknown("table format", format, FORMATS)
+        found = transfer_matrix(
+            run, device=device, batch_size=batch_size, folder=folder, code=code or (), data_root=data_root
+        )
+    if plot is not None:
+        from robustframe.report import figures
+
+        figures.check_path(plot)
+        figures.write(figures.transfer_figure(found.shares), plot, theme)
+        say(f"the figure is in {plot}")
+    if as_json:
+        typer.echo(json_text(found.to_json()))
+        return
+    texts = [render(table, format) for table in matrix_tables(found)]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+
+
 def doctor(
     runs: Annotated[Path, typer.Option(help="Where run folders are going to be made.")] = Path("runs"),
     data_root: DataRoot = None,

@@ -12,6 +12,7 @@ from torch import nn
 
 from robustframe.attacks.registry import AnyAttack
 from robustframe.calls import DEFAULT_BATCH
+from robustframe.corruptions import load_corruptions
 from robustframe.data import as_dataset
 from robustframe.devices import pick_device
 from robustframe.errors import InputError, as_path, whole_number
@@ -25,7 +26,7 @@ from robustframe.evaluation.task import Task
 from robustframe.lending import kept
 from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
-from robustframe.recipe import Battery, as_batteries, parse_threats, spread_threats, threat_words
+from robustframe.recipe import Battery, as_batteries, as_corruptions, parse_threats, spread_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.examples import save_examples
 from robustframe.runs.run import Run
@@ -113,6 +114,7 @@ def evaluate(
     batch_size: int = DEFAULT_BATCH,
     out: str | Path | None = None,
     diagnose: bool = True,
+    corruptions: str | Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Run:
     """Evaluate models, or both twins of a pair, on images in memory.
@@ -134,6 +136,8 @@ def evaluate(
         batch_size: rows of one model call at most; it changes no verdict.
         out: folder to keep the run in; without one it lies in a temporary folder, as long as the run itself is kept.
         diagnose: check after the attacks whether their numbers can be believed.
+        corruptions: common corruptions to try the models on as well: ``"corruptions@1"``, ``"folder:CIFAR-10-C"``, or a
+            table as in a recipe, such as ``{"kinds": ["fog"], "severities": [1, 3]}``.
         report: called after every unit of work; without one a terminal and a notebook show a bar, which
             `robustframe.silent` leaves out.
 
@@ -152,6 +156,12 @@ def evaluate(
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
     threats = spread_threats(parse_threats(words), len(data.classes) or int(data.labels.max()) + 1)
     check_stages(make_stages(batteries, Path()), threats)
+    spec, whole_seed = as_corruptions(corruptions), whole_number(seed, "seed", least=0)
+    corrupted = None
+    if spec is not None:
+        corrupted = load_corruptions(
+            spec.use, data, seed=whole_seed, kinds=spec.kinds, severities=spec.severities, folder=Path()
+        )
     classifiers, device = classify_given(model, name, data.images)
     classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     task = Task(
@@ -162,14 +172,16 @@ def evaluate(
             "seed": seed,
             "chunk": chunk,
             "diagnose": diagnose,
+            **({} if spec is None else {"corruptions": spec.model_dump()}),
         },
         data=data,
         classifiers=classifiers,
         threats=threats,
         batteries=batteries,
-        seed=whole_number(seed, "seed", least=0),
+        seed=whole_seed,
         chunk=whole_number(chunk, "chunk", least=1),
         diagnose=diagnose,
+        corruptions=corrupted,
     )
     held = None
     if out is None:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
+from robustframe.attacks import TransferAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError, StoppedEarly, whole_number
 from robustframe.evaluation.executors import Engine, Executor, InProcess, carry_out
 from robustframe.evaluation.jobs import Failed, TryModel, first_jobs, last_jobs
 from robustframe.evaluation.limits import NO_LIMITS, Limits
 from robustframe.evaluation.progress import Report, silent
-from robustframe.evaluation.resume import begin, check_answers, is_whole
+from robustframe.evaluation.resume import begin, check_answers, corruption_entry, is_whole
 from robustframe.evaluation.schedule import WorkSchedule
 from robustframe.evaluation.scores import Scores, Trial
 from robustframe.evaluation.task import Task
@@ -68,6 +69,9 @@ def run(
     whole_number(batch_size, "batch size", least=1)
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
+    for stage in task.stages:
+        if isinstance(stage.attack, TransferAttack):
+            task.source(stage.attack)
     if is_whole(folder, task):
         check_answers(open_run(folder).record, folder, task, device)
         return open_run(folder)
@@ -139,6 +143,7 @@ def _finish(folder: Path, record: Record, scores: Scores, hashes: Mapping[str, s
             "evidence_sha256": evidence,
             "flags": [*scores.flags(results), *contradictions(complete, table)],
             "failed": scores.failed(),
+            "corruptions": corruption_entry(scores.task, scores.corrupted()),
         }
     )
     write_record(folder, complete)

@@ -92,6 +92,8 @@ def estimate(task: Task, folder: str | Path, device: torch.device, batch_size: i
         speed = _speed(classifier, task.data.images[: min(_TRIED, n)].to(device))
         kept = max(kept, speed.parameters + speed.kept * min(batch_size, task.chunk))
         own = [(0, task.votes, 0)]
+        if task.corruptions is not None:
+            own += [(0, task.votes * len(task.corruptions.severities), 0)] * len(task.corruptions.kinds)
         for threat in task.threats:
             stages = [s for s in task.stages if s.runs_for(threat) and s.why_not(classifier.module) is None]
             own += [(1, *passes.of(stage, threat, speed.classes)) for stage in stages]

@@ -9,20 +9,30 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import torch
 
+from robustframe.attacks import TransferAttack
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import BreakingImages, diagnose_row
 from robustframe.evaluation.scores import Scores, Trial
-from robustframe.evaluation.task import Task
+from robustframe.evaluation.task import Task, corruptions_of
 from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
 from robustframe.models.identity import answers
 from robustframe.models.trials import check_model
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import Result, write_aside
-from robustframe.runs.units import ATTACK_SCHEMA, CLEAN_SCHEMA, RunFiles, Unit, Written, parse_diagnosis
+from robustframe.runs.units import (
+    ATTACK_SCHEMA,
+    CLEAN_SCHEMA,
+    CORRUPTION_SCHEMA,
+    RunFiles,
+    Unit,
+    Written,
+    corrupted_rows,
+    parse_diagnosis,
+)
 from robustframe.types import PerExample, Verdicts
 
 R = TypeVar("R")
@@ -181,6 +191,45 @@ class CleanJob(Job[pl.DataFrame]):
 
 
 @dataclass(frozen=True, eq=False)
+class CorruptionJob(Job[pl.DataFrame]):
+    """Classify the corrupted images of a chunk, of one kind at all severities: gives rows of ``CORRUPTION_SCHEMA``."""
+
+    kind: int
+    """By its place in the task's corruptions."""
+    chunk: int
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return ATTACKING, self.classifier, 0, 2, self.kind, self.chunk
+
+    def unit(self, task: Task, files: RunFiles) -> Unit:
+        """Return where its files lie."""
+        return files.corrupted(self.classifier, corruptions_of(task).kinds[self.kind], self.chunk)
+
+    def work(self, workshop: Workshop, classifier: Classifier) -> tuple[pl.DataFrame, Written]:
+        workshop.see_the_run()
+        task, index = workshop.task, workshop.task.chunks[self.chunk]
+        asked = corruptions_of(task)
+        kind = asked.kinds[self.kind]
+        images = torch.cat([asked.images(kind, severity, index) for severity in asked.severities])
+        with borrowed(classifier.module) as model, torch.no_grad():
+            images = images.to(workshop.device)
+            votes = [predict(call_in_batches(model, images, workshop.batch_size)) for _ in range(task.votes)]
+            predictions = torch.stack(votes).mode(0).values
+        rows = corrupted_rows(asked.severities, index, task.data.labels[index], predictions)
+        return self.unit(task, workshop.files).save_corrupted(rows)
+
+    def paths(self, task: Task, files: RunFiles) -> list[Path]:
+        return [self.unit(task, files).table]
+
+    def read(self, task: Task, files: RunFiles, journal: Journal) -> pl.DataFrame | None:
+        return journal.load(self.unit(task, files), CORRUPTION_SCHEMA)
+
+    def enter(self, scores: Scores, found: pl.DataFrame) -> None:
+        scores.add_corrupted(self.classifier, self.kind, found)
+
+
+@dataclass(frozen=True, eq=False)
 class AttackJob(Job[pl.DataFrame]):
     """Put the survivors of a chunk through one attack: gives rows of ``ATTACK_SCHEMA``."""
 
@@ -206,7 +255,10 @@ class AttackJob(Job[pl.DataFrame]):
         # The classifier is not in the key: both twins of a pair meet the same random numbers.
         key = (task.seed, threat.label, stage.key, self.chunk)
         draws = Draws(key, len(task.chunks[self.chunk]), index - self.chunk * task.chunk, workshop.device)
-        result = stage.attack.run(
+        attack = stage.attack
+        if isinstance(attack, TransferAttack) and (source := task.source(attack)) not in (None, self.classifier):
+            attack = attack.on(task.classifiers[source].module)
+        result = attack.run(
             classifier.module,
             task.data.images[index].to(workshop.device),
             task.data.labels[index].to(workshop.device),
@@ -289,11 +341,14 @@ class DiagnoseJob(Job[Diagnosis]):
 
 
 def first_jobs(task: Task) -> Iterator[Job[Any]]:
-    """Yield the units with which an evaluation begins: clean passes and certificates."""
+    """Yield the units with which an evaluation begins: clean passes, certificates and corruptions."""
     for classifier in range(len(task.classifiers)):
         yield CertifyJob(classifier)
         for chunk in range(len(task.chunks)):
             yield CleanJob(classifier, chunk)
+        for kind in range(0 if task.corruptions is None else len(task.corruptions.kinds)):
+            for chunk in range(len(task.chunks)):
+                yield CorruptionJob(classifier, kind, chunk)
 
 
 def last_jobs(scores: Scores) -> Iterator[Job[Any]]:

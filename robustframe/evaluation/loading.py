@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from robustframe.corruptions import load_corruptions
 from robustframe.evaluation.task import Origin, Task
 from robustframe.models.classifiers import Classifier, load_models
 from robustframe.models.framed import with_frames
@@ -79,6 +80,11 @@ def make_task(
     check_stages(make_stages(batteries, folder), threats)
     data = load_examples(recipe.data, folder=folder, data_root=root, download=download)
     threats = spread_threats(threats, len(data.classes), where=f"{path}: threats")
+    corruptions = None
+    if (asked := recipe.corruptions) is not None:
+        corruptions = load_corruptions(
+            asked.use, data, seed=recipe.seed, kinds=asked.kinds, severities=asked.severities, folder=folder
+        )
     if not told and not isolate:
         classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
     return Task(
@@ -92,6 +98,7 @@ def make_task(
         chunk=recipe.chunk,
         folder=folder,
         diagnose=recipe.diagnose,
+        corruptions=corruptions,
         origin=Origin(path.resolve(), None if root is None else root.resolve()),
     )
 

@@ -21,6 +21,7 @@ from robustframe.runs.record import (
     OWN_FILES,
     PART,
     RECORD,
+    CorruptionEntry,
     DataEntry,
     Environment,
     Record,
@@ -133,7 +134,17 @@ def _started(task: Task, environment: Environment, now: Sequence[Answers]) -> Re
         classifiers=[classifier.entry for classifier in task.classifiers],
         environment=environment,
         answers={each.entry.name: said.stated() for each, said in zip(task.classifiers, now, strict=True)},
+        corruptions=corruption_entry(task, {}),
     )
+
+
+def corruption_entry(task: Task, correct: dict[str, list[list[int]]]) -> CorruptionEntry | None:
+    """Return what a record says of corrupted images; ``None`` where the task asks for none."""
+    asked = task.corruptions
+    if asked is None:
+        return None
+    kinds, severities = list(asked.kinds), list(asked.severities)
+    return CorruptionEntry(use=asked.use, kinds=kinds, severities=severities, sha256=asked.sha256, correct=correct)
 
 
 def _other_parts(found: Record, task: Task) -> str:
@@ -144,7 +155,9 @@ def _other_parts(found: Record, task: Task) -> str:
         return f"robustframe {then} began it, this is {now}, whose results may be others"
     if changed := _changes(found, task):
         return f"another model: {'; '.join(changed)}"
+    then_images = None if found.corruptions is None else found.corruptions.sha256
     parts = {
+        "corrupted images": then_images != (None if task.corruptions is None else task.corruptions.sha256),
         "recipe": found.recipe != task.recipe,
         "batteries": found.batteries != [battery.model_dump(by_alias=True) for battery in task.batteries],
         "examples": found.data.sha256 != task.data.sha256,

@@ -10,10 +10,11 @@ import polars as pl
 from robustframe.diagnose import Diagnosis
 from robustframe.evaluation.bounds import certified_correct
 from robustframe.evaluation.progress import Report, Reporter
-from robustframe.evaluation.task import Task
+from robustframe.evaluation.task import Task, corruptions_of
 from robustframe.models.identity import Answers
 from robustframe.runs.entries import counted, distrust, doubts, entry_of, guessing
 from robustframe.runs.record import FailedRow, Result
+from robustframe.runs.units import corrupted_correct
 from robustframe.runs.verdicts import VERDICT_SCHEMA, ChunkVerdicts
 from robustframe.types import PerExample
 
@@ -78,8 +79,11 @@ class Scores:
         """By classifier, the finished clean passes."""
         self._said: list[Counter[tuple[int, int]]] = [Counter() for _ in trials]
         """By classifier, how often it gave which answer to clean images of which class, by label and prediction."""
+        self._corrupted: dict[int, dict[int, Counter[int]]] = {}
+        """By classifier and kind of corruption, how many images of which severity are classified right."""
         self._radii: dict[int, PerExample | None] = {}
-        stages = sum(len(row.stages) for row in self.rows.values()) + len(task.classifiers)
+        kinds = 0 if task.corruptions is None else len(task.corruptions.kinds)
+        stages = sum(len(row.stages) for row in self.rows.values()) + (1 + kinds) * len(task.classifiers)
         self._reporter = Reporter(task, stages * len(task.chunks) + task.diagnose * len(self.rows), report)
         for classifier, threat in self.rows:
             if (reason := trials[classifier].failed) is not None:
@@ -137,6 +141,15 @@ class Scores:
         passes = counts["forwards"] + counts["backwards"]
         self._reporter.finished(classifier, threat, attack.label, row.standing, passes)
 
+    def add_corrupted(self, classifier: int, kind: int, rows: pl.DataFrame) -> None:
+        """Enter the answers to the corrupted images of a chunk."""
+        asked = corruptions_of(self.task)
+        own = self._corrupted.setdefault(classifier, {}).setdefault(kind, Counter())
+        own.update(dict(zip(asked.severities, corrupted_correct(rows, asked.severities))))
+        self._reporter.finished(
+            classifier, None, asked.kinds[kind], self._right[classifier], self.task.votes * len(rows)
+        )
+
     def add_diagnosis(self, classifier: int, threat: int, diagnosis: Diagnosis) -> None:
         """Enter the checks of a row."""
         row = self.rows[classifier, threat]
@@ -184,6 +197,18 @@ class Scores:
             ],
             diagnosis=row.diagnosis,
         )
+
+    def corrupted(self) -> dict[str, list[list[int]]]:
+        """Return how many corrupted images each classifier that has finished rows classifies right."""
+        if self.task.corruptions is None:
+            return {}
+        severities = self.task.corruptions.severities
+        return {
+            self.task.classifiers[classifier].entry.name: [
+                [own[severity] for severity in severities] for _, own in sorted(self._corrupted[classifier].items())
+            ]
+            for classifier in sorted({classifier for classifier, _ in self.finished()})
+        }
 
     def verdicts(self, classifier: int, threat: int) -> pl.DataFrame:
         """Return the verdict of each example of a finished row, in order."""

@@ -9,7 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from robustframe.attacks import TransferAttack
+from robustframe.corruptions import Corruptions
 from robustframe.data import Dataset
+from robustframe.errors import unknown
 from robustframe.models.classifiers import Classifier
 from robustframe.recipe import Battery, code_files, digest
 from robustframe.recipe.stages import Stage, make_stages
@@ -44,6 +47,8 @@ class Task:
     """What the paths of users' attacks are relative to."""
     diagnose: bool = True
     """Check after the attacks whether their numbers can be believed; changes no verdict."""
+    corruptions: Corruptions | None = None
+    """Corrupted images that every classifier is tried on as well."""
     origin: Origin | None = None
     """Where other processes can load it from; ``None`` for models passed from Python."""
 
@@ -61,6 +66,17 @@ class Task:
     def votes(self) -> int:
         """How often a classifier is asked for its answer to a clean image."""
         return max(battery.votes for battery in self.batteries)
+
+    def source(self, attack: TransferAttack) -> int | None:
+        """Return the place of the classifier whose gradients an attack takes; ``None`` where it names none.
+
+        Raises:
+            InputError: when it is none of the task.
+        """
+        names = [classifier.entry.name for classifier in self.classifiers]
+        if attack.source and attack.source not in names:
+            raise unknown("source of a transfer attack", attack.source, names)
+        return names.index(attack.source) if attack.source else None
 
     def files(self, folder: Path) -> RunFiles:
         """Say where the files of a run of it lie."""
@@ -85,7 +101,15 @@ class Task:
             self.code_files,
             self.data.sha256,
             [classifier.entry.model_dump() for classifier in self.classifiers],
+            None if self.corruptions is None else self.corruptions.sha256,
         )
+
+
+def corruptions_of(task: Task) -> Corruptions:
+    """Return the corruptions of a task that has some."""
+    if task.corruptions is None:
+        raise ValueError("a unit of corruptions belongs to a task that asks for some")
+    return task.corruptions
 
 
 def run_hash(
@@ -95,6 +119,7 @@ def run_hash(
     files: dict[str, str],
     data: str,
     classifiers: list[dict[str, Any]],
+    corruptions: str | None = None,
 ) -> str:
     """Hash everything an evaluation asks: the version of the code, the recipe, and what it names.
 
@@ -105,9 +130,12 @@ def run_hash(
         files: SHA-256 of the code of the user's that recipe and batteries name; see `code_files`.
         data: SHA-256 of the examples.
         classifiers: their entries in the record.
+        corruptions: SHA-256 of corrupted images that are read from files; ``None`` where none are.
     """
+    files_of_images = {} if corruptions is None else {"corruptions": corruptions}
     return digest(
         {
+            **files_of_images,
             "robustframe": code,
             "recipe": recipe,
             "batteries": [battery.model_dump(by_alias=True) for battery in batteries],

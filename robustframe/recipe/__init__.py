@@ -1,11 +1,12 @@
 """What is asked: recipes and batteries from TOML, their attacks ready to run, their examples."""
 
-from robustframe.recipe.given import as_batteries, threat_words
+from robustframe.recipe.given import as_batteries, as_corruptions, threat_words
 from robustframe.recipe.recipes import (
     THREATS,
     About,
     AttackSpec,
     Battery,
+    CorruptionSpec,
     DataSpec,
     ModelSpec,
     Normalise,
@@ -34,12 +35,14 @@ __all__ = [
     "About",
     "AttackSpec",
     "Battery",
+    "CorruptionSpec",
     "DataSpec",
     "ModelSpec",
     "Normalise",
     "Recipe",
     "Strict",
     "as_batteries",
+    "as_corruptions",
     "batteries",
     "batteries_of_packages",
     "code_files",

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import as_attack, words_of
 from robustframe.errors import InputError, first_mistake
-from robustframe.recipe.recipes import Battery, differs_from_shipped, digest, load_battery, make_attacks
+from robustframe.recipe.recipes import Battery, CorruptionSpec, differs_from_shipped, digest, load_battery, make_attacks
 from robustframe.threat import ThreatModel
 
 
@@ -20,6 +20,20 @@ def threat_words(given: Any) -> list[str]:
         if not isinstance(each, str | ThreatModel):
             raise InputError(f"a threat is text such as 'linf:8/255', or a ThreatModel, not {type(each).__name__}")
     return [each if isinstance(each, str) else each.words for each in several]
+
+
+def as_corruptions(given: Any) -> CorruptionSpec | None:
+    """Take corruptions as Python gives them: ``"corruptions@1"``, or a table as in a recipe.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if given is None:
+        return None
+    try:
+        return CorruptionSpec.model_validate({"use": given} if isinstance(given, str) else given)
+    except ValidationError as error:
+        raise InputError(f"corruptions: {first_mistake(error)}") from None
 
 
 def as_batteries(given: Any) -> list[Battery]:

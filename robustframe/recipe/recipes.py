@@ -19,6 +19,7 @@ from pydantic import (
 
 from robustframe.attacks.base import Attack
 from robustframe.attacks.registry import ATTACKS, make_attack
+from robustframe.corruptions import CITED
 from robustframe.data.listing import CLASSES
 from robustframe.errors import InputError, first_mistake, key_of, mistake, shown, unknown
 from robustframe.files import read_toml_tables
@@ -94,6 +95,17 @@ class Normalise(Strict):
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
+class CorruptionSpec(Strict):
+    """Which corruptions of the clean images a model is tried on besides the attacks."""
+
+    use: str = Field(default=CITED, max_length=_PLACE)
+    """``corruptions@1``, or ``folder:PATH`` for images in files, as of CIFAR-10-C."""
+    kinds: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=1000)
+    """Such as ``["fog", "snow"]``; all that there are when left out."""
+    severities: list[int] | None = Field(default=None, max_length=1000)
+    """From 1 to 5; all five when left out."""
+
+
 class About(Strict):
     """Where a model is published: what a leaderboard says beside its numbers."""
 
@@ -162,6 +174,14 @@ class Recipe(Strict):
     model: list[ModelSpec] = Field(min_length=1, max_length=_MODELS)
     diagnose: bool = True
     """Check after the attacks whether their numbers can be believed, for a tenth of their cost."""
+    corruptions: CorruptionSpec | None = None
+    """Common corruptions that every model is tried on as well; none when left out."""
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["Recipe"], dict[str, Any]]) -> dict[str, Any]:
+        # As for data: recipes without corruptions ask what they always did.
+        stated = write(self)
+        return {key: value for key, value in stated.items() if key != "corruptions" or value is not None}
 
 
 class AttackSpec(BaseModel):

@@ -20,7 +20,7 @@ from robustframe.report.layout import (
     coherence_text,
 )
 
-COLUMNS = ("coherence", "clean", "robust", "certified", "verdict")
+COLUMNS = ("coherence", "clean", "robust", "corrupted", "certified", "verdict")
 """What can be chosen; model, twin and threat say what a row is and are always there."""
 GROUPS = {
     "model": ("model", "coherence", "twin", "threat"),
@@ -32,6 +32,7 @@ SORTS = ("robust", "clean", "coherence", "name")
 _FOUND = (
     Column("clean", "Clean accuracy (%)", "measured", tested=True, drop=4),
     Column("robust", "Robust accuracy (%)", "measured", tested=True),
+    Column("corrupted", "Corrupted accuracy (%)", "measured", drop=3),
     Column("certified", "Certified (%)", drop=2),
     Column("verdict", "Verdict"),
 )
@@ -126,6 +127,7 @@ def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) ->
 def _places(table: Table, style: TableStyle) -> list[tuple[Column, str]]:
     """The columns of what was found, each with the twin it is about: empty where a line is about one row."""
     filled = {
+        "corrupted": any(row.corrupted.value is not None for row in table.rows),
         "certified": any(row.certified is not None for row in table.rows),
         "verdict": any(row.verdict for row in table.rows),
     }
@@ -134,7 +136,12 @@ def _places(table: Table, style: TableStyle) -> list[tuple[Column, str]]:
         return [(column, "") for column in shown]
     twins = [twin for twin in TWINS if any(row.twin == twin for row in table.rows)]
     # Certificates beside each other make a line very long, so they are there only where they are asked for.
-    sides = {"verdict": [""], "certified": [twin for twin in twins if style.columns and twin != "difference"]}
+    alone = [twin for twin in twins if twin != "difference"]
+    sides = {
+        "verdict": [""],
+        "corrupted": alone,
+        "certified": [twin for twin in twins if style.columns and twin != "difference"],
+    }
     return [(column, twin) for column in shown for twin in sides.get(column.name, twins)]
 
 
@@ -168,6 +175,8 @@ def _found(name: str, rows: Sequence[TableRow]) -> TextCell | Measured:
     row = rows[0]
     if name == "certified":
         return _certified(row)
+    if name == "corrupted":
+        return Measured(row.corrupted, signed=row.twin == "difference")
     cell, p = (row.clean, row.p_clean) if name == "clean" else (row.robust, row.p_robust)
     return Measured(cell, p, signed=row.twin == "difference")
 

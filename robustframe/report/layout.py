@@ -50,6 +50,8 @@ class TableRow:
     note: str = ""
     certified: float | None = None
     """Fraction that no attack can break, the lower bound beside ``robust``; `None` where no certificate is known."""
+    corrupted: Cell = Cell()
+    """Accuracy on corrupted images, the mean over kinds and severities; empty where nobody asked."""
     verdict: str = ""
     """Whether the number can be believed, such as "sound"; empty where nobody asked."""
 

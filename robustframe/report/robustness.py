@@ -66,6 +66,18 @@ def share_cell(right: int, examples: int) -> Cell:
     return Cell(share.value, interval.low, interval.high)
 
 
+def corrupted_cell(record: Record, classifier: str) -> Cell:
+    """Return the mean accuracy of a classifier on corrupted images, with an interval that is a little too wide.
+
+    All corruptions of an example count as one trial: their mean varies less than one of them.
+    """
+    mean = None if record.corruptions is None else record.corruptions.mean(classifier, record.data.count)
+    if mean is None:
+        return Cell()
+    interval = Proportion(round(mean * record.data.count), record.data.count).interval()
+    return Cell(mean, min(mean, interval.low), max(mean, interval.high))
+
+
 def _table(runs: Sequence[Run]) -> Table:
     records = [run.record for run in runs]
     rows = [row for run, called in zip(runs, model_names(records), strict=True) for row in _rows(run, called)]
@@ -86,7 +98,9 @@ def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
         entry, partner = entries[result.classifier], f"{entries[result.classifier].model}/feedforward"
         certified = None if result.certified_correct is None else result.certified_correct / result.examples
         clean, robust = (share_cell(right, result.examples) for right in (result.clean_correct, result.robust_correct))
-        yield _row(entry, called, result.threat, clean, robust, certified=certified, **_trust(result))
+        corrupted = corrupted_cell(record, result.classifier)
+        row = _row(entry, called, result.threat, clean, robust, certified=certified, **_trust(result))
+        yield replace(row, corrupted=corrupted)
         if entry.twin == "recurrent" and (partner, result.threat) in done:
             yield _difference(_row(entry, called, result.threat), run, partner, entry.name)
     # Where only the checks of a row failed, its numbers are there.
@@ -133,6 +147,9 @@ def _difference(row: TableRow, run: Run, partner: str, name: str) -> TableRow:
         for column in ("clean_correct", "robust")
     )
     cells = [Cell(each.value, each.interval().low, each.interval().high) for each in (clean, robust)]
+    means = [corrupted_cell(run.record, each).value for each in (partner, name)]
+    if means[0] is not None and means[1] is not None:
+        row = replace(row, corrupted=Cell(means[1] - means[0]))
     return replace(
         row, twin="difference", clean=cells[0], robust=cells[1], p_clean=clean.p_value, p_robust=robust.p_value
     )
@@ -155,6 +172,7 @@ def _caption(runs: Sequence[Run], tests: int) -> str:
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
         f"{resolution_sentence(records[0].data.count)}.",
+        *_corruptions(records),
         *_bounds(records),
         *_coherence(records),
         *_no_frames(records),
@@ -190,6 +208,17 @@ def _adjusted(rows: list[TableRow]) -> tuple[list[TableRow], int]:
         for row in rows
     ]
     return changed, len(tests)
+
+
+def _corruptions(records: Sequence[Record]) -> list[str]:
+    """Say what the corrupted column is, where there is one."""
+    found = dict.fromkeys(
+        f"{len(each.kinds)} kind{'s' if len(each.kinds) > 1 else ''} of {each.use} at severit"
+        f"{'ies' if len(each.severities) > 1 else 'y'} {', '.join(map(str, each.severities))}"
+        for each in (record.corruptions for record in records)
+        if each is not None
+    )
+    return [f"Corrupted: mean accuracy over {'; '.join(found)}."] if found else []
 
 
 def _bounds(records: Sequence[Record]) -> list[str]:

@@ -18,6 +18,14 @@ def implausible(record: Record) -> str:
             return f"{result.classifier}, {result.threat}: its counts are impossible"
         if not 0 <= (result.certified_correct or 0) <= result.examples:
             return f"{result.classifier}, {result.threat}: its certified count is impossible"
+    if (corrupted := record.corruptions) is not None:
+        shape = {len(corrupted.severities)}
+        for name, counts in corrupted.correct.items():
+            there = (
+                name in names and len(counts) == len(corrupted.kinds) > 0 and {len(each) for each in counts} == shape
+            )
+            if not there or not all(0 <= count <= record.data.count for each in counts for count in each):
+                return f"its counts of corrupted images of {name!r} are impossible"
     for row in record.failed:
         if row.classifier not in names:
             return f"it calls a row of {row.classifier!r} failed, which is not one of its classifiers"

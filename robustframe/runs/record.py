@@ -132,6 +132,27 @@ class Result(Section):
     """Whether the number can be believed; null where nobody asked, and where the checks failed."""
 
 
+class CorruptionEntry(Section):
+    """Which corrupted images the classifiers were tried on, and how many they get right."""
+
+    use: str
+    """``corruptions@1``, or the folder that they are from."""
+    kinds: list[str]
+    severities: list[int]
+    sha256: str | None
+    """Of the images, where they are read from a folder; null for those that are drawn."""
+    correct: dict[str, list[list[int]]]
+    """By classifier: images of each kind (a list) and severity that are classified right, of as many as there are
+    examples. Empty while the run is not complete; a classifier without finished rows is not in it."""
+
+    def mean(self, classifier: str, examples: int) -> float | None:
+        """Return the accuracy of a classifier over all kinds and severities, each with the same weight."""
+        counts = self.correct.get(classifier)
+        if not counts:
+            return None
+        return sum(map(sum, counts)) / (len(self.kinds) * len(self.severities) * examples)
+
+
 class FailedRow(Section):
     """One classifier under one threat that could not be finished; the same command tries again."""
 
@@ -205,6 +226,13 @@ class Record(Section):
     """Sentences about what makes a number here doubtful."""
     failed: list[FailedRow] = Field(default_factory=list)
     """Rows that could not be finished; without results, unless it was their checks that failed."""
+    corruptions: CorruptionEntry | None = None
+    """Accuracy on corrupted images; left out where nobody asked."""
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["Record"], dict[str, Any]]) -> dict[str, Any]:
+        # Records of before there were corruptions stay what they are, byte by byte.
+        return {key: value for key, value in write(self).items() if key != "corruptions" or value is not None}
 
     @property
     def missing(self) -> frozenset[tuple[str, str]]:

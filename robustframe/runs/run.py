@@ -20,8 +20,10 @@ from robustframe.recipe import Battery, Recipe
 from robustframe.recipe.examples import load_examples
 from robustframe.runs.curve import Curve, security_curves
 from robustframe.runs.examples import read_examples
+from robustframe.runs.ledger import Ledger, read_ledger
 from robustframe.runs.manifest import read_manifest
 from robustframe.runs.plausible import contradiction
+from robustframe.runs.ranking import AttackRanking, rank_ledgers
 from robustframe.runs.record import (
     EVIDENCE,
     GIVEN,
@@ -31,14 +33,24 @@ from robustframe.runs.record import (
     Record,
     Result,
 )
-from robustframe.runs.units import RunFiles, Unit, chunks, parse_images, slug
-from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_verdicts
+from robustframe.runs.units import ATTACK_SCHEMA, RunFiles, Unit, chunks, parse_images, slug
+from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_table, read_verdicts
 from robustframe.threat import ThreatModel
 
 if TYPE_CHECKING:
     from robustframe.verification import Verification
 
 Found = TypeVar("Found")
+_CORRUPTED = pl.Schema(
+    {
+        "classifier": pl.String(),
+        "kind": pl.String(),
+        "severity": pl.Int64(),
+        "correct": pl.Int64(),
+        "examples": pl.Int64(),
+        "accuracy": pl.Float64(),
+    }
+)
 SEAL_DIGITS = 16
 """Digits of a seal that are printed: nobody makes another run of them."""
 
@@ -370,6 +382,17 @@ class Run:
         names = pl.Series("class", [self.class_name(label) for label in counted["label"].to_list()], dtype=pl.String)
         return counted.with_columns(names).sort("classifier", "threat", "label", maintain_order=True)
 
+    def corrupted(self) -> pl.DataFrame:
+        """Return accuracy on corrupted images: a row for each classifier, kind and severity, if any."""
+        entry = self.record.corruptions
+        rows = [
+            (name, kind, severity, count, self.record.data.count, count / self.record.data.count)
+            for name, kinds in ({} if entry is None else entry.correct).items()
+            for kind, counts in zip(entry.kinds if entry else (), kinds)
+            for severity, count in zip(entry.severities if entry else (), counts)
+        ]
+        return pl.DataFrame(rows, schema=_CORRUPTED, orient="row")
+
     def norms(self) -> pl.DataFrame:
         """Return how far adversarial images lie from the clean ones: mean and median for each attack that broke any.
 
@@ -385,6 +408,54 @@ class Run:
     def curves(self) -> list[Curve]:
         """Join all radii and norms into robust accuracy over the radius, for each classifier and norm."""
         return security_curves(self.record, self.verdicts)
+
+    def attack_rows(self, classifier: str, threat: str, attack: str) -> pl.DataFrame:
+        """Read what one attack did to each example that it met: success, prediction, distance, passes and gradients.
+
+        Args:
+            classifier: its name.
+            threat: its label.
+            attack: its label, such as ``"swift@1/03-apgd-t"``.
+
+        Raises:
+            InputError: for an unknown name, a published copy, which stores no units, and a unit that is not what was
+                written.
+        """
+        if not self.stored:
+            raise InputError(f"{self.folder} is a published copy, which has verdicts alone; give the run itself")
+        name, label = self.entry(classifier).name, self.threat(threat).label
+        position = [each.name for each in self.record.classifiers].index(name)
+        known = [each.label for result in self.results for each in result.attacks if result.threat == label]
+        if attack not in known:
+            raise unknown("attack", attack, dict.fromkeys(known))
+        parts = [pl.DataFrame(schema=ATTACK_SCHEMA)]
+        for number in range(len(self.chunks)):
+            path = self.files.attack(position, label, attack, number).table
+            content = read_plain(path, limit=TABLE_BYTES) if path.is_file() else b""
+            if self.manifest.get(self.files.name(path)) != hashlib.sha256(content).hexdigest():
+                raise self.off(f"{path} is not what was written")
+            parts.append(read_table(path, ATTACK_SCHEMA, content=content))
+        return pl.concat(parts)
+
+    def ledger(self) -> Ledger:
+        """Return which example each attack met and broke, and what that cost.
+
+        Raises:
+            InputError: for a run that is not complete.
+        """
+        if not self.complete:
+            raise InputError(f"{self.folder} is not complete; run the same evaluate command again to continue it")
+        units = self.attack_rows if self.stored else None
+        return read_ledger(self.cited, self.record, self.batteries, self.rows, units)
+
+    def rank_attacks(self, *others: "Run", sort: str = "breaks") -> AttackRanking:
+        """Rank the attacks of this run by what they broke, what it cost and what each alone found.
+
+        Args:
+            others: runs to pool with it, such as one of an attack of your own on the same models and examples.
+            sort: ``breaks`` (per pass), ``broken``, ``alone`` or ``order``.
+        """
+        return rank_ledgers([run.ledger() for run in (self, *others)], sort=sort)
 
     def table(self, format: str = "terminal") -> str:
         """Return the robustness table as text: ``terminal``, ``md``, ``tex``, ``csv`` or ``html``."""

@@ -21,6 +21,9 @@ from robustframe.runs.record import write_aside
 DIAGNOSIS = "diagnosis.json"
 """The checks of one row, in the row's folder."""
 CLEAN_SCHEMA = pl.Schema({"index": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64(), "forwards": pl.Int64()})
+CORRUPTION_SCHEMA = pl.Schema(
+    {"index": pl.Int64(), "severity": pl.Int64(), "label": pl.Int64(), "prediction": pl.Int64()}
+)
 ATTACK_SCHEMA = pl.Schema(
     {
         "index": pl.Int64(),
@@ -97,6 +100,10 @@ class Unit:
         rows, table = self._write(pl.DataFrame({"index": index.numpy(), **columns}, schema=ATTACK_SCHEMA))
         return rows, {**images, **table}
 
+    def save_corrupted(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Written]:
+        """Write the answers to the corrupted images of a chunk, as `corrupted_rows` makes them."""
+        return self._write(rows)
+
     def read_images(self) -> tuple[Tensor, Tensor]:
         """Read the adversarial images of the unit's successes, and the indices of their examples.
 
@@ -127,6 +134,10 @@ class RunFiles:
     def attack(self, classifier: int, threat: str, attack: str, chunk: int) -> Unit:
         """Return a chunk under an attack; threat and attack by their labels."""
         return Unit(self._of(classifier) / slug(threat) / slug(attack), chunk)
+
+    def corrupted(self, classifier: int, kind: str, chunk: int) -> Unit:
+        """Return a chunk under one kind of corruption, at all severities."""
+        return Unit(self._of(classifier) / "corruptions" / slug(kind), chunk)
 
     def diagnosis(self, classifier: int, threat: str) -> Path:
         """Return where the checks of a row lie."""
@@ -176,6 +187,30 @@ def parse_diagnosis(content: bytes) -> Diagnosis | None:
         return Diagnosis.model_validate_json(content)
     except ValidationError:
         return None
+
+
+def corrupted_rows(severities: Sequence[int], index: Tensor, labels: Tensor, predictions: Tensor) -> pl.DataFrame:
+    """Return the answers to corrupted images as rows of ``CORRUPTION_SCHEMA``, severity by severity.
+
+    Args:
+        severities: in order.
+        index: the examples, shape (n,).
+        labels: theirs, shape (n,).
+        predictions: shape (severities n,).
+    """
+    columns = {
+        "index": index.repeat(len(severities)).numpy(),
+        "severity": torch.tensor(severities).repeat_interleave(len(index)).numpy(),
+        "label": labels.cpu().repeat(len(severities)).numpy(),
+        "prediction": predictions.cpu().numpy(),
+    }
+    return pl.DataFrame(columns, schema=CORRUPTION_SCHEMA)
+
+
+def corrupted_correct(rows: pl.DataFrame, severities: Sequence[int]) -> list[int]:
+    """Count the corrupted images of each severity that are classified right."""
+    right = rows.filter(pl.col("prediction") == pl.col("label"))["severity"]
+    return [int((right == severity).sum()) for severity in severities]
 
 
 def correct(rows: pl.DataFrame) -> Tensor:

@@ -36,6 +36,7 @@ def _record(run: Run) -> Iterator[Finding]:
         code_files(run.record.recipe, run.batteries, run.recipe_folder),
         record.data.sha256,
         [entry.model_dump() for entry in record.classifiers],
+        None if record.corruptions is None else record.corruptions.sha256,
     )
     if record.hash != expected:
         yield Finding(

@@ -54,6 +54,7 @@ def _own(run: Run) -> bool:
     asked = run_hash(
         record.environment.robustframe, record.recipe, run.batteries, files, record.data.sha256,
         [entry.model_dump() for entry in record.classifiers],
+        None if record.corruptions is None else record.corruptions.sha256,
     )  # fmt: skip
     if not remembered(asked, files, run.recipe_folder):
         return False

@@ -69,6 +69,16 @@ class Replayer:
             logits = self._logits(classifier, data.images[index])
             yield from self._predictions(where, index, _column(rows, column), logits, "the clean image")
 
+    def shown(
+        self, classifier: Classifier, rows: pl.DataFrame, where: str, images: Tensor, what: str
+    ) -> Iterator[Finding]:
+        """Replay images made of clean ones: their labels, and the predictions in a table with ``index``."""
+        index = _column(rows, "index")
+        for at in (_column(rows, "label") != self.sources.data.labels[index]).nonzero().flatten().tolist():
+            stated, label = int(rows["label"][at]), int(self.sources.data.labels[int(index[at])])
+            yield Finding(where, int(index[at]), f"its label is {label}, the table says {stated}")
+        yield from self._predictions(where, index, _column(rows, "prediction"), self._logits(classifier, images), what)
+
     def stored(
         self, classifier: Classifier, attacked: AttackUnits, unit: Unit, rows: pl.DataFrame
     ) -> Iterator[Finding]:

@@ -252,6 +252,11 @@ def _hashes(run: Run, stated: dict[str, str]) -> Iterator[Finding]:
 def _explained(run: Run, stored: Stored) -> Iterator[str]:
     for units, _ in stored.clean:
         yield from (run.files.name(unit.table) for unit in units)
+    corrupted = run.record.corruptions
+    for position in range(len(stored.clean)):
+        for kind in () if corrupted is None else corrupted.kinds:
+            for number in range(len(run.chunks)):
+                yield run.files.name(run.files.corrupted(position, kind, number).table)
     for each in stored.attacked:
         for unit in each.units:
             yield from (run.files.name(path) for path in (unit.table, unit.images))

@@ -23,6 +23,7 @@ from robustframe.verification.asked import (
     check_record,
 )
 from robustframe.verification.code import consent
+from robustframe.verification.corrupted import check_corruptions
 from robustframe.verification.counts import check_copy, check_counts, check_verdicts, verdicts_of
 from robustframe.verification.diagnoses import check_diagnoses
 from robustframe.verification.findings import Finding, Verification, VerifiedPart, check, left_out
@@ -130,6 +131,7 @@ def _verified(read: Run, sources: Sources | None, *, seal: str | None, batch_siz
     else:
         checks += _replay_copy(read, stages, replayer)
     checks += [check_diagnoses(read, sources), check_flags(read, verdicts_of(read), model_flags(read, sources))]
+    checks += check_corruptions(read, replayer)
     checks.append(check_tables(read))
     return Verification(
         run=str(read.folder),

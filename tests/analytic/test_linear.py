@@ -22,6 +22,8 @@ ATTACKS = [
     ("fgsm", {}, ["l1", "l2", "linf"]),
     ("pgd", {}, ["l2", "linf"]),
     ("pgd", {"loss": "margin", "restarts": 2, "steps": 20}, ["l2", "linf"]),
+    ("mi-fgsm", {}, ["l2", "linf"]),
+    ("mi-fgsm", {"diversity": 0.5, "neighbours": 3}, ["l2", "linf"]),
     ("apgd", {"steps": 20}, ["l2", "linf"]),
     ("apgd", {"steps": 20, "loss": "dlr"}, ["l2", "linf"]),
     ("apgd", {"steps": 20, "loss": "margin"}, ["l2", "linf"]),

@@ -23,6 +23,10 @@ OURS = [
     ("fgsm", {}, "linf"),
     ("pgd", {"steps": 5, "restarts": 2}, "l2"),
     ("pgd", {"steps": 5, "restarts": 2}, "linf"),
+    ("mi-fgsm", {"steps": 4, "neighbours": 2}, "l2"),
+    ("mi-fgsm", {"steps": 4, "neighbours": 2}, "linf"),
+    ("transfer", {"steps": 4}, "l2"),
+    ("transfer", {"steps": 4}, "linf"),
     ("apgd", {"steps": 8}, "l2"),
     ("apgd", {"steps": 8, "loss": "dlr", "restarts": 2}, "linf"),
     ("apgd", {"steps": 8}, "l1"),
@@ -267,6 +271,7 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
     [
         ("fgsm", {}, 2, 1),
         ("pgd", {"steps": 4, "restarts": 3}, 3 * 5, 3 * 4),
+        ("mi-fgsm", {"steps": 4, "neighbours": 2}, 4 * 3 - 2 + 1, 4 * 3 - 2),
         ("apgd", {"steps": 6, "restarts": 2}, 2 * 7, 2 * 7),
         ("apgd-t", {"steps": 6, "targets": 3, "restarts": 2}, 1 + 6 * 7, 6 * 7),
         ("apgd-t", {"steps": 6, "targets": 9}, 1 + 4 * 7, 4 * 7),

@@ -39,6 +39,7 @@ from robustframe.files import IDX_BYTES, gunzip
 from robustframe.models.weights import load_weights
 from robustframe.recipe import Recipe, load_battery, parse_threats, read_toml
 from robustframe.recipe.stages import check_stages, make_stages
+from robustframe.report.attack_text import attack_tables
 from robustframe.report.cards import card_text, cards_table
 from robustframe.report.curve_text import curves_text
 from robustframe.report.robustness import robustness_table
@@ -317,7 +318,7 @@ def _unit(place: Path, kind: str) -> Path:
 def _shown(run: Path) -> None:
     """Everything that is shown of a run without its models."""
     failures = []
-    for show in (_table, _curve, _compared):
+    for show in (_table, _curve, _ranked, _compared):
         try:
             show(run)
         except InputError as error:
@@ -330,6 +331,11 @@ def _table(run: Path) -> None:
     table = robustness_table(open_run(run))
     for format in ("terminal", "md", "tex", "csv"):
         render(table, format).encode()
+
+
+def _ranked(run: Path) -> None:
+    for table in attack_tables(open_run(run).rank_attacks()):
+        render(table, "csv").encode()
 
 
 def _curve(run: Path) -> None:

@@ -28,6 +28,7 @@ ROOMS = [
     ["solvers"],
     ["pairs"],
     ["data"],
+    ["corruptions"],
     ["zoo"],
     ["calls"],
     ["differences"],

@@ -5,6 +5,7 @@ from robustframe.report.figures.style import MISSING, ROOM, Figure, Paper, capti
 from robustframe.report.figures.architectures import rank_figure
 from robustframe.report.figures.association import ModelPoint, association_figure
 from robustframe.report.figures.curves import ModelCurve, curve_figure
+from robustframe.report.figures.descents import descent_figure
 from robustframe.report.figures.examples import Example, example_figure
 from robustframe.report.figures.filters import filters_figure
 from robustframe.report.figures.gather import (
@@ -18,6 +19,7 @@ from robustframe.report.figures.gather import (
 from robustframe.report.figures.gram import gram_figure
 from robustframe.report.figures.outcomes import ModelOutcome, outcome_figure
 from robustframe.report.figures.sweeps import SweepPoint, sweeps_figure
+from robustframe.report.figures.transfer import TransferShare, transfer_figure
 from robustframe.report.look import THEMES, Theme
 
 __all__ = [
@@ -32,10 +34,12 @@ __all__ = [
     "Paper",
     "SweepPoint",
     "Theme",
+    "TransferShare",
     "association_figure",
     "caption",
     "check_path",
     "curve_figure",
+    "descent_figure",
     "example_figure",
     "filters_figure",
     "gather_curves",
@@ -49,5 +53,6 @@ __all__ = [
     "rank_figure",
     "svg",
     "sweeps_figure",
+    "transfer_figure",
     "write",
 ]
