@@ -45,7 +45,7 @@ class OnSource(Attack):
         # Looking for the closest success, the probe ends no search at the first one.
         source = Probe(
             self.model, x, probe.y, threat,
-            batch_size=probe.batch_size, gradients=self.attack.gradients(), closest=True,
+            batch_size=probe.batch_size, gradients=self.attack.gradients(), closest=True, targets=probe.targets,
         )  # fmt: skip
         with borrowed(self.model, seed=draws.child("source").seed), source.looking():
             try:
