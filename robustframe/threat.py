@@ -187,6 +187,18 @@ class ThreatModel:
                 f"{' x '.join(map(str, shape))}; every image would be allowed"
             )
 
+    def check_start(self, x: Images) -> None:
+        """Refuse clean images that are not valid themselves.
+
+        Raises:
+            InputError: where images are to be saved, for values between the steps of 1/255.
+        """
+        if self.valid and not torch.equal(torch.round(x * 255) / 255, x):
+            raise InputError(
+                f"{self.label} starts from images that can be saved, in steps of 1/255, and these have other values; "
+                "leave out 'in uint8', or give bytes"
+            )
+
     def rounded(self, x: Images, z: Images) -> Images:
         """Move points inside the ball to images that can be saved, inside it too; where any are valid, as they are.
 

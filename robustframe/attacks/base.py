@@ -174,11 +174,7 @@ class Attack(ABC):
             raise InputError(reason)
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
-        if threat.valid and not torch.equal(torch.round(x * 255) / 255, x):
-            raise InputError(
-                f"{threat.label} starts from images that can be saved, in steps of 1/255, and these have other values; "
-                "leave out 'in uint8', or give bytes"
-            )
+        threat.check_start(x)
         x, results = x.detach(), []
         # Who watches wants every step of all examples.
         size = max(len(x), 1)

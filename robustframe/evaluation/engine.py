@@ -69,6 +69,7 @@ def run(
     whole_number(batch_size, "batch size", least=1)
     for threat in task.threats:
         threat.check_shape(tuple(task.data.images.shape[1:]))
+        threat.check_start(task.data.images)
     for stage in task.stages:
         if isinstance(stage.attack, TransferAttack):
             task.source(stage.attack)

@@ -70,6 +70,11 @@ def check_stages(stages: Sequence[Stage], threats: Sequence[ThreatModel]) -> Non
             reason = stage.attack.why_no_targets() if threat.targets else None
             if reason is not None:
                 raise InputError(f"{stage.battery.cited}: {reason}")
+            if threat.targets == "least-likely" and stage.battery.votes > 1:
+                raise InputError(
+                    f"{stage.battery.cited} is for models that draw random numbers, whose least likely class is another "
+                    "one each time; aim at 'next' or 'random'"
+                )
 
 
 def _cited(stages: Sequence[Stage]) -> list[str]:

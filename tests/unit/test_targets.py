@@ -126,6 +126,21 @@ def test_offsets_and_all_that_the_model_cannot_have_are_refused() -> None:
         robustframe.attack(Rotated(), x, y, "apgd", "l2:0.6 to all")
 
 
+@pytest.mark.parametrize(
+    ("threat", "battery", "says"),
+    [
+        ("linf:0.1 to next", "torchattacks", "is not run with targets"),
+        ("linf:0.1 to least-likely", "rand", "another one each time; aim at 'next' or 'random'"),
+    ],
+)
+def test_batteries_that_cannot_aim_are_refused_before_anything_runs(threat: str, battery: str, says: str) -> None:
+    pytest.importorskip("torchattacks")
+    x, y = circle()
+    with pytest.raises(InputError) as caught:
+        robustframe.evaluate(Rotated(), x, y, threat=threat, battery=battery)
+    assert says in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def aimed(tiny_card: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the tiny pair under untargeted and targeted threats of one size."""

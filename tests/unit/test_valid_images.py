@@ -100,6 +100,9 @@ def test_what_cannot_be_saved_is_refused(saved: Path, tmp_path: Path, tiny_card:
     model, data = load_card(tiny_card)[0].feedforward, load("digits", "test").first(4)
     with pytest.raises(InputError, match="starts from images that can be saved"):
         robustframe.attack(model, data.images, data.labels, "pgd", "linf:0.1 in uint8")
+    with pytest.raises(InputError, match="starts from images that can be saved"):
+        robustframe.evaluate(model, data, threat="linf:0.1 in uint8", battery="quick", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="unknown kind of valid images 'uint16'"):
         ThreatModel.parse("linf:0.1 in uint16")
     with pytest.raises(InputError, match=r"lie in \[0, 1\]"):
