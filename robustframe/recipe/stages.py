@@ -72,8 +72,8 @@ def check_stages(stages: Sequence[Stage], threats: Sequence[ThreatModel]) -> Non
                 raise InputError(f"{stage.battery.cited}: {reason}")
             if threat.targets == "least-likely" and stage.battery.votes > 1:
                 raise InputError(
-                    f"{stage.battery.cited} is for models that draw random numbers, whose least likely class is another "
-                    "one each time; aim at 'next' or 'random'"
+                    f"{stage.battery.cited} is for models that draw random numbers, whose least likely class is "
+                    "another one each time; aim at 'next' or 'random'"
                 )
 
 
