@@ -2,7 +2,7 @@
 
 import torch
 
-from robustframe.certify import lipschitz_radius
+from robustframe.certify import Smoothed, lipschitz_radius, smoothed_radius
 from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
 from robustframe.pairs import ReframedPair, Twin
@@ -18,7 +18,7 @@ def certified_radii(classifier: Classifier, data: Dataset, device: torch.device)
     """Prove an l2 radius for each example in which the classifier cannot change its mind.
 
     Args:
-        classifier: a twin of a pair; of nothing else is a certificate known.
+        classifier: a twin of a pair, or a smoothed classifier; of nothing else is a certificate known.
         data: the examples.
         device: where the classifier is.
 
@@ -27,6 +27,8 @@ def certified_radii(classifier: Classifier, data: Dataset, device: torch.device)
         ``None`` where there is no certificate for this classifier.
     """
     module = classifier.module
+    if isinstance(module, Smoothed):
+        return smoothed_radius(module, data.images.to(device), data.labels).radius
     if not isinstance(module, Twin) or not isinstance(module.solver, DeepPursuit):
         return None
     if isinstance(module.pair, ReframedPair):

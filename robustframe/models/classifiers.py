@@ -15,7 +15,7 @@ from robustframe.children import Child, ChildEnded
 from robustframe.errors import InputError
 from robustframe.frames import mutual_coherence
 from robustframe.models.identity import CodeIdentity, answers, code_of
-from robustframe.models.sources import find_model
+from robustframe.models.sources import find_model, smoothed
 from robustframe.models.values import LONG
 from robustframe.pairs import Pair, Twin, Untied
 from robustframe.recipe import ModelSpec
@@ -217,7 +217,7 @@ def classify(
                 parameters=parameters, sweeps=twins[twin].solver.sweeps, mutual_coherence=coherence,
                 weights_sha256=weights_sha256, code=code.parts, unread=list(code.unread),
             ),
-            twins[twin],
+            smoothed(twins[twin], spec),
         )
         for twin in ("feedforward", "recurrent")
         if twin in spec.twins

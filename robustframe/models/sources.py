@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robustframe.calls import forked_random, not_a_model
+from robustframe.certify import Smoothed
 from robustframe.errors import InputError, told, unknown
 from robustframe.files import WEIGHTS_BYTES, read_plain
 from robustframe.lending import contained, lent
@@ -80,7 +81,16 @@ def find_model(spec: ModelSpec, *, folder: Path, download: bool = False) -> Load
         )
     module = Answering(found.module, spec.output, sigmoid=spec.sigmoid) if answers else found.module
     module = module if normalise is None else Normalised(module, normalise.mean, normalise.std)
-    return replace(found, module=module if spec.channels is None else Repeated(module, spec.channels))
+    module = module if spec.channels is None else Repeated(module, spec.channels)
+    return replace(found, module=module if isinstance(module, Pair) else smoothed(module, spec))
+
+
+def smoothed(module: nn.Module, spec: ModelSpec) -> nn.Module:
+    """Return a model as its entry in a recipe has it smoothed, or as it is."""
+    how = spec.smooth
+    if how is None:
+        return module
+    return Smoothed(module, how.sigma, draws=how.draws, samples=how.samples, alpha=how.alpha)
 
 
 def _reframed(spec: ModelSpec, folder: Path, download: bool) -> LoadedModel:

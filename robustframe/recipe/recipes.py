@@ -121,6 +121,15 @@ class About(Strict):
     """Whether it was trained on more than the training split of its data set."""
 
 
+class Smoothing(Strict):
+    """A model smoothed by noise; see `robustframe.certify.Smoothed`."""
+
+    sigma: float = Field(gt=0, le=100)
+    draws: int = Field(default=16, ge=1, le=2**16)
+    samples: int = Field(default=1000, ge=1, le=10**7)
+    alpha: float = Field(default=0.001, gt=0, lt=1)
+
+
 class ModelSpec(Strict):
     """One model, where it comes from, and what it is given."""
 
@@ -146,6 +155,8 @@ class ModelSpec(Strict):
     """The model returns one number per image, before its sigmoid."""
     shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] | None = None
     """Of one image, for a network that is read as a frame (``reframe:``); that of the data when left out."""
+    smooth: Smoothing | None = None
+    """Noise around its images whose majority decides, so that radii can be certified of any model."""
     about: About | None = None
     """Whose it is, for exports."""
 
@@ -153,7 +164,7 @@ class ModelSpec(Strict):
     def _stated(self, write: Callable[["ModelSpec"], dict[str, Any]]) -> dict[str, Any]:
         # As for data: a model that says none of these asks what it always did. A place may be 0, which is no False.
         stated = write(self)
-        late = ("channels", "output", "sigmoid", "shape", "about")
+        late = ("channels", "output", "sigmoid", "shape", "smooth", "about")
         unsaid = {key for key in late if stated[key] is None or stated[key] is False}
         return {key: value for key, value in stated.items() if key not in unsaid}
 

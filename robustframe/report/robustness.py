@@ -223,9 +223,19 @@ def _corruptions(records: Sequence[Record]) -> list[str]:
 
 def _bounds(records: Sequence[Record]) -> list[str]:
     """Say what the certified column is, where there is one."""
-    if all(result.certified_correct is None for record in records for result in record.results or []):
+    found: dict[str, None] = {}
+    for record in records:
+        models = record.recipe.get("model")
+        noise = {spec["use"] for spec in models if spec.get("smooth")} if isinstance(models, list) else set()
+        proved = {result.classifier for result in record.results or [] if result.certified_correct is not None}
+        for entry in record.classifiers:
+            if entry.name in proved:
+                # Of what is no twin nothing else is certified.
+                smooth = entry.twin is None or entry.use in noise
+                found["randomised smoothing" if smooth else "Lipschitz bound"] = None
+    if not found:
         return []
-    return ["Certified: what no attack can break (Lipschitz bound), and the gap to what these attacks did not."]
+    return [f"Certified: what no attack can break ({', '.join(found)}), and the gap to what these attacks did not."]
 
 
 def _no_frames(records: Sequence[Record]) -> list[str]:
