@@ -74,7 +74,7 @@ def test_a_mean_of_few_is_students() -> None:
 @pytest.mark.slow
 def test_every_evaluation_of_the_papers_states_its_claims() -> None:
     found = claims(EVALUATIONS)
-    # These show what an evaluation is, the way from a network to a pair, and what lies beyond balls: they test no claim.
+    # What an evaluation is, the way from a network to a pair, what lies beyond balls: these test no claim.
     others = ("default", "reframed", "threats")
     assert {claim.evaluation for claim in found} == {
         path.parent.name for path in EVALUATIONS.glob("*/recipe.toml") if path.parent.name not in others
