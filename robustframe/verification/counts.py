@@ -194,10 +194,13 @@ def _copied(run: Run, stages: Sequence[Stage], result: Result, verdicts: pl.Data
             accounted = int(verdicts[column].sum()) - clean
             text = f"{where}: its attacks made {total:,} {column}, its verdicts account for {accounted:,}"
             yield Finding(RECORD, None, text)
-    for label, stage in known.items():
+    order = list(known.values())
+    for at, (label, stage) in enumerate(known.items()):
         entries = [e for e in result.attacks if (e.battery, e.position) == (stage.battery.cited, stage.position)]
         count = int((verdicts["broken_by"] == label).sum())
-        if entries and not stage.battery.closest and entries[0].broken != count:
+        # What looks for the closest success goes on with what is broken, and may come nearer.
+        nearer = any(later.battery.closest for later in order[at:])
+        if entries and (entries[0].broken < count or (entries[0].broken > count and not nearer)):
             yield Finding(RECORD, None, f"{where}, {label}: broken is {entries[0].broken}, the verdicts give {count}")
     for row in verdicts.filter(~pl.col("broken_by").is_in(list(known))).iter_rows(named=True):
         yield Finding(VERDICTS, row["index"], f"{where}: broken by {row['broken_by']}, which is in no battery")

@@ -290,7 +290,10 @@ def test_normalised_images_are_attacked_as_what_they_show(model: nn.Module) -> N
 @pytest.mark.parametrize("name", ["PGD", "APGDT", "CW"])
 def test_targeted_modes_lead_to_their_targets(model: nn.Module, name: str) -> None:
     images, labels = DATA.images[:20], DATA.labels[:20]
-    atk = getattr(compat, name)(model, **({} if name == "CW" else {"eps": 0.5}))
+    far: dict[str, float] = {"PGD": {"eps": 0.5, "alpha": 0.1, "steps": 20}, "CW": {"c": 10.0, "steps": 300}}.get(
+        name, {"eps": 0.5}
+    )
+    atk = getattr(compat, name)(model, **far)
     targets = (labels + 3) % 10
     atk.set_mode_targeted_by_label(quiet=True)
     assert atk.targeted

@@ -149,8 +149,8 @@ def _section_key(entry: BoardEntry) -> str:
     named = f"{data.use} {data.split}"
     # A name that cannot stand in an address gets a mark, so that no other is taken for it.
     mark = "" if slug(named.replace(" ", "-")) == named.replace(" ", "-") else f"-{digest(named)[:6]}"
-    aim = slug(threat.kind.removeprefix(threat.norm).replace(" ", "-"))
-    return f"{slug(named.replace(' ', '-'))}{mark}-{threat.norm}-{threat.eps:.6g}{aim}"
+    sought = slug(threat.kind.replace(" ", "-")).removeprefix(threat.norm)
+    return f"{slug(named.replace(' ', '-'))}{mark}-{threat.norm}-{threat.eps:.6g}{sought}"
 
 
 def _founded(group: Group) -> tuple[bool, int, float, str]:
