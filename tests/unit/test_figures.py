@@ -65,8 +65,12 @@ HOSTILE = "<script>x</script>&\n\x1b[31m\"'四角"
 RNG = np.random.default_rng(0)
 
 
-def curve(distances: tuple[float, ...] = (0.0, 0.03, 0.05, math.inf), asked: tuple[float, ...] = (0.05, 0.1)) -> Curve:
-    return Curve("m", "linf", tuple(range(len(distances))), distances, asked[-1], asked)
+def curve(
+    distances: tuple[float, ...] = (0.0, 0.03, 0.05, math.inf),
+    asked: tuple[float, ...] = (0.05, 0.1),
+    kind: str = "linf",
+) -> Curve:
+    return Curve("m", "linf", kind, tuple(range(len(distances))), distances, asked[-1], asked)
 
 
 def points(count: int, model: str = "m") -> list[ModelPoint]:
@@ -138,6 +142,13 @@ def test_other_examples_get_panels_of_their_own() -> None:
     assert "digits" in text
     assert "clothes" in text
     assert text.count("Radius ε") == 2
+
+
+def test_curves_of_another_goal_get_panels_of_their_own() -> None:
+    one, two = (ModelCurve("m", "single", curve(kind=kind)) for kind in ("linf", "linf to next"))
+    text = svg(curve_figure([one, two]))
+    assert text.count("Radius ε") == 2
+    assert " to next" in text
 
 
 def test_the_line_and_its_interval_are_those_of_scipy() -> None:
