@@ -82,8 +82,8 @@ def frame_of(traced: Traced) -> tuple[BranchedFrame, list[Tensor]]:
         for branch, term in parts:
             branch.weight.copy_(_unscaled(term, factors) * math.exp(least - logs[term.source]))
         norms = frame.norms(j)
-        # Below that the frame's numbers are beyond what single precision holds.
-        alive = norms > 1e-30 * norms.max()
+        # Below that squares of scales, over some layers, are beyond what single precision holds.
+        alive = norms > 1e-21 * norms.max()
         if not bool(alive.any()):
             raise InputError(f"layer {j} ({code.name}) has no weights but zeros, so its atoms have no direction")
         # A channel that reads nothing has an atom of zeros, and any factor does.
