@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import DEFAULT_BATCH, call_in_batches, checked, pad, padded, predict
 from robustframe.gradients import Gradients, plain
-from robustframe.losses import margin
-from robustframe.targets import best_other, check_targets, choose_targets, rank_targets
+from robustframe.targets import best_other, check_targets, choose_targets, height, rank_targets, reached
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
 
@@ -117,18 +116,17 @@ class Probe:
             prediction: classes, shape (m,).
             rows: the example each belongs to, shape (m,); all n in order when ``None``.
         """
-        if self.targets is None:
-            return prediction != (self.y if rows is None else self.y[rows])
-        return prediction == (self.targets if rows is None else self.targets[rows])
+        return reached(prediction, *self._sought(rows))
 
     def height(self, logits: Logits, rows: Labels | None = None) -> PerExample:
-        """Measure how near logits are to what is sought: above 0 exactly where it is reached (ties aside).
+        """Measure how near logits are to what is sought; see `robustframe.targets.height`."""
+        return height(logits, *self._sought(rows))
 
-        Without targets this is `robustframe.losses.margin`; with them the target's logit minus the largest other.
-        """
-        if self.targets is None:
-            return margin(logits, self.y if rows is None else self.y[rows])
-        return -margin(logits, self.targets if rows is None else self.targets[rows])
+    def _sought(self, rows: Labels | None) -> tuple[Labels, Labels | None]:
+        """Labels and targets of some examples, repeats allowed; of all n in order when ``None``."""
+        if rows is None:
+            return self.y, self.targets
+        return self.y[rows], None if self.targets is None else self.targets[rows]
 
     def rivals(self, logits: Logits, count: int) -> Tensor:
         """Return the classes to aim at: the target of each example, or without targets the wrong classes with the

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from robustframe.errors import InputError, unknown
-from robustframe.types import Images, Labels, Logits
+from robustframe.losses import margin
+from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
 
 EVERY = "all"
 """Stands for one threat for each of the other classes."""
@@ -91,6 +92,19 @@ def rank_targets(logits: Logits, labels: Labels, count: int) -> Tensor:
 def best_other(logits: Logits, targets: Labels) -> Labels:
     """Return the class with the largest logit among those that are not the target, shape (n,)."""
     return logits.scatter(1, targets.unsqueeze(1), -torch.inf).argmax(1)
+
+
+def reached(prediction: Labels, labels: Labels, targets: Labels | None) -> Verdicts:
+    """Say which predictions are what is sought: their targets, or any wrong class where there are none, shape (n,)."""
+    return prediction != labels if targets is None else prediction == targets
+
+
+def height(logits: Logits, labels: Labels, targets: Labels | None) -> PerExample:
+    """Measure how near logits are to what is sought: above 0 exactly where it is reached (ties aside), shape (n,).
+
+    Without targets this is `robustframe.losses.margin`; with them the target's logit minus the largest other.
+    """
+    return margin(logits, labels) if targets is None else -margin(logits, targets)
 
 
 def check_targets(targets: Tensor, labels: Labels) -> Labels:

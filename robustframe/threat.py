@@ -57,7 +57,8 @@ def written_eps(eps: float) -> str:
     return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
 
 
-_WORDED = re.compile(r"(.*?)(?: to (.*?))?(?: in (.*))?", re.DOTALL)
+_WORDED = re.compile(r"(.*?)(?: to (.+?))?(?: in (.+))?", re.DOTALL)
+"""A ball, targets, and which images are valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +131,7 @@ class ThreatModel:
             raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255' or 'linf:8/255 to next'")
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
-        aim = "" if aim is None else parse_targets(aim)
-        return cls(
-            norm=norm, eps=parse_eps(eps), targets=aim, valid="" if grid is None else grid or "nothing", label=text
-        )
+        return cls(norm=norm, eps=parse_eps(eps), targets=aim or "", valid=grid or "", label=text)
 
     def to(self, rule: str) -> "ThreatModel":
         """Return the same ball with a rule for targets, and a label that says so."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustframe.cli.shared import AsJson, DataRoot, json_text, say
+from robustframe.cli.shared import AsJson, DataRoot, check_output, json_text, print_tables, say
 from robustframe.errors import unknown
 
 KINDS = {
@@ -40,15 +40,13 @@ def table(
     from robustframe.report.arrange import TableStyle
     from robustframe.report.corruption_text import corruption_tables
     from robustframe.report.robustness import robustness_tables
-    from robustframe.report.tables import render
     from robustframe.runs import open_runs
 
     chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
     style = TableStyle(columns=chosen, group_by=group_by, sort=sort, pairs=pairs)
     opened = open_runs(runs, unfinished=True)
     made = [table for run in opened for table in corruption_tables(run)] if corruptions else robustness_tables(opened)
-    texts = [render(table, format, style) for table in made]
-    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+    print_tables(made, format, style)
     unfinished = [run for run in opened if not run.complete]
     for run in unfinished:
         say(f"{run.folder} is not complete; run the same evaluate command again to continue it")
@@ -120,27 +118,23 @@ def attacks_report(
 ) -> None:
     """Rank the attacks of runs: breaks per pass, robust accuracy over passes, what each alone found."""
     from robustframe.report.attack_text import attack_tables
-    from robustframe.report.tables import FORMATS, render
     from robustframe.runs import open_runs
     from robustframe.runs.ranking import SORTS
 
-    if format not in FORMATS:
-        raise unknown("table format", format, FORMATS)
+    check_output(format, plot)
     if sort not in SORTS:
         raise unknown("order", sort, SORTS)
     opened = open_runs(runs)
     ranking = opened[0].rank_attacks(*opened[1:], sort=sort)
     if plot is not None:
-        from robustframe.report import figures
+        from robustframe.report.figures import descent_figure, write
 
-        figures.check_path(plot)
-        figures.write(figures.descent_figure(ranking.descents), plot, theme)
+        write(descent_figure(ranking.descents), plot, theme)
         say(f"the figure is in {plot}")
     if as_json:
         typer.echo(json_text(ranking.to_json()))
         return
-    texts = [render(table, format) for table in attack_tables(ranking)]
-    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+    print_tables(attack_tables(ranking), format)
 
 
 def report(

@@ -6,13 +6,18 @@ import json
 import math
 import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from robustframe.errors import InputError
+from robustframe.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from robustframe.report.arrange import TableStyle
+    from robustframe.report.layout import Grid, Table
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that do not ship.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow data and models of the hub to be downloaded.")]
@@ -46,6 +51,26 @@ def plain(text: str) -> str:
 def json_text(content: object) -> str:
     """Write what a machine reads, in the letters that every terminal and pipe has."""
     return json.dumps(_finite(content), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def check_output(format: str, plot: Path | None) -> None:
+    """Refuse a table format or a figure's file that is none, before anything takes long."""
+    from robustframe.report.tables import FORMATS
+
+    if format not in FORMATS:
+        raise unknown("table format", format, FORMATS)
+    if plot is not None:
+        from robustframe.report.figures import check_path
+
+        check_path(plot)
+
+
+def print_tables(tables: "Iterable[Grid | Table]", format: str, style: "TableStyle | None" = None) -> None:
+    """Print tables to stdout, an empty line between two."""
+    from robustframe.report.tables import render
+
+    texts = [render(table, format, style) for table in tables]
+    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
 
 
 def _finite(content: Any) -> Any:

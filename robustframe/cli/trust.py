@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from robustframe.bar import Bar
-from robustframe.cli.shared import AsJson, DataRoot, Device, Download, json_text, say
+from robustframe.cli.shared import AsJson, DataRoot, Device, Download, check_output, json_text, print_tables, say
 from robustframe.terminal import columns, fitted
 
 RecipeFolder = Annotated[
@@ -111,26 +111,21 @@ def transfer(
     """Show how many examples of each classifier are broken by what was found with another's gradients."""
     with Bar("parts", "transfer") as bar:
         bar.stage("loading ...")
-        from robustframe.errors import unknown
-        from robustframe.report.tables import FORMATS, render
         from robustframe.verification.matrix import matrix_tables, transfer_matrix
 
-        if format not in FORMATS:
-            raise unknown("table format", format, FORMATS)
+        check_output(format, plot)
         found = transfer_matrix(
             run, device=device, batch_size=batch_size, folder=folder, code=code or (), data_root=data_root
         )
     if plot is not None:
-        from robustframe.report import figures
+        from robustframe.report.figures import transfer_figure, write
 
-        figures.check_path(plot)
-        figures.write(figures.transfer_figure(found.shares), plot, theme)
+        write(transfer_figure(found.shares), plot, theme)
         say(f"the figure is in {plot}")
     if as_json:
         typer.echo(json_text(found.to_json()))
         return
-    texts = [render(table, format) for table in matrix_tables(found)]
-    typer.echo("\n".join(text.rstrip("\n") + "\n" for text in texts), nl=False)
+    print_tables(matrix_tables(found), format)
 
 
 def doctor(

@@ -11,8 +11,8 @@ from robustframe.attacks import APGD, APGDT, FGSM, PGD, Attack, Square
 from robustframe.calls import borrowed
 from robustframe.diagnose.case import Ascent, AttackOutcome, Case
 from robustframe.diagnose.question import Measurement, lost
-from robustframe.losses import margin
 from robustframe.probe import Evaluation
+from robustframe.targets import height, reached
 from robustframe.threat import ThreatModel
 from robustframe.types import Labels, PerExample
 
@@ -91,7 +91,7 @@ def nearest_survivors(case: Case) -> Case:
     with borrowed(case.model, seed=case.draws("nearest").seed) as model:
         x, y = case.x[: case.survivors], case.y[: case.survivors]
         logits, targets = case.evaluate(model, x), case.targets(model, x, y)
-        sure = -margin(logits, y) if targets is None else margin(logits, targets)
+        sure = -height(logits, y, targets)
     return case.chosen(sure.argsort(stable=True)[: near_count(case)])
 
 
@@ -199,7 +199,7 @@ def transfer(case: Case) -> Measurement:
     tested = set(others.index.tolist())
     with borrowed(case.model, seed=case.draws("transfer").seed) as model:
         prediction, targets = case.decide(model, others.images), case.targets(model, others.clean, others.labels)
-        wrong = prediction != others.labels if targets is None else prediction == targets
+        wrong = reached(prediction, others.labels, targets)
     wrong &= case.threat.contains(others.clean, others.images)
     fallen = set(others.index[wrong].tolist())
     case.spent.breaks.update(fallen)

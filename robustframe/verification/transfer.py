@@ -10,7 +10,7 @@ from torch import Tensor
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.models.classifiers import Classifier
 from robustframe.runs.run import Run
-from robustframe.targets import choose_targets
+from robustframe.targets import choose_targets, reached
 from robustframe.threat import ThreatModel
 from robustframe.verification.sources import Sources
 
@@ -100,8 +100,8 @@ def _wrong(
     data = sources.data
     with borrowed(classifier.module) as model, torch.no_grad():
         predictions = predict(call_in_batches(model, images.to(sources.device), batch_size)).cpu()
-        if not threat.targets:
-            return set(index[predictions != data.labels[index]].tolist())
-        clean = call_in_batches(model, data.images[index].to(sources.device), batch_size).cpu()
-    targets = choose_targets(threat.targets, data.images[index], data.labels[index], clean)
-    return set(index[predictions == targets].tolist())
+        targets = None
+        if threat.targets:
+            clean = call_in_batches(model, data.images[index].to(sources.device), batch_size).cpu()
+            targets = choose_targets(threat.targets, data.images[index], data.labels[index], clean)
+    return set(index[reached(predictions, data.labels[index], targets)].tolist())

@@ -9,12 +9,17 @@ import torch
 from torch import nn
 
 import robustframe
+from robustframe.data import load
 from robustframe.errors import InputError
+from robustframe.losses import margin, targeted_margin
+from robustframe.probe import Probe
 from robustframe.recipe import parse_threats, spread_threats
 from robustframe.runs import open_run
 from robustframe.runs.curve import security_curves
 from robustframe.targets import choose_targets, parse_targets
 from robustframe.threat import ThreatModel
+from robustframe.verification.matrix import transfer_matrix
+from robustframe.zoo import load_card
 
 LABELS = torch.tensor([0, 3, 4])
 LOGITS = torch.tensor([[5.0, 1.0, -2.0, 0.0, 3.0], [1.0, 2.0, 3.0, -9.0, 0.0], [0.0, float("nan"), 1.0, 2.0, 9.0]])
@@ -54,7 +59,6 @@ def test_a_rule_is_kept_in_one_spelling() -> None:
     [
         ("linf:0.1 to nxt", "did you mean 'next'"),
         ("linf:0.1 to +0", "unknown rule for targets '+0'"),
-        ("linf:0.1 to ", "unknown rule for targets ''"),
         ("linf:0.1 to 3", "unknown rule for targets '3'"),
     ],
 )
@@ -167,6 +171,49 @@ def test_a_run_breaks_an_example_where_it_is_taken_for_its_target(aimed: Path) -
         assert left[classifier, "l2:1.2"] <= left[classifier, "l2:1.2 to next"] <= left[classifier, "l2:0.8 to next"]
         assert left[classifier, "l2:1.2 to next"] < left[classifier, "l2:1.2 to least-likely"]
     assert "l2:1.2 to least-likely" in run.table()
+
+
+def test_a_wrong_class_that_is_no_target_breaks_nothing(aimed: Path) -> None:
+    """Images of the untargeted threat lie in the same ball, and those of the other twin under its own targets."""
+    for result in open_run(aimed).results:
+        assert result.diagnosis is not None
+        found = {check.name: check for check in result.diagnosis.checks}
+        assert found["not-monotone"].passed, found["not-monotone"]
+        if result.threat == "l2:1.2 to least-likely":
+            assert not found["transfer-beats-attack"].broken, found["transfer-beats-attack"]
+
+
+def test_images_carry_over_where_the_other_takes_them_for_its_target(aimed: Path, tiny_card: Path) -> None:
+    run, pair = open_run(aimed), load_card(tiny_card)[0]
+    twins = {"feedforward": pair.feedforward, "recurrent": pair.recurrent}
+    digits = load("digits", "test").first(40)
+    cells = [each for each in transfer_matrix(run, folder=aimed.parent.parent).cells if each.threat == "l2:1.2 to next"]
+    assert len(cells) == 2
+    for cell in cells:
+        found, model = run.adversarial(cell.source, cell.threat), twins[cell.target.rpartition("/")[2]]
+        clean, labels = (
+            part[found.broken] for part in (load("digits", "test").images[:40], load("digits", "test").labels[:40])
+        )
+        right = model(clean).argmax(1) == labels
+        taken = model(found.images).argmax(1)
+        assert cell.broken == int((right & (taken == (labels + 1) % 10)).sum())
+        # Any wrong class would be more.
+        assert cell.broken <= int((right & (taken != labels)).sum())
+
+
+def test_a_loss_that_aims_sets_the_target_against_the_best_other_class() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 0.2], [1.0, 1.0]]))
+    x = torch.full((1, 1, 1, 2), 0.5)
+    probe = Probe(model, x, torch.tensor([0]), ThreatModel.parse("l2:0.1"), targets=torch.tensor([1]))
+    with probe.looking():
+        seen = probe.gradient(x, targeted_margin, torch.tensor([1]))
+        plain = probe.gradient(x, margin)
+    # Class 2 is above the label, class 0.
+    assert torch.allclose(seen.gradient.flatten(), torch.tensor([-1.0, -0.8]))
+    assert torch.allclose(seen.value, probe.height(model(x)))
+    assert torch.allclose(plain.gradient, seen.gradient)
 
 
 def test_a_curve_is_of_one_goal(aimed: Path) -> None:
