@@ -1,7 +1,5 @@
 """The attacks' side of a run: which example each of them met, broke, and how many passes that took."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from robustframe.errors import InputError
-from robustframe.recipe import Battery
+from robustframe.recipe import Battery, digest
 from robustframe.runs.record import AttackEntry, ClassifierEntry, Record, Result
 
 Flags = NDArray[np.bool_]
@@ -134,8 +132,7 @@ def read_ledger(
 
 def attack_key(entry: AttackEntry) -> AttackKey:
     """Return what tells an attack from others, in whichever run it stands."""
-    content = json.dumps({"use": entry.use, "settings": entry.settings}, sort_keys=True, default=str)
-    return AttackKey(entry.label, hashlib.sha256(content.encode()).hexdigest())
+    return AttackKey(entry.label, digest({"use": entry.use, "settings": entry.settings}))
 
 
 def _row(entry: ClassifierEntry, record: Record, result: Result) -> RowKey:
