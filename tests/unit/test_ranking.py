@@ -16,10 +16,11 @@ from robustframe.errors import InputError
 from robustframe.evaluation import evaluate_recipe
 from robustframe.recipe import Battery
 from robustframe.report.attack_text import attack_tables
+from robustframe.report.figures import descent_figure, svg
 from robustframe.report.tables import render
 from robustframe.runs import open_run
 from robustframe.runs.ledger import Ledger, read_ledger
-from robustframe.runs.ranking import rank_ledgers
+from robustframe.runs.ranking import Descent, rank_ledgers
 from robustframe.runs.record import AttackEntry, ClassifierEntry, DataEntry, Record, Result
 
 RIGHT = [True, True, True, True, True, False]
@@ -233,3 +234,12 @@ def test_the_command_writes_tables_json_and_a_picture(own: Path, tmp_path: Path)
     text = CliRunner().invoke(app, ["attacks-report", *runs, "--format", "csv"]).stdout
     first = list(csv.DictReader(io.StringIO(text.split("\n\n")[0])))
     assert {row["attack"]: row["alone"] for row in first} == {e["attack"]: str(e["alone"]) for e in said["attacks"]}
+
+
+def test_an_attack_that_broke_nothing_has_a_name_in_the_picture() -> None:
+    nothing = Descent(
+        "sources@1/03-from-other", "d", "linf:0.1", ("m",), 10, ((1, 0.9, ""), (40, 0.9, "")), closest=True
+    )
+    drawn = svg(descent_figure([nothing]))
+    assert "from-other" in drawn
+    assert "sources@1" not in drawn

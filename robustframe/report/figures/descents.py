@@ -54,7 +54,7 @@ def _panel(descents: Sequence[Descent], room: float) -> alt.Chart:
     for each in descents:
         path = one_line(each.path)
         for at, (passes, robust, attack) in enumerate(each.points):
-            name = attack_name(attack) or path
+            name = attack_name(attack or path)
             # Where the next attack sets in, its line begins at the end of the one before.
             if at and each.points[at - 1][2] != attack:
                 before = each.points[at - 1]
