@@ -33,6 +33,7 @@ from robustframe.runs.units import (
     corrupted_rows,
     parse_diagnosis,
 )
+from robustframe.targets import check_offset
 from robustframe.types import PerExample, Verdicts
 
 R = TypeVar("R")
@@ -131,7 +132,10 @@ class TryModel(Job[Trial]):
     def work(self, workshop: Workshop, classifier: Classifier) -> tuple[Trial, Written]:
         flags = check_model(classifier, workshop.task.data, workshop.device)
         skipped = tuple(stage.why_not(classifier.module) for stage in workshop.task.stages)
-        return Trial(flags, skipped, answers(classifier.module, workshop.task.data.images)), {}
+        said = answers(classifier.module, workshop.task.data.images)
+        for threat in workshop.task.threats:
+            check_offset(threat.targets, said.logits.shape[1])
+        return Trial(flags, skipped, said), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:
         """Nothing is left to enter: scores are made from the trials of all classifiers."""
