@@ -13,6 +13,7 @@ from robustframe.attacks import TransferAttack
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
+from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import BreakingImages, diagnose_row
 from robustframe.evaluation.scores import Scores, Trial
@@ -135,6 +136,11 @@ class TryModel(Job[Trial]):
         said = answers(classifier.module, workshop.task.data.images)
         for threat in workshop.task.threats:
             check_offset(threat.targets, said.logits.shape[1])
+            if threat.targets == "least-likely" and said.random:
+                raise InputError(
+                    f"{classifier.entry.name} draws random numbers, so that its least likely class is another one each "
+                    "time; aim at 'next' or 'random'"
+                )
         return Trial(flags, skipped, said), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:

@@ -88,12 +88,34 @@ def test_votes_decide_and_the_softmax_has_the_gradient() -> None:
     [
         ({"sigma": 0.0}, "sigma 0.0"),
         ({"sigma": 0.1, "alpha": 1.0}, "alpha 1.0"),
+        ({"sigma": "0.1"}, "sigma '0.1'"),
         ({"sigma": 1.0, "samples": 0}, "at least 1"),
+        ({"sigma": 1.0, "samples": 10.0}, "samples"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(settings: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Smoothed(Half(), **settings)  # type: ignore[arg-type]
+
+
+class Unsure(nn.Module):
+    """Gives a class to bright images alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).sum(1, keepdim=True)
+        return torch.where(bright > 0, torch.tensor([0.0, 1.0]), torch.nan)
+
+
+def test_copies_without_a_class_have_no_vote() -> None:
+    shares = Smoothed(Unsure(), 0.1, draws=4)(at_distances([-1.0, 1.0])).exp()
+    assert torch.allclose(shares, torch.tensor([[0.1, 0.1], [0.1, 0.9]]))
+
+
+def test_there_is_a_label_for_each_image() -> None:
+    smooth = Smoothed(Half(), SIGMA, samples=10)
+    with pytest.raises(InputError, match=r"2 images and labels of shape \(1,\); give one each"):
+        smoothed_radius(smooth, at_distances([0.1, 0.2]), torch.ones(1, dtype=torch.long))
+    assert len(smoothed_radius(smooth, at_distances([0.1])[:0], torch.ones(0, dtype=torch.long)).radius) == 0
 
 
 def test_a_smoothed_twin_is_another_classifier_than_the_twin(tiny_card: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 import robustframe
 from robustframe.attacks import FGSM
+from robustframe.certify import Smoothed
 from robustframe.errors import InputError
 from robustframe.recipe import parse_threats, spread_threats
 from robustframe.runs import open_run
@@ -211,6 +212,13 @@ def test_all_from_python() -> None:
     # The circle is symmetric: neighbours fall first, the opposite side last.
     assert counts[0] == counts[4] < counts[1] == counts[3] <= counts[2] == 24, counts
     assert [each.kind for each in run.curves()] == [f"l2 to {rule}" for rule in ("next", "+2", "+3", "+4", "+5")]
+
+
+def test_the_least_likely_class_of_a_random_model_is_refused() -> None:
+    x, y = circle()
+    noisy = Smoothed(Rotated(), 0.1, draws=2)
+    with pytest.raises(InputError, match="draws random numbers, so that its least likely class is another one"):
+        robustframe.evaluate(noisy, x, y, threat="l2:0.1 to least-likely", battery=FGSM(), diagnose=False)
 
 
 def test_all_is_of_every_class_of_the_model() -> None:
