@@ -61,12 +61,21 @@ def choose_targets(rule: str, x: Images, labels: Labels, logits: Logits) -> Labe
     if rule == "next":
         return (labels + 1) % classes
     if (offset := _OFFSET.fullmatch(rule)) is not None:
-        steps = int(offset[1])
-        if steps >= classes:
-            raise InputError(f"target '{rule}' is more than a way round {classes} classes; at most '+{classes - 1}'")
-        return (labels + steps) % classes
+        check_offset(rule, classes)
+        return (labels + int(offset[1])) % classes
     steps_of = torch.tensor([1 + _number(rule, image) % (classes - 1) for image in x], dtype=labels.dtype)
     return (labels + steps_of.to(labels.device)) % classes
+
+
+def check_offset(rule: str, classes: int) -> None:
+    """Refuse an offset that comes back to the label.
+
+    Raises:
+        InputError: with the largest one that there is.
+    """
+    offset = _OFFSET.fullmatch(rule)
+    if offset is not None and int(offset[1]) >= classes:
+        raise InputError(f"target '{rule}' is more than a way round {classes} classes; at most '+{classes - 1}'")
 
 
 def each_target(classes: int) -> list[str]:

@@ -109,6 +109,10 @@ class ThreatModel:
             raise unknown("kind of valid images", str(self.valid), ["uint8"])
         if self.valid and (self.low, self.high) != (0, 1):
             raise InputError(f"images in uint8 lie in [0, 1], not in [{self.low:g}, {self.high:g}]")
+        if self.valid and round(self.eps * 255, 9) < 1:
+            raise InputError(
+                f"eps {self.eps:g} in uint8 holds the clean image alone; its values are steps of 1/255 = 0.0039 apart"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":

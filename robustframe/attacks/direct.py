@@ -25,7 +25,7 @@ from robustframe.errors import InputError, Misbehaved, first_line, whole_number
 from robustframe.lending import kept
 from robustframe.targets import check_targets
 from robustframe.threat import ThreatModel
-from robustframe.types import Images, Labels, PerExample, Verdicts
+from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
 
 log = logging.getLogger("robustframe")
 
@@ -87,7 +87,7 @@ def attack(
 
     Raises:
         InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1], or labels
-            out of range.
+            or targets out of range.
     """
     require_differentiable(model)
     data = as_dataset(x, y)
@@ -107,7 +107,11 @@ def attack(
     device = device_of(model)
     images, labels = data.images.to(device), data.labels.to(device)
     aims = None if targets is None else _as_targets(targets, labels)
-    prediction = _answers(model, images, batch_size)
+    logits = _answers(model, images, batch_size)
+    for what, given in (("labels", labels), ("targets", labels if aims is None else aims)):
+        if (highest := int(given.max())) >= logits.shape[1]:
+            raise InputError(f"the model has {logits.shape[1]} classes, but the {what} go up to {highest}")
+    prediction = predict(logits)
     correct = prediction == labels
     found, success = images.clone(), ~correct
     passes = torch.ones_like(labels)
@@ -139,10 +143,10 @@ def _as_targets(given: Any, labels: Labels) -> Labels:
         raise InputError(f"targets is {type(given).__name__}; give a class number for each example") from error
 
 
-def _answers(model: nn.Module, images: Images, batch_size: int) -> Labels:
+def _answers(model: nn.Module, images: Images, batch_size: int) -> Logits:
     with borrowed(model) as lent, torch.no_grad():
         try:
-            return predict(call_in_batches(lent, images, batch_size))
+            return call_in_batches(lent, images, batch_size)
         except InputError as error:
             raise InputError(f"{error}{grey_hint(lent, images)}") from error
         except Misbehaved:

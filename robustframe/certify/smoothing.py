@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import DEFAULT_BATCH, answer, borrowed, call_in_batches, predict
 from robustframe.certify.certificate import Certificate
-from robustframe.errors import InputError
+from robustframe.errors import InputError, whole_number
 from robustframe.types import Images, Labels
 
 _SELECTION = 100
@@ -39,21 +39,22 @@ class Smoothed(nn.Module):
         self, model: nn.Module, sigma: float, *, draws: int = 16, samples: int = 1000, alpha: float = 0.001
     ) -> None:
         super().__init__()
-        if not 0 < sigma < math.inf:
+        if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
             raise InputError(f"sigma {sigma!r} of the noise must be above 0, in input units, such as 0.25")
         if not 0 < alpha < 1:
             raise InputError(
                 f"alpha {alpha!r} is the probability of a wrong certificate, between 0 and 1, such as 0.001"
             )
-        if draws < 1 or samples < 1:
-            raise InputError(f"draws and samples must be at least 1, not {draws} and {samples}")
+        whole_number(draws, "draws", least=1)
+        whole_number(samples, "samples", least=1)
         self.model, self.sigma, self.draws, self.samples, self.alpha = model, sigma, draws, samples, alpha
 
     def forward(self, x: Tensor) -> Tensor:
         copies = x.repeat_interleave(self.draws, 0)
         logits: Tensor = answer(self.model, copies + self.sigma * torch.randn_like(copies))
-        soft = logits.softmax(1)
-        hard = nn.functional.one_hot(predict(logits), logits.shape[1]).to(soft)
+        soft = logits.softmax(1).nan_to_num(0)
+        # A copy that is given no class has no vote.
+        hard = nn.functional.one_hot(predict(logits) + 1, logits.shape[1] + 1)[:, 1:].to(soft)
         # Votes decide, and the mean of the softmax says where they can be had.
         votes = (hard + soft - soft.detach()).view(len(x), self.draws, -1).sum(1)
         # One more vote, for all classes alike, so that none is impossible.
@@ -77,7 +78,12 @@ def smoothed_radius(model: Smoothed, x: Images, y: Labels, *, batch_size: int = 
         l2 radii, each wrong with probability ``model.alpha`` at most; 0 where another class was chosen, or where no
         class can be shown to have more than half of the copies, which counts as no answer. The margin is the bound on p
         less one half.
+
+    Raises:
+        InputError: for labels that are not one for each image.
     """
+    if y.shape != (len(x),):
+        raise InputError(f"there are {len(x)} images and labels of shape {tuple(y.shape)}; give one each")
     radii, margins, sure = [], [], []
     with borrowed(model.model) as lent, torch.no_grad():
         for image, label in zip(x, y.tolist()):
@@ -95,7 +101,7 @@ def smoothed_radius(model: Smoothed, x: Images, y: Labels, *, batch_size: int = 
         torch.tensor(radii, dtype=torch.float64),
         torch.tensor(margins, dtype=torch.float64),
         torch.tensor(sure, dtype=torch.bool),
-        x[0].numel(),
+        math.prod(x.shape[1:]),
     )
 
 

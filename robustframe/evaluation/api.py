@@ -1,5 +1,6 @@
 """The entry points: a recipe, or a model and images in memory."""
 
+import contextlib
 import shutil
 import tempfile
 import weakref
@@ -13,7 +14,7 @@ from torch import nn
 from robustframe.attacks.registry import AnyAttack
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.corruptions import load_corruptions
-from robustframe.data import as_dataset
+from robustframe.data import Dataset, as_dataset
 from robustframe.devices import pick_device
 from robustframe.errors import InputError, as_path, whole_number
 from robustframe.evaluation.engine import run
@@ -24,8 +25,10 @@ from robustframe.evaluation.loading import load_task, run_folder
 from robustframe.evaluation.progress import Report, reporting
 from robustframe.evaluation.task import Task
 from robustframe.lending import kept
+from robustframe.models.classifiers import Classifier
 from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
+from robustframe.models.identity import answers
 from robustframe.recipe import Battery, as_batteries, as_corruptions, parse_threats, spread_threats, threat_words
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.examples import save_examples
@@ -154,7 +157,7 @@ def evaluate(
     if out is not None:
         out = as_path(out, "out")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
-    threats = spread_threats(parse_threats(words), len(data.classes) or int(data.labels.max()) + 1)
+    threats = parse_threats(words)
     check_stages(make_stages(batteries, Path()), threats)
     spec, whole_seed = as_corruptions(corruptions), whole_number(seed, "seed", least=0)
     corrupted = None
@@ -164,6 +167,7 @@ def evaluate(
         )
     classifiers, device = classify_given(model, name, data.images)
     classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
+    threats = spread_threats(threats, len(data.classes) or _classes(classifiers, data))
     task = Task(
         name="evaluate",
         recipe={
@@ -191,3 +195,13 @@ def evaluate(
         found = run(task, out, device=device, batch_size=batch_size, report=said, keep_going=False)
     save_examples(data, found.folder)
     return replace(found, held=held)
+
+
+def _classes(classifiers: Sequence[Classifier], data: Dataset) -> int:
+    """How many classes there are where the data does not name them: those that the models tell apart."""
+    found = [int(data.labels.max()) + 1]
+    for each in classifiers:
+        # What is wrong with a model is said when it is tried.
+        with contextlib.suppress(Exception):
+            found.append(answers(each.module, data.images[:1]).logits.shape[1])
+    return max(found)

@@ -13,6 +13,7 @@ from robustframe.attacks import TransferAttack
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.diagnose import Diagnosis
 from robustframe.draws import Draws
+from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_radii
 from robustframe.evaluation.diagnosis import BreakingImages, diagnose_row
 from robustframe.evaluation.scores import Scores, Trial
@@ -33,6 +34,7 @@ from robustframe.runs.units import (
     corrupted_rows,
     parse_diagnosis,
 )
+from robustframe.targets import check_offset
 from robustframe.types import PerExample, Verdicts
 
 R = TypeVar("R")
@@ -131,7 +133,15 @@ class TryModel(Job[Trial]):
     def work(self, workshop: Workshop, classifier: Classifier) -> tuple[Trial, Written]:
         flags = check_model(classifier, workshop.task.data, workshop.device)
         skipped = tuple(stage.why_not(classifier.module) for stage in workshop.task.stages)
-        return Trial(flags, skipped, answers(classifier.module, workshop.task.data.images)), {}
+        said = answers(classifier.module, workshop.task.data.images)
+        for threat in workshop.task.threats:
+            check_offset(threat.targets, said.logits.shape[1])
+            if threat.targets == "least-likely" and said.random:
+                raise InputError(
+                    f"{classifier.entry.name} draws random numbers, so that its least likely class is another one each "
+                    "time; aim at 'next' or 'random'"
+                )
+        return Trial(flags, skipped, said), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:
         """Nothing is left to enter: scores are made from the trials of all classifiers."""

@@ -18,7 +18,7 @@ from robustframe.models.identity import CodeIdentity, answers, code_of
 from robustframe.models.sources import find_model, smoothed
 from robustframe.models.values import LONG
 from robustframe.pairs import Pair, Twin, Untied
-from robustframe.recipe import ModelSpec
+from robustframe.recipe import ModelSpec, digest
 from robustframe.runs.record import ClassifierEntry
 from robustframe.types import Images
 
@@ -194,6 +194,9 @@ def classify(
     _check_readable(module, name)
     code = CodeIdentity({}, {}) if sha256 else _identity(module, files or {}, images)
     sha256 = sha256 or _fingerprint(module, code)
+    if spec.smooth is not None and isinstance(module, Pair):
+        # Its twins are smoothed below, and are other classifiers than they were.
+        sha256 = digest({"sha256": sha256, "smooth": spec.smooth.model_dump()})
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if not isinstance(module, Pair):
         sweeps = (

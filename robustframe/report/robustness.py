@@ -225,17 +225,23 @@ def _bounds(records: Sequence[Record]) -> list[str]:
     """Say what the certified column is, where there is one."""
     found: dict[str, None] = {}
     for record in records:
-        models = record.recipe.get("model")
-        noise = {spec["use"] for spec in models if spec.get("smooth")} if isinstance(models, list) else set()
         proved = {result.classifier for result in record.results or [] if result.certified_correct is not None}
         for entry in record.classifiers:
             if entry.name in proved:
-                # Of what is no twin nothing else is certified.
-                smooth = entry.twin is None or entry.use in noise
-                found["randomised smoothing" if smooth else "Lipschitz bound"] = None
+                found["randomised smoothing" if _smoothed(record, entry) else "Lipschitz bound"] = None
     if not found:
         return []
     return [f"Certified: what no attack can break ({', '.join(found)}), and the gap to what these attacks did not."]
+
+
+def _smoothed(record: Record, entry: ClassifierEntry) -> bool:
+    """Say whether what is certified of a classifier is its smoothed answer."""
+    if entry.twin is None:
+        # A twin that stands alone has sweeps, and of what is neither nothing else is certified.
+        return entry.sweeps is None
+    models = record.recipe.get("model")
+    specs = {spec.get("name") or spec["use"]: spec for spec in models} if isinstance(models, list) else {}
+    return bool(specs.get(entry.model, specs.get(entry.use, {})).get("smooth"))
 
 
 def _no_frames(records: Sequence[Record]) -> list[str]:

@@ -122,7 +122,10 @@ def read_ledger(
     unknown: tuple[str, ...] = ()
     if closest and units is None:
         said = f"{cited} is a published copy, which holds the closest success alone and not who else broke an example"
-        unknown = (f"{said}; {', '.join(sorted(closest))} is left out.",)
+        beside = [battery.cited for battery in batteries if not battery.closest]
+        # A nearer success takes the place of one of theirs.
+        rest = f", and so is what went beside it: {', '.join(beside)}" if beside else ""
+        unknown = (f"{said}; {', '.join(sorted(closest))} is left out{rest}.",)
     entries_of_all = [entry for result in record.results or [] for entry in result.attacks]
     if any(entry.settings.get("source") for entry in entries_of_all):
         unknown += ("An attack with the gradients of a source spends its passes there, which are not counted.",)
@@ -151,7 +154,7 @@ def _stints(
     broken_by, index = rows["broken_by"].to_numpy(), rows["index"].to_numpy()
     standing, before = right.copy(), frozenset[AttackKey]()
     for entry in result.attacks:
-        if entry.skipped is not None or (units is None and entry.battery in closest):
+        if entry.skipped is not None or (units is None and closest):
             continue
         whole, key = entry.battery in closest, attack_key(entry)
         met, broken, passes = (right if whole else standing).copy(), broken_by == entry.label, None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
@@ -191,6 +191,8 @@ def _not_allowed(
         elif image.min() < threat.low or image.max() > threat.high:
             found = f"[{float(image.min()):.6g}, {float(image.max()):.6g}]"
             text = f"the stored image leaves the box [{threat.low:g}, {threat.high:g}]: it lies in {found}"
+        elif bool(replace(threat, valid="").contains(clean[at : at + 1], images[at : at + 1])):
+            text = f"the stored image has values between the steps of 1/255, {threat.label} allowed"
         else:
             distance = float(threat.distance(clean[at : at + 1], images[at : at + 1]))
             text = f"the stored image lies outside the ball: {distance:.6g} from the clean one, {threat.label} allowed"

@@ -194,6 +194,10 @@ def spoil(folder: Path, what: str) -> None:
         np.save(folder / "fog.npy", np.zeros((100, 8, 8), dtype=np.uint8))
     elif what == "labels":
         np.save(folder / "labels.npy", np.zeros(125, dtype=np.uint8))
+    elif what == "later":
+        labels = np.load(folder / "labels.npy")
+        labels[50] = (labels[50] + 1) % 10
+        np.save(folder / "labels.npy", labels)
     elif what == "few":
         np.save(folder / "labels.npy", np.zeros(50, dtype=np.uint8))
     elif what == "pickle":
@@ -210,6 +214,7 @@ def spoil(folder: Path, what: str) -> None:
         ("dtype", "it must hold uint8"),
         ("count", "it must hold 125, 5 severities of 25"),
         ("labels", "they are not the same images in the same order"),
+        ("later", r"for image 50, digits test \d for image 0: they are not the same images"),
         ("few", "has 50 labels"),
         ("pickle", "object of shape"),
         ("empty", "holds no KIND.npy"),

@@ -88,6 +88,7 @@ def test_the_model_comes_back_as_it_was(model: nn.Module) -> None:
         ({"threat": "linf"}, "linf"),
         ({"x": DATA.images + 1}, "\\[0, 1\\]"),
         ({"y": DATA.labels[:3]}, "labels"),
+        ({"y": DATA.labels + 10}, "the model has 10 classes, but the labels go up to"),
         ({"x": np.zeros((0, 1, 8, 8)), "y": []}, "nothing to evaluate"),
     ],
 )

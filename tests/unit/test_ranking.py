@@ -145,6 +145,29 @@ def test_a_published_copy_with_closest_successes_says_what_it_does_not_hold() ->
         rank_ledgers(mixed[:1])
 
 
+def test_a_published_copy_tells_nothing_of_attacks_beside_closest_successes() -> None:
+    # The nearer success of the second battery took the place of what the first one broke.
+    battery = {"schema": 1, "version": "1", "attack": [{"use": "a"}]}
+    batteries = [
+        Battery.model_validate({**battery, "name": name, "closest": name == "near"}) for name in ("one", "near")
+    ]
+    entries = [
+        AttackEntry.model_construct(
+            battery=f"{name}@1", position=1, use="a", name=None, settings={}, skipped=None, forwards=50, backwards=0
+        )
+        for name in names
+    ]
+    record = Record.model_construct(
+        results=[Result.model_construct(classifier="net", threat="linf:0.1", attacks=entries)],
+        data=DataEntry(use="digits", split="test", count=6, sha256="1" * 64, classes=[]),
+        classifiers=[ClassifierEntry.model_construct(name="net", sha256="0" * 64, twin=None, sweeps=None)],
+    )
+    verdicts = pl.DataFrame({"index": range(6), "clean_correct": RIGHT, "broken_by": ["near@1/01-a"] + [None] * 5})
+    ledger = read_ledger("mixed", record, batteries, lambda *row: verdicts, None)
+    assert ledger.stints == ()
+    assert "near@1 is left out, and so is what went beside it: one@1." in ledger.unknown[0]
+
+
 def test_a_descent_falls_where_examples_are_broken() -> None:
     (descent,) = rank_ledgers([made_up("one", ONE)]).descents
     # Clean 5 of 6; a breaks two at pass 11, b one at pass 31.

@@ -1,5 +1,6 @@
 """Randomised smoothing: against models whose smoothed answer is known, and as a row of a run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,19 @@ from scipy.stats import binom, norm
 from torch import Tensor, nn
 
 import robustframe
+from robustframe.attacks import FGSM
 from robustframe.certify import Smoothed, smoothed_radius
 from robustframe.certify.smoothing import at_least
+from robustframe.data import load
 from robustframe.errors import InputError
+from robustframe.models.classifiers import load_models
+from robustframe.pairs import Pair
+from robustframe.recipe import ModelSpec
+from robustframe.recipe.recipes import Smoothing
+from robustframe.report.robustness import _smoothed as smoothed_row
 from robustframe.runs import open_run
+from robustframe.runs.record import ClassifierEntry, Record
+from robustframe.zoo import load_named
 
 SIGMA = 0.5
 
@@ -78,12 +88,64 @@ def test_votes_decide_and_the_softmax_has_the_gradient() -> None:
     [
         ({"sigma": 0.0}, "sigma 0.0"),
         ({"sigma": 0.1, "alpha": 1.0}, "alpha 1.0"),
+        ({"sigma": "0.1"}, "sigma '0.1'"),
         ({"sigma": 1.0, "samples": 0}, "at least 1"),
+        ({"sigma": 1.0, "samples": 10.0}, "samples"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(settings: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Smoothed(Half(), **settings)  # type: ignore[arg-type]
+
+
+class Unsure(nn.Module):
+    """Gives a class to bright images alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).sum(1, keepdim=True)
+        return torch.where(bright > 0, torch.tensor([0.0, 1.0]), torch.nan)
+
+
+def test_copies_without_a_class_have_no_vote() -> None:
+    shares = Smoothed(Unsure(), 0.1, draws=4)(at_distances([-1.0, 1.0])).exp()
+    assert torch.allclose(shares, torch.tensor([[0.1, 0.1], [0.1, 0.9]]))
+
+
+def test_there_is_a_label_for_each_image() -> None:
+    smooth = Smoothed(Half(), SIGMA, samples=10)
+    with pytest.raises(InputError, match=r"2 images and labels of shape \(1,\); give one each"):
+        smoothed_radius(smooth, at_distances([0.1, 0.2]), torch.ones(1, dtype=torch.long))
+    assert len(smoothed_radius(smooth, at_distances([0.1])[:0], torch.ones(0, dtype=torch.long)).radius) == 0
+
+
+def test_a_smoothed_twin_is_another_classifier_than_the_twin(tiny_card: Path) -> None:
+    use = f"card:{tiny_card}"
+    specs = [
+        ModelSpec(use=use, name="plain"),
+        ModelSpec(use=use, name="little", smooth=Smoothing(sigma=0.1)),
+        ModelSpec(use=use, name="much", smooth=Smoothing(sigma=0.2)),
+    ]
+    entries = [each.entry for each in load_models(specs, folder=tiny_card.parent, device=torch.device("cpu"))]
+    assert len({each.sha256 for each in entries}) == 3
+    assert entries[0].sha256 == json.loads(tiny_card.read_text())["sha256"]
+
+
+def test_the_caption_says_how_each_classifier_was_certified(tiny_card: Path) -> None:
+    pair, card = load_named(f"card:{tiny_card}", folder=tiny_card.parent)
+    assert isinstance(pair, Pair)
+    digits = load("digits").first(6)
+
+    def caption(model: nn.Module) -> str:
+        run = robustframe.evaluate(model, digits, threat="l2:0.01", battery=FGSM(), diagnose=False)
+        return " ".join(run.table().split())
+
+    assert "(Lipschitz bound)" in caption(pair.feedforward)
+    assert "(randomised smoothing)" in caption(Smoothed(pair.feedforward, 0.1, samples=20))
+    use = f"card:{tiny_card}"
+    models = [{"use": use, "name": "plain"}, {"use": use, "smooth": {"sigma": 0.1}}]
+    record = Record.model_construct(recipe={"model": models})
+    for name, smooth in (("plain", False), (card.name, True)):
+        assert smoothed_row(record, ClassifierEntry.model_construct(model=name, use=use, twin="feedforward")) is smooth
 
 
 def test_a_run_states_both_sides_and_verifies(tiny_card: Path, tmp_path: Path) -> None:

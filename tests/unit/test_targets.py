@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import robustframe
+from robustframe.attacks import FGSM
+from robustframe.certify import Smoothed
 from robustframe.data import load
 from robustframe.errors import InputError
 from robustframe.losses import margin, targeted_margin
@@ -113,6 +115,7 @@ def test_targets_can_be_given() -> None:
         ([-1] * 24, "the target -1 is no class"),
         ("next", "targets is str"),
         (["a"] * 24, "targets is list"),
+        ([6] * 24, "the model has 6 classes, but the targets go up to 6"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(targets: object, says: str) -> None:
@@ -126,6 +129,8 @@ def test_offsets_and_all_that_the_model_cannot_have_are_refused() -> None:
     x, y = circle()
     with pytest.raises(InputError, match=r"more than a way round 6 classes; at most '\+5'"):
         robustframe.attack(Rotated(), x, y, "apgd", "l2:0.6 to +6")
+    with pytest.raises(InputError, match=r"more than a way round 6 classes; at most '\+5'"):
+        robustframe.evaluate(Rotated(), x, y, threat="l2:0.6 to +6", battery="quick")
     with pytest.raises(InputError, match="stand for one threat for each"):
         robustframe.attack(Rotated(), x, y, "apgd", "l2:0.6 to all")
 
@@ -252,3 +257,17 @@ def test_all_from_python() -> None:
     # The circle is symmetric: neighbours fall first, the opposite side last.
     assert counts[0] == counts[4] < counts[1] == counts[3] <= counts[2] == 24, counts
     assert [each.kind for each in run.curves()] == [f"l2 to {rule}" for rule in ("next", "+2", "+3", "+4", "+5")]
+
+
+def test_the_least_likely_class_of_a_random_model_is_refused() -> None:
+    x, y = circle()
+    noisy = Smoothed(Rotated(), 0.1, draws=2)
+    with pytest.raises(InputError, match="draws random numbers, so that its least likely class is another one"):
+        robustframe.evaluate(noisy, x, y, threat="l2:0.1 to least-likely", battery=FGSM(), diagnose=False)
+
+
+def test_all_is_of_every_class_of_the_model() -> None:
+    x, y = circle()
+    few = y < 2
+    run = robustframe.evaluate(Rotated(), x[few], y[few], threat="l2:0.15 to all", battery=FGSM(), diagnose=False)
+    assert [each.threat.partition(" to ")[2] for each in run.results] == ["next", "+2", "+3", "+4", "+5"]

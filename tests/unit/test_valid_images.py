@@ -17,6 +17,7 @@ from robustframe.errors import InputError
 from robustframe.runs import open_run
 from robustframe.threat import ThreatModel
 from robustframe.types import NORMS, Norm
+from robustframe.verification.replay import _not_allowed
 from robustframe.zoo import load_card
 
 SMALL = {"l0": 8.0, "l1": 5.0, "l2": 1.2, "linf": 0.2}
@@ -105,5 +106,15 @@ def test_what_cannot_be_saved_is_refused(saved: Path, tmp_path: Path, tiny_card:
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="unknown kind of valid images 'uint16'"):
         ThreatModel.parse("linf:0.1 in uint16")
+    with pytest.raises(InputError, match="holds the clean image alone"):
+        ThreatModel.parse("l2:0.0039 in uint8")
+    ThreatModel.parse("linf:1/255 in uint8")
     with pytest.raises(InputError, match=r"lie in \[0, 1\]"):
         ThreatModel(norm="l2", eps=1.0, low=-1.0, valid="uint8")
+
+
+def test_a_stored_image_between_the_steps_is_named_as_that() -> None:
+    clean = torch.full((1, 1, 4, 4), 100 / 255)
+    image, threat = clean + 0.4 / 255, ThreatModel.parse("linf:0.1 in uint8")
+    (found,) = _not_allowed("units", threat, torch.tensor([3]), clean, image, threat.contains(clean, image))
+    assert "between the steps of 1/255" in str(found)
