@@ -39,7 +39,7 @@ class Smoothed(nn.Module):
         self, model: nn.Module, sigma: float, *, draws: int = 16, samples: int = 1000, alpha: float = 0.001
     ) -> None:
         super().__init__()
-        if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+        if not 0 < sigma < math.inf:
             raise InputError(f"sigma {sigma!r} of the noise must be above 0, in input units, such as 0.25")
         if not 0 < alpha < 1:
             raise InputError(
@@ -78,15 +78,10 @@ def smoothed_radius(model: Smoothed, x: Images, y: Labels, *, batch_size: int = 
         l2 radii, each wrong with probability ``model.alpha`` at most; 0 where another class was chosen, or where no
         class can be shown to have more than half of the copies, which counts as no answer. The margin is the bound on p
         less one half.
-
-    Raises:
-        InputError: for labels that are not one for each image.
     """
-    if y.shape != (len(x),):
-        raise InputError(f"there are {len(x)} images and labels of shape {tuple(y.shape)}; give one each")
     radii, margins, sure = [], [], []
     with borrowed(model.model) as lent, torch.no_grad():
-        for image, label in zip(x, y.tolist()):
+        for image, label in zip(x, y.tolist(), strict=True):
             votes = [
                 predict(call_in_batches(lent, copies, batch_size))
                 for copies in _copies(image, model.sigma, (_SELECTION, model.samples))

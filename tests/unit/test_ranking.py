@@ -151,6 +151,7 @@ def test_a_published_copy_tells_nothing_of_attacks_beside_closest_successes() ->
     batteries = [
         Battery.model_validate({**battery, "name": name, "closest": name == "near"}) for name in ("one", "near")
     ]
+    names = [battery.name for battery in batteries]
     entries = [
         AttackEntry.model_construct(
             battery=f"{name}@1", position=1, use="a", name=None, settings={}, skipped=None, forwards=50, backwards=0
