@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import DEFAULT_BATCH, call_in_batches, checked, pad, padded, predict
 from robustframe.gradients import Gradients, plain
+from robustframe.spaces import Window
 from robustframe.targets import best_other, check_targets, choose_targets, height, rank_targets, reached
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Logits, PerExample, Verdicts
@@ -48,8 +49,8 @@ class Probe:
         model: maps images to logits; borrowed (frozen, evaluation mode) for as long as the probe lives.
         x: clean images, shape (n, ...).
         y: labels, shape (n,).
-        threat: what counts as allowed, and as a success: any wrong class, or the example's target; a point outside it
-            is never one.
+        threat: what may change, what counts as allowed, and as a success: any wrong class, or the example's target; a
+            point outside it is never one.
         batch_size: rows of one model call at most.
         budget: forwards and backwards together that one example may cost; no limit when ``None``.
         gradients: how gradients are taken; enter `looking` before the first one.
@@ -77,14 +78,20 @@ class Probe:
         targets: Labels | None = None,
         gallery: Gallery | None = None,
     ) -> None:
-        self.x, self.y, self.threat, self.gallery = x, y, threat, gallery
+        self.asked, self.clean, self.y, self.gallery = threat, x, y, gallery
+        self.space = threat.space
+        if self.space is not None:
+            x = self.space.enter(x)
+            self.gallery = self._entered(gallery)
+        self.x, self.threat = x, threat.inner
+        """Where the attacker starts and may go: the clean images, or the numbers that `space` makes of them."""
         self.model = model
         self.batch_size, self.budget, self.votes, self.closest = batch_size, budget, votes, closest
         self.gradients = Gradients() if gradients is None else gradients
         self.watch = watch
         self._look = plain(model)
         # Every point may become one that is valid.
-        self._ball = replace(threat, valid="")
+        self._ball = replace(self.threat, valid="")
         rows = len(x)
         self._rows = torch.arange(rows, device=x.device)
         self.forwards, self.backwards, self.zero_gradients, self.nonfinite_gradients = (
@@ -107,7 +114,24 @@ class Probe:
         if not self.threat.targets or not len(self.x):
             return None
         self._count(self.forwards, self._rows)
-        return choose_targets(self.threat.targets, self.x, self.y, self._evaluate(self.x))
+        return choose_targets(self.threat.targets, self.clean, self.y, self._evaluate(self.x, self._rows))
+
+    def _entered(self, gallery: Gallery | None) -> Gallery | None:
+        """The same part of the gallery's images, where all examples have the same."""
+        if gallery is None or not isinstance(self.space, Window):
+            return None
+        return self.space.enter(gallery[0]), gallery[1]
+
+    def images(self, points: Tensor, rows: Labels) -> Images:
+        """Return what the model sees at points: themselves, or the images that `space` makes of them.
+
+        Args:
+            points: shape (m, ...).
+            rows: the example each belongs to, shape (m,).
+        """
+        if self.space is None:
+            return points
+        return self.space.of(rows).image(self.clean.index_select(0, rows), points)
 
     def reached(self, prediction: Labels, rows: Labels | None = None) -> Verdicts:
         """Say which predictions are what is sought: the target of their example, or without targets any wrong class.
@@ -157,7 +181,7 @@ class Probe:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Prepare the model for gradients taken as `Gradients` says; afterwards it is as it was."""
-        box = {"low": self.threat.low, "high": self.threat.high}
+        box = {"low": self.asked.low, "high": self.asked.high}
         with self.gradients.looking(self.model, **box, batch_size=self.batch_size) as look:
             self._look = look
             yield
@@ -174,7 +198,7 @@ class Probe:
         """
         live, owners = self._live(rows, 1)
         asked = _pick(points, live)
-        logits = self._evaluate(asked)
+        logits = self._evaluate(asked, owners)
         self._count(self.forwards, owners)
         self.observe(owners, asked, logits)
         return _scatter(logits, live, len(points))
@@ -233,7 +257,7 @@ class Probe:
         rows = self._rows if rows is None else rows
         tracked = torch.is_grad_enabled() and points.requires_grad
         live, owners = self._live(rows, 2 if tracked else 1)
-        logits = call_in_batches(self.model, _pick(points, live), self.batch_size)
+        logits = call_in_batches(self.model, self.images(_pick(points, live), owners), self.batch_size)
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count(self.backwards, owners))  # type: ignore[no-untyped-call]
         self._count(self.forwards, owners)
@@ -287,13 +311,13 @@ class Probe:
         """Return the class that most of the fresh evaluations give each point, shape (m,)."""
         votes = []
         for _ in range(self.votes):
-            votes.append(predict(self._evaluate(points)))
+            votes.append(predict(self._evaluate(points, rows)))
             self._count(self.forwards, rows)
         return torch.stack(votes).mode(0).values
 
-    def _evaluate(self, points: Images) -> Logits:
+    def _evaluate(self, points: Images, rows: Labels) -> Logits:
         with torch.no_grad():
-            return call_in_batches(self.model, points, self.batch_size)
+            return call_in_batches(self.model, self.images(points, rows), self.batch_size)
 
     def _differentiate(
         self, points: Images, loss: ProbeLoss, labels: Labels, aims: tuple[Labels, ...], owners: Labels
@@ -304,7 +328,7 @@ class Probe:
             leaf = points[part].requires_grad_() if len(part) < len(points) else points.clone().requires_grad_()
             extra = [aim[part] for aim in aims]
             with torch.enable_grad():
-                full = pad(leaf)
+                full = pad(self.images(leaf, owners[part]))
                 view = self._look(full)
                 terms = [checked(term, full)[: len(leaf)] for term in view.terms]
                 losses = [self._climbed(loss, term, labels[part], owners[part], extra) for term in terms]
@@ -314,7 +338,10 @@ class Probe:
                 (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
             slopes.append(torch.zeros_like(leaf) if slope is None else slope)
             values.append(value.detach())
-            own = self._evaluate(leaf.detach()) if view.logits is None else view.logits.detach()[: len(leaf)].clone()
+            if view.logits is None:
+                own = self._evaluate(leaf.detach(), owners[part])
+            else:
+                own = view.logits.detach()[: len(leaf)].clone()
             outputs.append(own.to(values[-1].dtype))
             passes = view.passes + (view.logits is None)
             self._count(self.forwards, owners[part], passes)

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from robustframe.draws import Draws
 from robustframe.errors import InputError, shown, unknown
+from robustframe.spaces import Intervals, Motion, Numbers, Space, Window, parse_space
 from robustframe.targets import parse_targets
 from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
 
+_RESAMPLED = 1e-6
+"""Difference of two pixels up to which they were sampled alike, on other machines too."""
 _NEWTON_STEPS, _HALVINGS = 30, 70
 """About six are made; should Newton's method go in circles, halving the bracket ends it at the last bit."""
 
@@ -57,8 +60,8 @@ def written_eps(eps: float) -> str:
     return f"{steps}/255" if steps / 255 == eps and len(repr(eps)) > len("255/255") else repr(eps)
 
 
-_WORDED = re.compile(r"(.*?)(?: to (.+?))?(?: in (.+))?", re.DOTALL)
-"""A ball, targets, and which images are valid."""
+_WORDED = re.compile(r"(.*?)(?: on (.+?))?(?: to (.+?))?(?: in (.+))?", re.DOTALL)
+"""A ball, what may change, targets, and which images are valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,9 @@ class ThreatModel:
     targets: str = ""
     """The rule by which each example gets the class it is to be taken for (see `robustframe.targets.parse_targets`),
     such as ``"next"``; any wrong class when empty."""
+    on: str | Space = ""
+    """What may change (see `robustframe.spaces.parse_space`), such as ``"4:24,4:24"``, a rectangle, or
+    ``"rotation:30,shift:3"``, of which ``eps`` is the share in use; the whole image when empty."""
     valid: str = ""
     """``"uint8"``: only images that can be saved count, whose values are whole steps of 1/255; any when empty."""
     label: str = ""
@@ -100,9 +106,51 @@ class ThreatModel:
             raise InputError(f"the targets {shown(self.targets)} of a threat must be a rule, such as 'next'")
         if self.targets:
             object.__setattr__(self, "targets", parse_targets(self.targets))
+        self._check_space()
         self._check_valid()
         if not self.label:
             object.__setattr__(self, "label", self._words(f"{self.eps:g}"))
+
+    def _check_space(self) -> None:
+        if not isinstance(self.on, str | Space):
+            raise InputError(f"what may change is {shown(self.on)}; write it as text, such as '4:24,4:24'")
+        if isinstance(self.on, str) and self.on:
+            object.__setattr__(self, "on", parse_space(self.on).words)
+        if not isinstance(self.space, Motion):
+            return
+        if self.norm != "linf" or self.eps > 1:
+            raise InputError(
+                f"'on {self.space.words}' is for linf with an eps of at most 1, the share of the largest motion, such "
+                f"as 'linf:1 on {self.space.words}'"
+            )
+        if self.valid or (self.low, self.high) != (0, 1):
+            raise InputError(f"images that are moved ('on {self.space.words}') lie in [0, 1], between steps of 1/255")
+
+    @property
+    def space(self) -> Space | None:
+        """What may change; ``None`` where it is the whole image."""
+        if isinstance(self.on, Space):
+            return self.on
+        return parse_space(self.on) if self.on else None
+
+    @property
+    def inner(self) -> "ThreatModel":
+        """The ball among the numbers that an attacker chooses; this one where they are the pixels of the image."""
+        space = self.space
+        if space is None:
+            return self
+        low, high = space.box or (self.low, self.high)
+        eps = 1.0 if isinstance(space, Intervals) else self.eps
+        return replace(self, on="", eps=eps, low=low, high=high)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole image may change; checks of `robustframe.diagnose` are made for such threats alone."""
+        return not self.on
+
+    def of(self, rows: slice | Tensor) -> "ThreatModel":
+        """Return the threat for some of the examples."""
+        return replace(self, on=self.on.of(rows)) if isinstance(self.on, Space) else self
 
     def _check_valid(self) -> None:
         if self.valid not in ("", "uint8"):
@@ -116,8 +164,8 @@ class ThreatModel:
 
     @classmethod
     def parse(cls, text: str) -> "ThreatModel":
-        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``; with targets ``"linf:8/255 to next"``; of
-        images that can be saved ``"linf:8/255 in uint8"``.
+        """Read ``"linf:8/255"``, ``"l2:0.5"``, ``"l1:12"`` or ``"l0:24"``; of a part of the image ``"l2:1 on
+        4:24,4:24"``; with targets ``"linf:8/255 to next"``; of images that can be saved ``"linf:8/255 in uint8"``.
 
         Raises:
             InputError: for an unknown norm, a radius that is none, or an unknown rule for targets.
@@ -129,13 +177,13 @@ class ThreatModel:
         """
         if not isinstance(text, str):
             raise InputError(f"a threat is text such as 'linf:8/255', not {type(text).__name__}")
-        ball, aim, grid = _WORDED.fullmatch(text).groups()  # type: ignore[union-attr]
+        ball, place, aim, grid = _WORDED.fullmatch(text).groups()  # type: ignore[union-attr]
         norm, colon, eps = ball.partition(":")
         if not colon:
             raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255' or 'linf:8/255 to next'")
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS, where=f"threat {text!r}")
-        return cls(norm=norm, eps=parse_eps(eps), targets=aim or "", valid=grid or "", label=text)
+        return cls(norm=norm, eps=parse_eps(eps), on=place or "", targets=aim or "", valid=grid or "", label=text)
 
     def to(self, rule: str) -> "ThreatModel":
         """Return the same ball with a rule for targets, and a label that says so."""
@@ -145,7 +193,9 @@ class ThreatModel:
     @property
     def kind(self) -> str:
         """The norm and what is sought in its balls, such as ``linf to next in uint8``: radii of one kind are nested."""
-        return self.norm + f" to {self.targets}" * bool(self.targets) + f" in {self.valid}" * bool(self.valid)
+        place = self.on if isinstance(self.on, str) else self.on.words
+        said = (("on", place), ("to", self.targets), ("in", self.valid))
+        return self.norm + "".join(f" {word} {what}" for word, what in said if what)
 
     def _words(self, eps: str) -> str:
         return f"{self.norm}:{eps}{self.kind.removeprefix(self.norm)}"
@@ -157,8 +207,13 @@ class ThreatModel:
         Raises:
             InputError: for a box other than [0, 1], which no text states.
         """
+        if isinstance(self.on, Space):
+            raise InputError(f"no text states the {self.on.words} of this threat; robustframe.attack takes it")
         if (self.low, self.high) != (0, 1):
-            raise InputError(f"the box is [{self.low:g}, {self.high:g}]; evaluations take images in [0, 1]")
+            raise InputError(
+                f"the box is [{self.low:g}, {self.high:g}]; evaluations take images in [0, 1]: scale "
+                "them, and back inside the model, with robustframe.adapt(model, normalise=...)"
+            )
         try:
             parsed = ThreatModel.parse(self.label)
         except InputError:
@@ -170,8 +225,16 @@ class ThreatModel:
         """Say whether another threat is this one, however it is written."""
         return replace(self, label="-") == replace(other, label="-")
 
-    def distance(self, x: Images, z: Images) -> PerExample:
-        """Measure how far each ``z`` is from its ``x`` in this norm, in float64."""
+    def distance(self, x: Images, z: Images, numbers: Numbers | None = None) -> PerExample:
+        """Measure how far each ``z`` is from its ``x`` in this norm, in float64.
+
+        Args:
+            x: clean images, shape (b, ...).
+            z: images that were made of them, of the same shape.
+            numbers: that ``z`` was made by, where images are moved; shape (b, ...).
+        """
+        if isinstance(self.space, Motion):
+            x, z = self.space.enter(x), _known(numbers, self.label)
         return vector_norm((z.double() - x.double()).flatten(1), self.norm)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -180,13 +243,18 @@ class ThreatModel:
         Raises:
             InputError: when every image would be allowed.
         """
+        space = self.space
+        if isinstance(space, Window | Motion):
+            space.check_shape(shape)
+            shape = tuple(space.enter(torch.zeros(1, *shape)).shape[1:])
         numbers = math.prod(shape)
         side = self.high - self.low
         widest = {"l0": numbers, "l1": numbers * side, "l2": math.sqrt(numbers) * side, "linf": side}[self.norm]
         if self.eps > widest:
             raise InputError(
-                f"{self.label}: eps is above {widest:g}, the size of the whole box for images of "
-                f"{' x '.join(map(str, shape))}; every image would be allowed"
+                f"{self.label}: eps is above {widest:g}, the size of the whole box for "
+                f"{'images of' if space is None else 'a part of'} {' x '.join(map(str, shape))}; every image would be "
+                "allowed"
             )
 
     def check_start(self, x: Images) -> None:
@@ -215,13 +283,24 @@ class ThreatModel:
         back = ((centre + torch.trunc(moved)) / 255).to(z.dtype)
         return torch.where(_per_row(self.contains(x, nearest), z), nearest, back)
 
-    def contains(self, x: Images, z: Images) -> Verdicts:
-        """Say which ``z`` are finite, inside the box and inside the ball around their ``x``, and valid.
+    def contains(self, x: Images, z: Images, numbers: Numbers | None = None) -> Verdicts:
+        """Say which ``z`` are finite, inside the box and inside the ball around their ``x``, valid, and changed only
+        where they may be. Arguments as for `distance`.
 
         An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
         half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
         rounding of the distance itself in float64.
         """
+        space = self.space
+        if isinstance(space, Motion):
+            numbers = _known(numbers, self.label)
+            made = (space.image(x, numbers) - z).abs().flatten(1).amax(1) <= _RESAMPLED
+            return made & self.inner.contains(space.enter(x), numbers)
+        if space is not None:
+            untouched = ~space.touched(x, z)
+            if isinstance(space, Intervals):
+                return untouched
+            return untouched & self.inner.contains(space.enter(x), space.enter(z))
         flat = z.flatten(1)
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
         # In l0 this is far below the one that a count goes by.
@@ -318,6 +397,12 @@ class ThreatModel:
         # A change that the box takes back altogether saves nothing, so it never displaces another.
         kept = _largest((wanted - cut).flatten(1), int(self.eps))
         return torch.where(kept.view_as(x), inside, x)
+
+
+def _known(numbers: Numbers | None, label: str) -> Numbers:
+    if numbers is None:
+        raise InputError(f"an image does not tell how it was moved; {label} is checked by the numbers stored beside it")
+    return numbers
 
 
 def _largest(flat: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ from robustframe.attacks.direct import Attacked, attack
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
+from robustframe.attacks.grid_search import GridSearch
 from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.momentum import MIFGSM
 from robustframe.attacks.pgd import PGD
@@ -19,6 +20,7 @@ from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.attacks.transfer import TransferAttack
+from robustframe.attacks.universal import Universal
 
 __all__ = [
     "APGD",
@@ -38,12 +40,14 @@ __all__ = [
     "Attacked",
     "DeepFool",
     "GradientAttack",
+    "GridSearch",
     "HopSkipJump",
     "RandomSearch",
     "SigmaZero",
     "Square",
     "TorchAttack",
     "TransferAttack",
+    "Universal",
     "attack",
     "make_attack",
 ]

@@ -15,6 +15,7 @@ from robustframe.calls import forked_random
 from robustframe.draws import Draws
 from robustframe.errors import InputError, unknown
 from robustframe.probe import Probe, SearchOver
+from robustframe.spaces import Window
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Norm
 
@@ -95,11 +96,18 @@ class TorchAttack(Attack):
         if "alpha" in given and "step_size" in given:
             raise InputError(f"torchattacks:{self.name}: give step_size (a fraction of eps) or alpha, not both")
 
-    def why_no_targets(self) -> str:
-        return (
-            f"torchattacks:{self.name} is not run with targets, which the package would choose by itself; the attacks "
-            "of robustframe take them, such as pgd, apgd-t, cw or square"
-        )
+    def why_not_against(self, threat: ThreatModel) -> str | None:
+        if threat.targets:
+            return (
+                f"torchattacks:{self.name} is not run with targets, which the package would choose by itself; the "
+                "attacks of robustframe take them, such as pgd, apgd-t, cw or square"
+            )
+        if threat.space is not None and not isinstance(threat.space, Window):
+            return (
+                f"torchattacks:{self.name} takes images, and under {threat.label} there are none to take but other "
+                "numbers; the attacks of robustframe take these, such as pgd, apgd or square"
+            )
+        return None
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         if (threat.low, threat.high) != (0.0, 1.0):

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, final
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
 from robustframe.probe import Evaluation, Gallery, Probe, ProbeLoss, SearchOver, Watch
+from robustframe.spaces import Motion
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm, PerExample, Verdicts
 
@@ -45,13 +46,17 @@ class AttackResult:
     zero_gradients: Labels
     """How many of its gradients were zero in every pixel."""
     nonfinite_gradients: Labels
+    numbers: Tensor | None = None
+    """What the point was made by, where images are moved, shape (n, ...); a moved image does not tell."""
 
     @staticmethod
     def joined(parts: "Sequence[AttackResult]") -> "AttackResult":
         """Join the outcomes of parts of the examples, in order."""
-        return AttackResult(
-            **{each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(AttackResult)}
-        )
+        columns: dict[str, Any] = {
+            each.name: [getattr(part, each.name) for part in parts] for each in fields(AttackResult)
+        }
+        joined: dict[str, Any] = {name: torch.cat(found) for name, found in columns.items() if found[0] is not None}
+        return AttackResult(**joined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +108,8 @@ class Attack(ABC):
         """Say why this attack would add nothing on a model; ``None`` when it adds something."""
         return self.gradients().why_not(model)
 
-    def why_no_targets(self) -> str | None:
-        """Say why this attack cannot aim at a class; ``None`` when it can."""
+    def why_not_against(self, threat: ThreatModel) -> str | None:
+        """Say why this attack is none under a threat, whatever its norm; ``None`` when it is one."""
         return None
 
     @abstractmethod
@@ -169,7 +174,8 @@ class Attack(ABC):
             raise InputError(
                 f"{type(self).__name__} is not defined for {threat.norm}; it takes {', '.join(self.norms)}"
             )
-        reason = self.why_no_targets() if threat.targets or targets is not None else None
+        aimed = threat if targets is None or threat.targets else replace(threat, targets="next")
+        reason = self.why_not_against(aimed)
         if reason is not None:
             raise InputError(reason)
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
@@ -184,14 +190,14 @@ class Attack(ABC):
             for start in range(0, max(len(x), 1), size):
                 part = slice(start, start + size)
                 probe = Probe(
-                    model, x[part], y[part], threat,
+                    model, x[part], y[part], threat.of(part),
                     batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
                     watch=watch, targets=None if targets is None else targets[part], gallery=gallery,
                 )  # fmt: skip
                 if len(x):
                     with probe.looking():
                         own = draws if size >= len(x) else draws.of(part)
-                        self._search(probe, probe.x, threat, own, known_correct)
+                        self._search(probe, own, known_correct)
                 results.append(verify(probe))
         return results[0] if len(results) == 1 else AttackResult.joined(results)
 
@@ -201,7 +207,8 @@ class Attack(ABC):
         allowed = max(_BATCHES * padded(batch_size) // held, _LITTLE // (held * max(image, 1)), 1)
         return min(allowed, max(examples, 1))
 
-    def _search(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws, known_correct: bool) -> None:
+    def _search(self, probe: Probe, draws: Draws, known_correct: bool) -> None:
+        x, threat = probe.x, probe.threat
         try:
             if not known_correct:
                 probe.logits(x)
@@ -297,6 +304,7 @@ def verify(probe: Probe) -> AttackResult:
     Nothing else grants a success, whoever searched.
     """
     claimed = probe.succeeded.clone()
+    images = probe.images(probe.best, torch.arange(len(claimed), device=claimed.device))
     prediction = torch.where(claimed, -1, probe.y)
     success = torch.zeros_like(claimed)
     # What misses its target may still be misclassified.
@@ -305,13 +313,15 @@ def verify(probe: Probe) -> AttackResult:
         points = probe.best[rows]
         prediction[rows] = probe.majority(points, rows)
         reached = claimed[rows] & probe.reached(prediction[rows], rows)
-        success[rows] = reached & probe.threat.contains(probe.x[rows], points)
+        asked = probe.asked.of(rows)
+        success[rows] = reached & asked.contains(probe.clean[rows], images[rows], points)
     return AttackResult(
-        adversarial=probe.best,
+        adversarial=images,
+        numbers=probe.best if isinstance(probe.space, Motion) else None,
         success=success,
         claimed=claimed,
         prediction=prediction,
-        distance=probe.threat.distance(probe.x, probe.best),
+        distance=probe.asked.distance(probe.clean, images, probe.best),
         forwards=probe.forwards,
         backwards=probe.backwards,
         zero_gradients=probe.zero_gradients,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustframe.attacks.parts import divide
 from robustframe.attacks.registry import AnyAttack, as_attack
 from robustframe.calls import (
     DEFAULT_BATCH,
@@ -63,6 +64,8 @@ def attack(
     threat: str | ThreatModel = "linf:8/255",
     *,
     targets: Any = None,
+    mask: Any = None,
+    eps: Any = None,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH,
 ) -> Attacked:
@@ -79,6 +82,9 @@ def attack(
             least-likely"``, an attack succeeds where the model takes an image for its target (see
             `robustframe.targets.parse_targets`).
         targets: these targets themselves in place of a rule: class numbers, shape (n,).
+        mask: true where a value may change: of the shape of one image, or of all, (n, ...); its last axes will do.
+        eps: radii in place of the threat's: one for each example, shape (n,); in linf also one for each value, of the
+            shape of one image or of all, where axes of length 1 stand for any, such as (3, 1, 1) for channels.
         seed: of all random numbers.
         batch_size: rows of one model call at most; it changes no outcome.
 
@@ -86,14 +92,14 @@ def attack(
         Adversarial images, which succeeded, and how far they are.
 
     Raises:
-        InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1], or labels
-            or targets out of range.
+        InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1] (or the box
+            of a `ThreatModel` that has another), labels or targets out of range, or a mask or eps of another shape.
     """
     require_differentiable(model)
-    data = as_dataset(x, y)
     if not isinstance(threat, str | ThreatModel):
         raise InputError(f"the threat is {type(threat).__name__}; give one, such as 'linf:8/255'")
     ball = threat if isinstance(threat, ThreatModel) else ThreatModel.parse(threat)
+    data = as_dataset(x, y, box=(float(ball.low), float(ball.high)))
     whole_number(seed, "seed", least=0)
     whole_number(batch_size, "batch size", least=1)
     several: list[Any] = list(attack) if isinstance(attack, list | tuple) else [attack]
@@ -107,6 +113,7 @@ def attack(
     device = device_of(model)
     images, labels = data.images.to(device), data.labels.to(device)
     aims = None if targets is None else _as_targets(targets, labels)
+    parts = divide(ball, images, mask, eps)
     logits = _answers(model, images, batch_size)
     for what, given in (("labels", labels), ("targets", labels if aims is None else aims)):
         if (highest := int(given.max())) >= logits.shape[1]:
@@ -114,24 +121,28 @@ def attack(
     prediction = predict(logits)
     correct = prediction == labels
     found, success = images.clone(), ~correct
+    distance = torch.zeros(len(images), dtype=torch.float64, device=device)
     passes = torch.ones_like(labels)
-    for place, each in enumerate(attacks):
-        rows = (~success).nonzero().squeeze(1)
+    for place, each, part in ((place, each, part) for place, each in enumerate(attacks) for part in parts):
+        standing = (~success[part.rows]).nonzero().squeeze(1)
+        rows = part.rows[standing]
         if not len(rows):
-            break
+            continue
         draws = Draws((seed, ball.label, place, type(each).__name__), len(images), rows=rows, device=device)
         result = each.run(
-            model, images[rows], labels[rows], ball, draws, batch_size=batch_size, known_correct=True,
-            targets=None if aims is None else aims[rows], gallery=(images, labels),
+            model, images[rows], labels[rows], part.threat.of(standing), draws,
+            batch_size=batch_size, known_correct=True, targets=None if aims is None else aims[rows],
+            gallery=(images, labels),
         )  # fmt: skip
         found[rows], success[rows], prediction[rows] = result.adversarial, result.success, result.prediction
+        distance[rows] = result.distance
         passes[rows] += result.forwards + result.backwards
         if bool(result.backwards.any()) and torch.equal(result.zero_gradients, result.backwards):
             log.warning(
                 "the model gave %s zeros for all gradients, so what withstood it says little; 'square' needs none",
                 type(each).__name__,
             )
-    return Attacked(found, success, ball.distance(images, found), prediction, correct, passes)
+    return Attacked(found, success, distance, prediction, correct, passes)
 
 
 def _as_targets(given: Any, labels: Labels) -> Labels:

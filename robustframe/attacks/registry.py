@@ -20,6 +20,7 @@ from robustframe.attacks.deepfool import DeepFool
 from robustframe.attacks.fab import FAB, FABT
 from robustframe.attacks.fgsm import FGSM
 from robustframe.attacks.fmn import FMN
+from robustframe.attacks.grid_search import GridSearch
 from robustframe.attacks.hopskipjump import HopSkipJump
 from robustframe.attacks.momentum import MIFGSM
 from robustframe.attacks.pgd import PGD
@@ -28,6 +29,7 @@ from robustframe.attacks.sigma_zero import SigmaZero
 from robustframe.attacks.spsa import SPSA
 from robustframe.attacks.square import Square
 from robustframe.attacks.transfer import TransferAttack
+from robustframe.attacks.universal import Universal
 from robustframe.errors import InputError, shown, unknown
 from robustframe.lending import lent
 from robustframe.plugins import find_plugin, plugin_at, plugins
@@ -54,6 +56,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "spsa": SPSA,
     "random-search": RandomSearch,
     "hopskipjump": HopSkipJump,
+    "universal": Universal,
+    "grid": GridSearch,
 }
 """Our own attacks, by the name a battery gives them."""
 _LARGEST = 2**63

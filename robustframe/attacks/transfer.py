@@ -44,7 +44,7 @@ class OnSource(Attack):
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         # Looking for the closest success, the probe ends no search at the first one.
         source = Probe(
-            self.model, x, probe.y, threat,
+            self.model, probe.clean, probe.y, probe.asked,
             batch_size=probe.batch_size, gradients=self.attack.gradients(), closest=True, targets=probe.targets,
         )  # fmt: skip
         with borrowed(self.model, seed=draws.child("source").seed), source.looking():

@@ -13,6 +13,8 @@ from torch import Tensor
 from robustframe.errors import InputError
 from robustframe.types import Images, Labels
 
+UNIT = (0.0, 1.0)
+"""Where the values of images lie."""
 _ROUNDED = 1e-6
 """How far outside [0, 1] rounding leaves a pixel: some steps of float32."""
 
@@ -116,6 +118,7 @@ def from_arrays(
     labels: Tensor | NDArray[Any] | Sequence[Any],
     *,
     name: str = "custom",
+    box: tuple[float, float] = UNIT,
 ) -> Dataset:
     """Make a dataset of the user's own arrays, refusing what would make its numbers meaningless.
 
@@ -124,6 +127,7 @@ def from_arrays(
             leaves outside, 1e-6 at most, is set to 0 or 1.
         labels: whole class numbers from 0, shape (n,) or (n, 1); copied.
         name: how records call it.
+        box: smallest and largest value that is allowed, where it is not [0, 1].
 
     Returns:
         A dataset with split ``"given"`` on the CPU.
@@ -147,7 +151,7 @@ def from_arrays(
         raise InputError(f"there are {len(pixels)} images but {len(targets)} labels; give one label per image")
     if pixels.numel() == 0:
         raise InputError(f"images have shape {tuple(pixels.shape)}: there is nothing to evaluate")
-    pixels, targets = _checked_pixels(pixels), _checked_labels(targets)
+    pixels, targets = _checked_pixels(pixels, box), _checked_labels(targets)
     return Dataset(name, "given", pixels, targets, (), identity(pixels, targets))
 
 
@@ -182,7 +186,7 @@ def _advice(labels: Tensor) -> str:
     return "; an image has one class here"
 
 
-def _checked_pixels(images: Tensor) -> Tensor:
+def _checked_pixels(images: Tensor, box: tuple[float, float]) -> Tensor:
     if images.dtype == torch.uint8:
         images = _scaled(images)
     if not images.is_floating_point():
@@ -194,16 +198,18 @@ def _checked_pixels(images: Tensor) -> Tensor:
         bad = int((~images.isfinite()).flatten(1).any(1).sum())
         raise InputError(f"{bad} of {len(images)} images hold NaN or infinity; remove or fix them")
     low, high = float(images.min()), float(images.max())
-    if low < -_ROUNDED or high > 1 + _ROUNDED:
-        if low < 0:
+    if low < box[0] - _ROUNDED or high > box[1] + _ROUNDED:
+        if box != UNIT:
+            guess = "that is the box of the threat"
+        elif low < 0:
             guess = "they look normalised; undo it and put the normalisation into the model"
         elif high > 2:
             guess = "they look like values of [0, 255]; divide by 255"
         else:
             guess = "clip them, after finding out why they leave the box"
-        raise InputError(f"images lie in [{_bound(low)}, {_bound(high)}], not in [0, 1]: {guess}")
+        raise InputError(f"images lie in [{_bound(low)}, {_bound(high)}], not in [{box[0]:g}, {box[1]:g}]: {guess}")
     pixels = images.to(torch.float32, copy=True).contiguous()
-    return pixels.clamp_(0, 1) if low < 0 or high > 1 else pixels
+    return pixels.clamp_(*box) if low < box[0] or high > box[1] else pixels
 
 
 def _scaled(bytes_: Tensor) -> Tensor:

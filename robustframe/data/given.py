@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from robustframe.data.dataset import Dataset, as_images, from_arrays
+from robustframe.data.dataset import UNIT, Dataset, as_images, from_arrays
 from robustframe.data.image import as_shown, pixels_of, stacked
 from robustframe.errors import InputError
 from robustframe.files import decoding
@@ -23,7 +23,7 @@ _LABELS = ("label", "labels", "y", "target", "targets")
 _PICTURE = "transform=torchvision.transforms.ToTensor()"
 
 
-def as_dataset(x: Any, y: Any = None) -> Dataset:
+def as_dataset(x: Any, y: Any = None, *, box: tuple[float, float] = UNIT) -> Dataset:
     """Make a dataset of what `robustframe.evaluate` and `robustframe.attack` are given.
 
     Args:
@@ -33,6 +33,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
             `datasets` gives; a table of a whole batch. One column is called image, images, img, pixel_values, x, input
             or inputs, and one label, labels, y, target or targets. A PIL image is what `from_folder` makes of its file.
         y: labels, shape (n,) or (n, 1); left out where ``x`` has them.
+        box: smallest and largest value that is allowed.
 
     Returns:
         All the examples, on the CPU, in their order.
@@ -46,7 +47,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
             raise InputError(f"a {type(x).__name__} has its own labels; leave y out")
         if isinstance(x, Dataset):
             # Made anew, so that its hash is that of its examples, whoever built it.
-            return replace(from_arrays(x.images, x.labels, name=x.name), split=x.split, classes=x.classes)
+            return replace(from_arrays(x.images, x.labels, name=x.name, box=box), split=x.split, classes=x.classes)
         x, y = _of_batch(x) if isinstance(x, Mapping) else _collected(x)
     elif y is None:
         raise InputError("the labels y are missing; give one class number per image, or a Dataset or DataLoader")
@@ -54,7 +55,7 @@ def as_dataset(x: Any, y: Any = None) -> Dataset:
         x = _of_pictures(pictures, x)
     if getattr(x, "dtype", None) in (torch.uint8, "uint8"):
         log.warning("images are bytes from 0 to 255; they are divided by 255")
-    return from_arrays(x, y)
+    return from_arrays(x, y, box=box)
 
 
 def _has_labels(x: Any) -> bool:

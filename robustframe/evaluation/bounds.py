@@ -7,6 +7,7 @@ from robustframe.data import Dataset
 from robustframe.models.classifiers import Classifier
 from robustframe.pairs import ReframedPair, Twin
 from robustframe.solvers import DeepPursuit
+from robustframe.spaces import Motion
 from robustframe.threat import ThreatModel
 from robustframe.types import PerExample
 
@@ -47,9 +48,9 @@ def certified_correct(radii: PerExample | None, threat: ThreatModel, numbers: in
         numbers: pixels of one image, channels counted apart.
 
     Returns:
-        The count, a lower bound on robust examples; ``None`` where there is no certificate, as in l0.
+        The count, a lower bound on robust examples; ``None`` where there is no certificate, as in l0 and of motions.
     """
-    if radii is None or threat.norm == "l0":
+    if radii is None or threat.norm == "l0" or isinstance(threat.space, Motion):
         return None
     reach = threat.eps * (numbers**0.5 if threat.norm == "linf" else 1.0)
     return int((radii > reach).sum())

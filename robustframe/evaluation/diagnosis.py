@@ -36,8 +36,8 @@ class BreakingImages:
                 unit = self.files.attack(classifier, label, stage.label, chunk)
                 if not left or not unit.images.is_file():
                     continue
-                images, indices = unit.read_images()
-                for index, image in zip(indices.tolist(), images):
+                stored = unit.read_images()
+                for index, image in zip(stored.index.tolist(), stored.adversarial):
                     if index in left:
                         left.remove(index)
                         yield index, image.clone()

@@ -365,6 +365,8 @@ def last_jobs(scores: Scores) -> Iterator[Job[Any]]:
     """Yield the checks of every finished row, once nothing else is left to do."""
     rows = scores.finished()
     for classifier, threat in rows:
+        if not scores.task.threats[threat].whole:
+            continue
         verdicts = scores.verdicts(classifier, threat)
         correct, robust = (torch.from_numpy(verdicts[name].to_numpy().copy()) for name in ("clean_correct", "robust"))
         result = scores.result(classifier, threat)

@@ -67,7 +67,7 @@ def check_stages(stages: Sequence[Stage], threats: Sequence[ThreatModel]) -> Non
                     f"{stage.battery.cited}: {stage.spec.use} is not defined for {threat.label}; it takes "
                     f"{', '.join(stage.attack.norms)}; choose another battery for this threat"
                 )
-            reason = stage.attack.why_no_targets() if threat.targets else None
+            reason = stage.attack.why_not_against(threat)
             if reason is not None:
                 raise InputError(f"{stage.battery.cited}: {reason}")
             if threat.targets == "least-likely" and stage.battery.votes > 1:

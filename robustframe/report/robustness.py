@@ -8,6 +8,7 @@ from robustframe.report.layout import Cell, Table, TableRow
 from robustframe.runs import Run
 from robustframe.runs.record import ClassifierEntry, Record, Result
 from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
+from robustframe.threat import ThreatModel
 
 _ENOUGH_PAIRS = 5
 """Of fewer, no order of ranks is significant at 5 %."""
@@ -174,6 +175,7 @@ def _caption(runs: Sequence[Run], tests: int) -> str:
         f"{resolution_sentence(records[0].data.count)}.",
         *_corruptions(records),
         *_bounds(records),
+        *_unchecked(records),
         *_coherence(records),
         *_no_frames(records),
         f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
@@ -232,6 +234,12 @@ def _bounds(records: Sequence[Record]) -> list[str]:
     if not found:
         return []
     return [f"Certified: what no attack can break ({', '.join(found)}), and the gap to what these attacks did not."]
+
+
+def _unchecked(records: Sequence[Record]) -> list[str]:
+    """Say which rows nobody checks."""
+    parts = any(not ThreatModel.parse(result.threat).whole for record in records for result in record.results or [])
+    return ["Rows 'on' a part of the image, or of images that are moved, are not checked."] * parts
 
 
 def _smoothed(record: Record, entry: ClassifierEntry) -> bool:

@@ -33,7 +33,7 @@ from robustframe.runs.record import (
     Record,
     Result,
 )
-from robustframe.runs.units import ATTACK_SCHEMA, RunFiles, Unit, chunks, parse_images, slug
+from robustframe.runs.units import ATTACK_SCHEMA, RunFiles, StoredImages, Unit, chunks, parse_images, slug
 from robustframe.runs.verdicts import VERDICT_SCHEMA, by_result, read_table, read_verdicts
 from robustframe.threat import ThreatModel
 
@@ -247,8 +247,8 @@ class Run:
         except ValidationError as error:
             raise InputError(f"{self.folder / RECORD}: recipe.{first_mistake(error)}") from None
 
-    def images(self, unit: Unit) -> tuple[Tensor, Tensor]:
-        """Read the adversarial images of a unit, and the indices of their examples.
+    def images(self, unit: Unit) -> StoredImages:
+        """Read the adversarial images of a unit.
 
         Raises:
             InputError: when they are missing, or not what was written.
@@ -259,10 +259,10 @@ class Run:
         found = parse_images(content)
         if isinstance(found, str):
             raise self.off(f"{unit.images}: {found}")
-        return found["adversarial"], found["index"]
+        return found
 
-    def stored_images(self, classifier: str, threat: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image that broke a classifier under a threat, unit by unit, with the indices of its examples."""
+    def stored_images(self, classifier: str, threat: str) -> Iterator[StoredImages]:
+        """Yield every image that broke a classifier under a threat, unit by unit."""
         position = [each.name for each in self.record.classifiers].index(classifier)
         for result in self.results:
             if (result.classifier, result.threat) != (classifier, threat):
@@ -293,8 +293,8 @@ class Run:
         for each in index:
             unit = self.files.attack(position, threat, str(by.get(each)), each // self.chunk)
             if unit not in units:
-                images, indices = self.images(unit)
-                units[unit] = dict(zip(indices.tolist(), images))
+                stored = self.images(unit)
+                units[unit] = dict(zip(stored.index.tolist(), stored.adversarial))
             if each not in units[unit]:
                 raise self.off(f"{unit.images} has no image of example {each}")
             found.append(units[unit][each])

@@ -92,6 +92,8 @@ class Unit:
         success, images = result.success.cpu(), {}
         if success.any():
             tensors = {"adversarial": result.adversarial.cpu()[success].contiguous(), "index": index[success]}
+            if result.numbers is not None:
+                tensors["numbers"] = result.numbers.cpu()[success].contiguous()
             images = {self.images: write_aside(self.images, save(tensors))}
         else:
             # Of a unit whose files were damaged and that is made again.
@@ -104,8 +106,8 @@ class Unit:
         """Write the answers to the corrupted images of a chunk, as `corrupted_rows` makes them."""
         return self._write(rows)
 
-    def read_images(self) -> tuple[Tensor, Tensor]:
-        """Read the adversarial images of the unit's successes, and the indices of their examples.
+    def read_images(self) -> "StoredImages":
+        """Read the adversarial images of the unit's successes.
 
         Raises:
             IntegrityError: when they cannot be read.
@@ -113,7 +115,7 @@ class Unit:
         found = parse_images(read_plain(self.images, limit=TABLE_BYTES))
         if isinstance(found, str):
             raise IntegrityError(f"{self.images}: {found}")
-        return found["adversarial"], found["index"]
+        return found
 
     def _write(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Written]:
         return rows, {self.table: write_aside(self.table, parquet(rows))}
@@ -151,6 +153,18 @@ class RunFiles:
         return self.folder / "units" / f"{classifier:02d}-{slug(self.classifiers[classifier])}"
 
 
+@dataclass(frozen=True)
+class StoredImages:
+    """The file of a unit's images."""
+
+    adversarial: Tensor
+    """Shape (n, ...)."""
+    index: Tensor
+    """Of their examples, shape (n,)."""
+    numbers: Tensor | None
+    """What they were made by, where images were moved, shape (n, k); see `robustframe.spaces.Motion`."""
+
+
 def parquet(rows: pl.DataFrame) -> bytes:
     """Return rows as a Parquet file, the same bytes for the same rows."""
     buffer = io.BytesIO()
@@ -158,8 +172,9 @@ def parquet(rows: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[str, Tensor] | str:
-    """Read the file of a unit's images: ``adversarial`` and the ``index`` of its examples; or say why it does not read.
+def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> StoredImages | str:
+    """Read the file of a unit's images: ``adversarial``, the ``index`` of its examples, and ``numbers`` where images
+    were moved; or say why it does not read.
 
     Args:
         content: what the file holds.
@@ -169,7 +184,7 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
         tensors = parse_safetensors(content, "it")
     except IntegrityError:
         return "it cannot be read: truncated, or no safetensors file"
-    if set(tensors) != {"adversarial", "index"}:
+    if set(tensors) - {"numbers"} != {"adversarial", "index"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not adversarial and index"
     images, index = tensors["adversarial"], tensors["index"]
     if index.dtype != torch.int64:
@@ -178,7 +193,10 @@ def parse_images(content: bytes, shape: tuple[int, ...] | None = None) -> dict[s
     if images.dtype != torch.float32 or tuple(images.shape[1:]) != expected or index.shape != images.shape[:1]:
         found = f"{images.dtype} of shape {tuple(images.shape)}"
         return f"its images are {found} for {len(index)} examples of shape {expected}"
-    return tensors
+    numbers = tensors.get("numbers")
+    if numbers is not None and (numbers.dtype != torch.float32 or numbers.dim() != 2 or len(numbers) != len(index)):
+        return f"its numbers are {numbers.dtype} of shape {tuple(numbers.shape)} for {len(index)} examples"
+    return StoredImages(images, index, numbers)
 
 
 def parse_diagnosis(content: bytes) -> Diagnosis | None:

@@ -73,7 +73,9 @@ def _failed(run: Run, asked: Collection[tuple[str, str]]) -> Iterator[Finding]:
         where = f"it calls {row.classifier} under {row.threat} failed"
         if key not in asked:
             yield Finding(RECORD, None, f"{where}, which it does not ask")
-        elif key in results and (results[key].diagnosis is not None or not checked):
+        elif key in results and (
+            results[key].diagnosis is not None or not checked or not ThreatModel.parse(row.threat).whole
+        ):
             yield Finding(RECORD, None, f"{where}, though its result is there{' with its checks' if checked else ''}")
 
 

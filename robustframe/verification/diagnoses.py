@@ -56,7 +56,7 @@ def _row(run: Run, result: Result, solvers: Collection[str] | None) -> Iterator[
     elif any((row.classifier, row.threat) == (result.classifier, result.threat) for row in run.record.failed):
         # The record says itself that the checks of this row failed.
         return
-    elif run.record.recipe.get("diagnose", True):
+    elif run.record.recipe.get("diagnose", True) and run.threat(result.threat).whole:
         yield Finding(RECORD, None, f"{where}: its diagnosis is missing")
     if not run.stored:
         return

@@ -15,7 +15,8 @@ from robustframe.models.classifiers import Classifier
 from robustframe.models.identity import ALIKE, ELSEWHERE
 from robustframe.runs.record import Environment
 from robustframe.runs.run import Run
-from robustframe.runs.units import Unit, parse_images
+from robustframe.runs.units import StoredImages, Unit, parse_images
+from robustframe.spaces import Motion
 from robustframe.targets import choose_targets
 from robustframe.threat import ThreatModel
 from robustframe.verification.findings import Finding
@@ -91,19 +92,23 @@ class Replayer:
         if isinstance(images, str):
             yield Finding(where, None, images)
             return
-        found, expected = images["index"], _column(successes, "index")
+        found, expected = images.index, _column(successes, "index")
         if not torch.equal(found, expected):
             yield from _misplaced(where, found, expected)
             return
         if bool((expected < 0).any()) or int(expected.max()) >= len(self.sources.data):
             # The table's own check has named them.
             return
-        adversarial = images["adversarial"]
+        adversarial, numbers = images.adversarial, images.numbers
         clean = self.sources.data.images[expected]
         self.tally.images += len(expected)
-        allowed = attacked.threat.contains(clean, adversarial)
+        if isinstance(attacked.threat.space, Motion) and numbers is None:
+            yield Finding(where, None, "it holds no numbers that say how its images were moved")
+            return
+        allowed = attacked.threat.contains(clean, adversarial, numbers)
         yield from _not_allowed(where, attacked.threat, expected, clean, adversarial, allowed)
-        yield from _distances(self.run.files.name(unit.table), successes, attacked.threat.distance(clean, adversarial))
+        measured = attacked.threat.distance(clean, adversarial, numbers)
+        yield from _distances(self.run.files.name(unit.table), successes, measured)
         finite = adversarial.flatten(1).isfinite().all(1)
         if finite.any():
             logits = self._logits(classifier, adversarial[finite])
@@ -162,7 +167,7 @@ class Replayer:
         return self.rounding * logits.abs().amax(1).clamp_min(1)
 
 
-def _read_images(unit: Unit, shape: tuple[int, ...]) -> dict[str, Tensor] | str:
+def _read_images(unit: Unit, shape: tuple[int, ...]) -> StoredImages | str:
     try:
         return parse_images(read_plain(unit.images, limit=WEIGHTS_BYTES), shape)
     except InputError as error:
@@ -191,8 +196,12 @@ def _not_allowed(
         elif image.min() < threat.low or image.max() > threat.high:
             found = f"[{float(image.min()):.6g}, {float(image.max()):.6g}]"
             text = f"the stored image leaves the box [{threat.low:g}, {threat.high:g}]: it lies in {found}"
-        elif bool(replace(threat, valid="").contains(clean[at : at + 1], images[at : at + 1])):
+        elif threat.valid and bool(replace(threat, valid="").contains(clean[at : at + 1], images[at : at + 1])):
             text = f"the stored image has values between the steps of 1/255, {threat.label} allowed"
+        elif isinstance(threat.space, Motion):
+            text = f"the stored image is not the clean one moved by its numbers, or further than {threat.label} allows"
+        elif threat.space is not None and bool(threat.space.touched(clean[at : at + 1], images[at : at + 1])):
+            text = f"the stored image differs from the clean one where {threat.label} allows no change"
         else:
             distance = float(threat.distance(clean[at : at + 1], images[at : at + 1]))
             text = f"the stored image lies outside the ball: {distance:.6g} from the clean one, {threat.label} allowed"

@@ -86,10 +86,11 @@ def _same(one: Classifier, other: Classifier) -> bool:
 def _stored(side: Side, classifier: str, threat: ThreatModel) -> Iterator[tuple[Tensor, Tensor]]:
     """Every stored image of a classifier under a threat, unit by unit."""
     run, data = side.run, side.sources.data
-    for images, index in run.stored_images(classifier, threat.label):
+    for stored in run.stored_images(classifier, threat.label):
+        images, index = stored.adversarial, stored.index
         known = bool(((index >= 0) & (index < len(data))).all())
         alike = images.shape[1:] == data.images.shape[1:]
-        if not known or not alike or not bool(threat.contains(data.images[index], images).all()):
+        if not known or not alike or not bool(threat.contains(data.images[index], images, stored.numbers).all()):
             raise run.off(f"{run.folder} stores an image of {classifier} that {threat.label} does not allow")
         yield index, images
 

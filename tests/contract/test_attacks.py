@@ -59,6 +59,8 @@ OURS = [
     ("random-search", {"queries": 12}, "linf"),
     ("hopskipjump", {"steps": 2, "samples": 20}, "l2"),
     ("hopskipjump", {"steps": 2, "samples": 20}, "linf"),
+    ("universal", {"steps": 5}, "l2"),
+    ("universal", {"steps": 5}, "linf"),
 ]
 WHOLE_CHUNK = [
     ("torchattacks:MIFGSM", {"steps": 4}, "linf"),
@@ -153,7 +155,8 @@ def assert_sound(result, model, x, y, norm):
 
 def test_the_table_has_every_attack_of_ours_in_each_of_its_norms():
     missing = {(use, norm) for use, cls in ATTACKS.items() for norm in cls.norms}
-    assert missing == {(use, norm) for use, _, norm in OURS}
+    # What tries motions has a table of its own, in tests/contract/test_spaces.py.
+    assert missing - {("grid", "linf")} == {(use, norm) for use, _, norm in OURS}
 
 
 @every_attack
@@ -219,8 +222,11 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_other_rows(use, set
     whole = run(use, settings, norm, model, x, y)
     small = run(use, settings, norm, model, x, y, batch_size=16)
     rows = torch.tensor([2, 3, 11, 17])
-    alone = run(use, settings, norm, model, x[rows], y[rows], rows=rows, chunk=ROWS)
-    for other, picked in ((small, slice(None)), (alone, rows)):
+    others = [(small, slice(None))]
+    if use != "universal":
+        # What it finds is one for all rows.
+        others.append((run(use, settings, norm, model, x[rows], y[rows], rows=rows, chunk=ROWS), rows))
+    for other, picked in others:
         assert torch.equal(other.success, whole.success[picked])
         torch.testing.assert_close(other.adversarial, whole.adversarial[picked], rtol=0, atol=1e-6)
         assert torch.equal(other.forwards, whole.forwards[picked])
@@ -288,6 +294,7 @@ def test_the_counts_are_those_of_the_model(use, settings, norm, known_correct, m
         ("sigma-zero", {"steps": 7}, 7, 7),
         ("spsa", {"steps": 3, "samples": 20}, 3 * 41, 0),
         ("random-search", {"queries": 9}, 9, 0),
+        ("universal", {"steps": 6}, 7 + 1, 7),
     ],
 )
 def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, backwards):
@@ -300,10 +307,11 @@ def test_a_survivor_costs_every_pass_of_the_algorithm(use, settings, forwards, b
     assert result.backwards.tolist() == [backwards] * 2
 
 
-# All whose second evaluation lies inside the ball.
-@pytest.mark.parametrize(
-    "use", [*sorted(set(ATTACKS) - {"spsa", "hopskipjump"}), "torchattacks:MIFGSM", "torchattacks:DeepFool"]
-)
+# All whose second evaluation lies inside the ball, and is shown to the probe that decides.
+OTHERS = {"spsa", "hopskipjump", "grid", "universal"}
+
+
+@pytest.mark.parametrize("use", [*sorted(set(ATTACKS) - OTHERS), "torchattacks:MIFGSM", "torchattacks:DeepFool"])
 def test_a_success_that_does_not_repeat_is_claimed_but_not_granted(use):
     class Fickle(Small):
         calls = 0

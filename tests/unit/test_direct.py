@@ -120,3 +120,21 @@ def test_a_model_without_gradients_is_pointed_out(model: nn.Module, caplog: pyte
 def test_a_model_that_takes_no_such_images_is_refused_in_a_sentence(model: nn.Module) -> None:
     with pytest.raises(InputError, match=r"the model fails on images of shape \(1, 4, 4\): .*robustframe.adapt"):
         robustframe.attack(model, torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 2]))
+
+
+def test_data_in_another_box_stays_in_it() -> None:
+    x = torch.tensor([[-2.9, 0.0], [2.5, -1.0]])
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+        model.bias.copy_(torch.tensor([3.2, 0.0]))
+    # The first is 0.3 from the line, of which the box takes 0.1 of the first number.
+    for eps, breaks in ((0.15, False), (0.25, True)):
+        threat = ThreatModel(norm="linf", eps=eps, low=-3.0, high=3.0)
+        found = robustframe.attack(model, x, torch.zeros(2, dtype=torch.long), "apgd-ce", threat)
+        assert found.success.tolist() == [breaks, False]
+        assert found.images.min() >= -3
+    with pytest.raises(InputError, match=r"images lie in \[-2\.9, 2\.5\], not in \[-1, 1\]: that is the box"):
+        robustframe.attack(model, x, torch.zeros(2), "pgd", ThreatModel(norm="l2", eps=0.1, low=-1.0))
+    with pytest.raises(InputError, match=r"evaluations take images in \[0, 1\]: scale them"):
+        robustframe.evaluate(model, x / 6 + 0.5, torch.zeros(2, dtype=torch.long), threat=threat)

@@ -22,7 +22,7 @@ ROOMS = [
     ["draws"],
     ["userfile"],
     ["losses"],
-    ["targets"],
+    ["targets", "spaces"],
     ["threat"],
     ["frames"],
     ["solvers"],
