@@ -135,7 +135,8 @@ def attacks_page() -> str:
     shape = " x ".join(map(str, SHAPE))
     lines = [ABOUT_ATTACKS.format(examples=ATTACKED, shape=shape, batch=BATCH, allowed=allowed)]
     for name, kind in ATTACKS.items():
-        for norm in kind.norms:
+        # The grid of motions holds a few numbers an example.
+        for norm in kind.norms if name != "grid" else ():
             held = held_by(short(kind), norm, examples=ATTACKED, batch=BATCH, shape=SHAPE)
             met = "yes" if held <= allowed else "NO"
             lines.append(f"| `{name}` | {norm} | {held:,.0f} | {held / allowed:.2f} | {met} |\n")

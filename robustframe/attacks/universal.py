@@ -11,7 +11,7 @@ from robustframe.attacks.base import GradientAttack
 from robustframe.calls import DEFAULT_BATCH, borrowed
 from robustframe.draws import Draws
 from robustframe.losses import margin
-from robustframe.probe import Probe
+from robustframe.probe import Probe, SearchOver
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm
 
@@ -39,15 +39,19 @@ class Universal(GradientAttack):
     """Share of the momentum that is kept."""
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
-        # One that ends no search: a broken example is still one of all.
+        rows = probe.active
+        spent = int((probe.forwards + probe.backwards)[rows].max()) if len(rows) else 0
+        # One that ends no search: what the perturbation breaks on the way is still one of all.
         every = Probe(
-            probe.model, probe.clean, probe.y, probe.asked,
-            batch_size=probe.batch_size, gradients=self.gradients(), closest=True, targets=probe.targets,
+            probe.model, probe.clean[rows], probe.y[rows], probe.asked.of(rows),
+            batch_size=probe.batch_size, gradients=self.gradients(), closest=True,
+            budget=None if probe.budget is None else probe.budget - spent - 1,
+            targets=None if probe.targets is None else probe.targets[rows],
         )  # fmt: skip
         with every.looking():
             delta = self._climb(every, threat)
-        probe.forwards += every.forwards
-        probe.backwards += every.backwards
+        probe.forwards[rows] += every.forwards
+        probe.backwards[rows] += every.backwards
         return (x + delta).clamp(threat.low, threat.high)
 
     def perturbation(
@@ -84,7 +88,10 @@ class Universal(GradientAttack):
         delta, momentum, best = origin, origin, origin
         most = -1
         for step in range(self.steps + 1):
-            standing, slope = self._ahead(probe, delta)
+            try:
+                standing, slope = self._ahead(probe, delta)
+            except SearchOver:
+                break
             if len(x) - standing > most:
                 most, best = len(x) - standing, delta
             if not standing or step == self.steps:
