@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve notebook pictures bench museum site zoo gpu-zoo reframed clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve notebook pictures bench museum site zoo gpu gpu-zoo reframed clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,12 @@ zoo: $(READY) ## train the pairs of the zoo that have no card yet, at low priori
 
 gpu-zoo: $(READY) ## train these pairs on a CUDA GPU; `make zoo` then measures their cards
 	$(BIN)/robustframe zoo train --device cuda --jobs 16 --no-card --out robustframe/zoo/pairs
+
+GPU ?= cuda
+
+gpu: $(READY) ## on a CUDA GPU, ten minutes: the tests of another device, and the short benchmark with peers; GPU=cpu rehearses it
+	$(BIN)/python -m pytest -q tests/contract/test_device.py tests/unit/test_training.py
+	$(BIN)/python benchmarks/attacks.py --examples 128 --repetitions 1 --device $(GPU) --out benchmarks/results/attacks-gpu.md
 
 reframed: $(READY) ## train the ResNet of evaluations/reframed, then the pair that it becomes
 	cd evaluations/reframed && $(abspath $(BIN))/python train_net.py

@@ -1,5 +1,9 @@
-"""On a device of its own everything says what it says on the CPU, and nothing is left behind on the other side."""
+"""On another device everything says what it says on the CPU, and nothing is left behind on the other side.
 
+That is a CUDA GPU where there is one, or else a pretended device, which refuses to mix as a GPU does.
+"""
+
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,13 @@ from robustframe.recipe import Battery
 from robustframe.threat import ThreatModel
 from robustframe.train import TrainingRecipe, new_pair
 from robustframe.zoo import load_card
+
+OTHER = "cuda" if torch.cuda.is_available() else NAME
+
+
+def on_another() -> contextlib.AbstractContextManager[None]:
+    """Let the other device be there."""
+    return contextlib.nullcontext() if OTHER == "cuda" else pretended()
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +66,9 @@ def test_every_attack_has_the_same_outcome(use: str, settings: dict[str, Any], n
     y = classify(model, x)
     threat = ThreatModel(norm=norm, eps={"l0": 6.0, "l1": 3.0, "l2": 0.6, "linf": 0.05}[norm])
     here = make_attack(use, settings).run(model, x, y, threat, Draws((0, use), 8))
-    with pretended():
-        draws = Draws((0, use), 8, device=DEVICE)
-        there = make_attack(use, settings).run(copy.deepcopy(model).to(NAME), x.to(NAME), y.to(NAME), threat, draws)
+    with on_another():
+        draws = Draws((0, use), 8, device=torch.device(OTHER))
+        there = make_attack(use, settings).run(copy.deepcopy(model).to(OTHER), x.to(OTHER), y.to(OTHER), threat, draws)
     assert torch.equal(there.success.cpu(), here.success)
     torch.testing.assert_close(there.adversarial.cpu(), here.adversarial, rtol=0, atol=1e-5)
 
@@ -78,8 +89,8 @@ def test_parts_and_motions_have_the_same_outcome(how: str) -> None:
         return make_attack("apgd", {"steps": 5}).run(model, x, y, threat, Draws((0,), 8, device=x.device))
 
     here = found(model, x, y)
-    with pretended():
-        there = found(copy.deepcopy(model).to(NAME), x.to(NAME), y.to(NAME))
+    with on_another():
+        there = found(copy.deepcopy(model).to(OTHER), x.to(OTHER), y.to(OTHER))
     assert torch.equal(there.success.cpu(), here.success)
     torch.testing.assert_close(there.adversarial.cpu(), here.adversarial, rtol=0, atol=1e-5)
 
@@ -102,8 +113,8 @@ def test_an_evaluation_with_its_checks_has_the_same_verdicts(tiny_card: Path, tm
     )
     asked = {"threat": ["linf:0.1", "linf:0.2 to next"], "battery": battery, "report": robustframe.silent}
     here = evaluate(pair, data, out=tmp_path / "here", corruptions={"kinds": ["brightness"]}, **asked)
-    with pretended():
-        moved = copy.deepcopy(pair).to(NAME)
+    with on_another():
+        moved = copy.deepcopy(pair).to(OTHER)
         there = evaluate(moved, data, out=tmp_path / "there", corruptions={"kinds": ["brightness"]}, **asked)
     for one, other in zip(here.results, there.results, strict=True):
         assert (one.robust_correct, one.certified_correct) == (other.robust_correct, other.certified_correct)
@@ -115,8 +126,8 @@ def test_an_evaluation_with_its_checks_has_the_same_verdicts(tiny_card: Path, tm
 def test_certificates_are_the_same(tiny_card: Path) -> None:
     data, pair = load("digits").first(20), load_card(tiny_card)[0]
     here = lipschitz_radius(pair.recurrent, data.images, data.labels)
-    with pretended():
-        there = lipschitz_radius(copy.deepcopy(pair).to(NAME).recurrent, data.images.to(NAME), data.labels.to(NAME))
+    with on_another():
+        there = lipschitz_radius(copy.deepcopy(pair).to(OTHER).recurrent, data.images.to(OTHER), data.labels.to(OTHER))
     torch.testing.assert_close(there.radius.cpu(), here.radius)
 
 
@@ -140,8 +151,8 @@ def test_a_training_ends_at_the_same_pair(arm: str) -> None:
     here = new_pair(recipe, data)
     there = copy.deepcopy(here)
     train_pair(here, data.images, data.labels, plan)
-    with pretended():
-        there = there.to(NAME)
+    with on_another():
+        there = there.to(OTHER)
         train_pair(there, data.images, data.labels, plan)
         found = {name: tensor.cpu() for name, tensor in there.state_dict().items()}
     for name, tensor in here.state_dict().items():
