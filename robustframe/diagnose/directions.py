@@ -9,6 +9,7 @@ from robustframe.diagnose.question import Measurement
 from robustframe.differences import random_direction
 from robustframe.losses import margin
 from robustframe.probe import Probe
+from robustframe.threat import ThreatModel
 from robustframe.types import Images
 
 
@@ -68,6 +69,8 @@ def misleading(case: Case) -> Measurement:
     return Measurement(best, len(case.x), seen)
 
 
+CLIMB = 4
+"""Steps of half the radius to the points on an attack's way."""
 DIRECTIONS = 4
 """Smooth ones and rough ones, of each as many, at both scales."""
 SCALES = (1 / 255, 8 / 255)
@@ -93,8 +96,7 @@ def derivative(case: Case) -> Measurement:
     with case.probing("derivative") as probe:
         start = case.x.clone()
         if ball.norm != "l0" and len(start) > half:
-            ahead = ball.steepest_ascent(probe.gradient(case.x, margin).gradient)
-            start[half:] = ball.project(case.x, case.x + ball.eps * ahead)[half:]
+            start[half:] = _climbed(probe, ball, case.x)[half:]
         for scale in SCALES:
             agreement, straight = _slopes(case, probe, start, scale)
             allowed = min(max(1 - straight, CURVED), DISAGREEMENT)
@@ -107,9 +109,19 @@ def derivative(case: Case) -> Measurement:
     return Measurement(1 - agreement, len(case.x), seen, allowed)
 
 
+def _climbed(probe: Probe, ball: ThreatModel, x: Images) -> Images:
+    """Go as far as an attack gets in a few steps: near the boundary, where gradients may be masked that are not
+    elsewhere."""
+    points = x
+    for _ in range(CLIMB):
+        points = ball.project(x, points + ball.eps / 2 * ball.steepest_ascent(probe.gradient(points, margin).gradient))
+    return points
+
+
 def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[float, float]:
-    """Return two cosines, the median over examples of each in the worse kind of direction: between slopes by the
-    gradient and by evaluations, and between those ahead and those behind, which are equal where the model is straight.
+    """Return two cosines, the median over examples of each in the worse kind of direction and the worse half of the
+    points: between slopes by the gradient and by evaluations, and between those ahead and those behind, which are equal
+    where the model is straight.
     """
     low, high = case.threat.low, case.threat.high
     length = scale * (high - low)
@@ -131,7 +143,11 @@ def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[floa
         )
         agreement.append(_cosine(slopes, first + second))
         straight.append(_cosine(first, second))
-    return tuple(float(torch.stack(each).amin(0).quantile(0.5)) for each in (agreement, straight))  # type: ignore[return-value]
+    half = (len(start) + 1) // 2
+    return tuple(  # type: ignore[return-value]
+        min(float(part.quantile(0.5)) for part in torch.stack(each).amin(0).split(half))
+        for each in (agreement, straight)
+    )
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:

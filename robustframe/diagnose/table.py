@@ -38,7 +38,7 @@ def _derivative(case: Case, count: int) -> int:
     if not case.climbs_derivative:
         return 0
     points = 2 * directions.DIRECTIONS * len(directions.GRAINS) * len(directions.SCALES)
-    return count * (6 + (points + 3) * (1 + _votes(case)) + case.found.votes)
+    return count * (2 * directions.CLIMB + 4 + (points + 3) * (1 + _votes(case)) + case.found.votes)
 
 
 def _nearest(case: Case, count: int) -> int:
