@@ -222,7 +222,7 @@ def _corruptions(records: Sequence[Record]) -> list[str]:
 
 
 def _bounds(records: Sequence[Record]) -> list[str]:
-    """Say what the certified column is, where there is one."""
+    """Say what the certified column is, where there is one, or that nothing is certified."""
     found: dict[str, None] = {}
     for record in records:
         proved = {result.classifier for result in record.results or [] if result.certified_correct is not None}
@@ -231,7 +231,10 @@ def _bounds(records: Sequence[Record]) -> list[str]:
                 found["randomised smoothing" if _smoothed(record, entry) else "Lipschitz bound"] = None
     if not found:
         return []
-    return [f"Certified: what no attack can break ({', '.join(found)}), and the gap to what these attacks did not."]
+    how = ", ".join(found)
+    if not any(result.certified_correct for record in records for result in record.results or []):
+        return [f"No example is certified ({how})."]
+    return [f"Certified: what no attack can break ({how}), and the gap to what these attacks did not."]
 
 
 def _smoothed(record: Record, entry: ClassifierEntry) -> bool:
