@@ -1,18 +1,17 @@
 """The claims of the papers that this project grew from, and what the published evaluations say of each."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from published import ERRORS, Basis, Published, arm_of, card_of, least_potential, recipe_of
 
 from robustframe.errors import InputError
-from robustframe.runs import Run, open_run
-from robustframe.statistics import Association, Interval, Mean, crossed_mean, mean_of_few, spearman
-from robustframe.zoo import Card, load
+from robustframe.report.robust_ranks import doubted_models, group_of, left_out_of
+from robustframe.statistics import Association, Interval, Mean, clears_floor, mean_of_few, spearman
+from robustframe.zoo import Card
 
 Standing = Literal["supported", "not supported", "undecided"]
 
@@ -30,18 +29,20 @@ class Claim:
     source: str
     evaluation: str
     """Folder in ``evaluations/``."""
-    standing: Standing
+    found: str
+    """A verdict in bold, or where seeds or architectures are too few for one, how many there are and what they show."""
     figures: str
-    """The evidence: effect, interval, number of models."""
+    """The evidence: effect, interval, controls."""
 
 
 def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
     """Test every claim on the published records.
 
-    A claim of a direction is *supported* when the whole 95 % interval lies on its side of zero, and *not supported*
-    when it lies on the other side or is too close to zero to matter (within a point of accuracy, or 0.2 of a
-    rank correlation); otherwise it is *undecided*. A claim to be no worse is supported when the interval excludes a
-    loss of a point, and not supported when it lies below that.
+    With three seeds or more on three architectures or more, a claim of a direction is *supported* when the whole 95 %
+    interval lies on its side of zero, and *not supported* when it lies on the other side or is too close to zero to
+    matter (within a point of accuracy, or 0.2 of a rank correlation); otherwise it is *undecided*. A claim to be no
+    worse is supported when the interval excludes a loss of a point, and not supported when it lies below that. With
+    fewer there is no verdict, only what the pairs at hand show.
 
     Args:
         evaluations: the folder with a folder per evaluation, each with its ``results``.
@@ -67,134 +68,127 @@ def claims_table(found: Sequence[Claim], *, evaluations: str | None = None) -> s
         found: the claims.
         evaluations: the path of ``evaluations/`` as seen from the page, for links; without it none are made.
     """
-    lines = ["| Claim | | Evidence | Evaluation |", "| :-- | :-- | :-- | :-- |"]
+    lines = ["| Claim | Found | Evidence | Evaluation |", "| :-- | :-- | :-- | :-- |"]
     for claim in found:
         place = f"`{claim.evaluation}`"
         if evaluations is not None:
             place = f"[{place}]({evaluations}/{claim.evaluation}/README.md)"
-        lines.append(f"| {claim.text} ({claim.source}) | **{claim.standing}** | {claim.figures} | {place} |")
+        lines.append(f"| {claim.text} ({claim.source}) | {claim.found} | {claim.figures} | {place} |")
     return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Published:
-    """An evaluation that was published."""
-
-    name: str
-    run: Run
-
-    @classmethod
-    def read(cls, folder: Path) -> "Published":
-        """Read the results of an evaluation.
-
-        Raises:
-            InputError: when they are missing, incomplete or altered.
-        """
-        return cls(folder.parent.name, open_run(folder))
-
-    @property
-    def threats(self) -> list[str]:
-        """The threats, in the order of the recipe."""
-        return [threat.label for threat in self.run.threats]
-
-    def models(self, chosen: Callable[[Card], bool]) -> list[str]:
-        """The names of the zoo pairs whose card is chosen, in the order of the recipe."""
-        names = dict.fromkeys(entry.model for entry in self.run.record.classifiers if entry.use == f"zoo:{entry.model}")
-        return [name for name in names if chosen(card_of(name))]
-
-    def column(self, classifier: str, column: str, threat: str | None = None) -> NDArray[np.float64]:
-        """One number per example: ``"robust"`` (under a threat, or averaged over all) or ``"clean_correct"``."""
-        threats = self.threats if threat is None else [threat]
-        rows = [self.run.rows(classifier, each) for each in threats]
-        if not len(rows[0]):
-            raise InputError(f"the evaluation {self.name} has no classifier {classifier!r}")
-        columns: NDArray[np.float64] = np.stack([each[column].to_numpy().astype(np.float64) for each in rows])
-        return np.asarray(columns.mean(0), dtype=np.float64)
-
-    def gain(self, models: Sequence[str], column: str, threat: str | None = None) -> Mean:
-        """How much more the recurrent twins get right than the feed-forward ones, over models and examples."""
-        rows = [
-            self.column(f"{name}/recurrent", column, threat) - self.column(f"{name}/feedforward", column, threat)
-            for name in models
-        ]
-        return crossed_mean(np.stack(rows), seed=0)
-
-    def between(self, pairs: Sequence[tuple[str, str]], threat: str | None = None) -> Mean:
-        """How much more robust the second classifiers are than the first."""
-        rows = [self.column(second, "robust", threat) - self.column(first, "robust", threat) for first, second in pairs]
-        return crossed_mean(np.stack(rows), seed=0)
-
-
-@cache
-def card_of(name: str) -> Card:
-    """The card of a zoo pair."""
-    return load(name)[1]
-
-
-def _direction(interval: Interval, sign: int, negligible: float) -> Standing:
+def direction(interval: Interval, sign: int, negligible: float) -> Standing:
+    """Judge a claim that something is above zero (sign 1) or below it (-1)."""
     low, high = sorted((sign * interval.low, sign * interval.high))
     if low > 0:
         return "supported"
     return "not supported" if high < 0 or -negligible < low <= high < negligible else "undecided"
 
 
-def _no_worse(interval: Interval) -> Standing:
+def no_worse(interval: Interval) -> Standing:
+    """Judge a claim that no more than a point is lost."""
     if interval.low > -_POINT:
         return "supported"
     return "not supported" if interval.high < -_POINT else "undecided"
+
+
+def found_of(basis: Basis, standing: Standing, plain: str, control: str = "") -> str:
+    """Return a verdict where seeds and architectures are enough for one, else what is there in plain words.
+
+    Args:
+        basis: what it rests on.
+        standing: the verdict, if there may be one.
+        plain: what was found, in words.
+        control: what becomes of it given other numbers, such as ``", but not given parameters"``.
+    """
+    return (f"**{standing}**" if basis.enough else f"{basis}: {plain}") + control
+
+
+def _told(found: Association | None) -> bool:
+    """Whether a correlation is told from chance."""
+    return found is not None and not found.interval.low <= 0 <= found.interval.high
+
+
+def _more(mean: Mean, what: str) -> str:
+    """A difference of accuracies in plain words."""
+    if mean.interval.low <= 0 <= mean.interval.high:
+        return f"no difference in {what} that could be told from chance"
+    return f"{what} {100 * abs(mean.value):.1f} points {'higher' if mean.value > 0 else 'lower'}"
+
+
+def _order(found: Association | None, what: str, with_: str) -> str:
+    """A rank correlation in plain words."""
+    if found is None or not _told(found):
+        return f"no order of {what} by {with_} that could be told from chance"
+    return f"{what} {'rises' if found.value > 0 else 'falls'} with {with_}"
 
 
 def _points(mean: Mean) -> str:
     return f"{100 * mean.value:+.1f} [{100 * mean.interval.low:+.1f}, {100 * mean.interval.high:+.1f}] points"
 
 
-def _rho(found: Association) -> str:
+def _rho(found: Association | None) -> str:
+    if found is None:
+        return "cannot be told apart"
     p = f"p = {found.p_value:.2g}" if found.p_value >= 0.001 else "p < 0.001"
     return f"rho {found.value:+.2f} [{found.interval.low:+.2f}, {found.interval.high:+.2f}], {p}, {found.n} models"
 
 
-def _correlation(x: Sequence[float], y: Sequence[float]) -> Association:
-    found = spearman(x, y, seed=0)
-    if found is None:
-        raise InputError("all models have the same number, so there is nothing to correlate")
-    return found
+def _control(
+    found: Association | None, x: Sequence[float], y: Sequence[float], given: Mapping[str, Sequence[float]]
+) -> str:
+    """Say where what a correlation tells cannot be told any more once other numbers are given."""
+    if not _told(found) or _told(spearman(x, y, given=list(given.values()))):
+        return ""
+    return f", which given {' and '.join(given)} cannot be told from chance"
 
 
-def generalisation_error(evaluation: Published, name: str, twin: str) -> float:
-    """Accuracy on training images, which the card states, less that on the evaluation's test images."""
-    card = card_of(name)
-    if card.training_accuracy is None:
-        raise InputError(f"the card of {name} states no training accuracy; train it again")
-    trained = card.training_accuracy.by_sweeps[str(1 if twin == "feedforward" else card.sweeps)]
-    return trained - float(evaluation.column(f"{name}/{twin}", "clean_correct").mean())
-
-
-def least_potential(name: str) -> float:
-    """The least deep frame potential of a pair's architecture."""
-    least = card_of(name).least_potential
-    if least is None:
-        raise InputError(f"the card of {name} states no least potential; train it again")
-    return least.value
+def _controlled(
+    x: Sequence[float], y: Sequence[float], given: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """The same correlation with other numbers taken out of both, and within groups."""
+    for what, values in given.items():
+        yield f"given {what} {_rho(spearman(x, y, given=[values]))}"
+    if len(given) > 1:
+        yield f"given all of these {_rho(spearman(x, y, given=list(given.values())))}"
+    for what, names in groups.items():
+        if len(set(names)) > 1:
+            found = spearman(x, y, groups=names)
+            parts = "" if found is None else f" ({found.groups} groups)"
+            yield f"within {what} {_rho(found)}{parts}"
 
 
 _PAPER = "arXiv:2103.05804"
 _PURSUIT = "arXiv:2011.14427"
+_WORDS = {"feedforward": "feed-forward", "recurrent": "recurrent"}
 
 
-def _generalisation(evaluation: Published) -> Iterator[Claim]:
+def _errors(evaluation: Published) -> Iterator[Claim]:
     names = evaluation.models(lambda card: card.least_potential is not None)
+    cards = [card_of(name) for name in names]
     least = [least_potential(name) for name in names]
-    use = "Fashion-MNIST" if evaluation.run.record.data.use == "fashion-mnist" else "the digits"
-    for twin, word in (("feedforward", "feed-forward"), ("recurrent", "recurrent")):
-        found = _correlation(least, [generalisation_error(evaluation, name, twin) for name in names])
-        yield Claim(
-            f"An architecture's generalisation error follows its least deep frame potential ({use}, {word} twins)",
-            _PAPER, evaluation.name, _direction(found.interval, +1, _WEAK), _rho(found),
-        )  # fmt: skip
+    given = {"parameters": [float(card.parameters) for card in cards], "depth": [float(len(c.layers)) for c in cards]}
+    if len(set(given["depth"])) == 1:
+        del given["depth"]
+    for what, error in ERRORS.items():
+        for twin, word in _WORDS.items():
+            numbers = [error(evaluation, name, twin) for name in names]
+            found = spearman(least, numbers)
+            controls = _controlled(least, numbers, given, {"structure": [card.structure for card in cards]})
+            standing = direction(found.interval, +1, _WEAK) if found else "undecided"
+            yield Claim(
+                f"An architecture's {what} follows its least deep frame potential ({evaluation.data}, {word} twins)",
+                _PAPER, evaluation.name,
+                found_of(
+                    Basis.of(names), standing, _order(found, f"the {what}", "the least potential"),
+                    _control(found, least, numbers, given),
+                ),
+                "; ".join([_rho(found), *controls]),
+            )  # fmt: skip
 
 
 def _architectures(evaluation: Published) -> Iterator[Claim]:
-    yield from _generalisation(evaluation)
+    yield from _errors(evaluation)
     cells: dict[tuple[int, int], dict[str, str]] = {}
     for name in evaluation.models(lambda card: True):
         card = card_of(name)
@@ -203,80 +197,118 @@ def _architectures(evaluation: Published) -> Iterator[Claim]:
         cells.setdefault((len(card.layers), filters), {})[card.structure] = name
     whole = [cell for cell in cells.values() if len(cell) == 3]
     for worse, better in (("chain", "residual"), ("residual", "dense")):
-        errors = [
-            [generalisation_error(evaluation, cell[structure], "feedforward") for structure in (worse, better)]
-            for cell in whole
-        ]
-        mean = mean_of_few(np.array([first - second for first, second in errors]))
-        yield Claim(
-            f"At equal depth, width and parameters {better} frames generalise better than {worse} frames",
-            _PAPER, evaluation.name, _direction(mean.interval, +1, _POINT / 10),
-            f"generalisation error {_points(mean)} smaller, {mean.n} pairs of architectures",
-        )  # fmt: skip
+        for what, error in ERRORS.items():
+            numbers = [[error(evaluation, cell[each], "feedforward") for each in (worse, better)] for cell in whole]
+            mean = mean_of_few(np.array([second - first for first, second in numbers]))
+            plain = _more(mean, f"the {what} of {better} frames")
+            yield Claim(
+                f"At equal depth, width and parameters {better} frames have a lower {what} than {worse} frames",
+                _PAPER, evaluation.name,
+                found_of(Basis.of([cell[better] for cell in whole]), direction(mean.interval, -1, _POINT / 10), plain),
+                f"{_points(mean)}, {mean.n} pairs of architectures, feed-forward twins",
+            )  # fmt: skip
+
+
+def _trainings(evaluation: Published) -> dict[str, list[str]]:
+    """The pairs that were trained for both twins at once, by what they were trained against."""
+    found: dict[str, list[str]] = {}
+    for name in evaluation.models(lambda card: not card.untied):
+        if arm_of(name) == "joint":
+            found.setdefault(f"trained {card_of(name).manner}", []).append(name)
+    return found
 
 
 def _accuracy(evaluation: Published) -> Iterator[Claim]:
-    mean = evaluation.gain(evaluation.models(lambda card: not card.untied), "clean_correct")
-    yield Claim(
-        "The recurrent twin is as accurate as the feed-forward one", _PAPER, evaluation.name,
-        _no_worse(mean.interval), f"recurrent {_points(mean)}, {mean.n} pairs",
-    )  # fmt: skip
-
-
-def _trained(card: Card, *, adversarially: bool) -> bool:
-    return bool(card.recipe.get("adversary")) == adversarially
+    for training, names in _trainings(evaluation).items():
+        mean = evaluation.gain(names, "clean_correct")
+        yield Claim(
+            f"The recurrent twin is as accurate as the feed-forward one (twins of one joint training, {training})",
+            _PAPER, evaluation.name,
+            found_of(Basis.of(names), no_worse(mean.interval), _more(mean, "accuracy of the recurrent twins")),
+            f"recurrent {_points(mean)}, {len(names)} pairs",
+        )  # fmt: skip
 
 
 def _robustness(measured: str) -> Callable[[Published], Iterator[Claim]]:
     def test(evaluation: Published) -> Iterator[Claim]:
-        for trained, adversarial in (("normally", False), ("adversarially", True)):
-            of_kind = partial(_trained, adversarially=adversarial)
-            names = evaluation.models(of_kind)
+        for training, names in _trainings(evaluation).items():
             mean = evaluation.gain(names, "robust")
             each = ", ".join(
                 f"{100 * evaluation.gain(names, 'robust', t).value:+.1f} at {t}" for t in evaluation.threats
             )
             yield Claim(
-                f"The recurrent twin is more robust, measured {measured} ({trained} trained)", f"{_PAPER}, {_PURSUIT}",
-                evaluation.name, _direction(mean.interval, +1, _POINT),
-                f"recurrent {_points(mean)} over all radii, {mean.n} pairs ({each})",
+                f"The recurrent twin is more robust, measured {measured} (twins of one joint training, {training})",
+                f"{_PAPER}, {_PURSUIT}", evaluation.name,
+                found_of(
+                    Basis.of(names), direction(mean.interval, +1, _POINT), _more(mean, "robustness of recurrent twins")
+                ),
+                f"recurrent {_points(mean)} over all radii, {len(names)} pairs ({each})",
             )  # fmt: skip
 
     return test
 
 
 def _coherence(evaluation: Published) -> Iterator[Claim]:
-    names = evaluation.models(lambda card: True)
-    cards = [card_of(name) for name in names]
-    robust = [float(evaluation.column(f"{name}/recurrent", "robust").mean()) for name in names]
-    measures = {
-        "mutual coherence": [card.mutual_coherence for card in cards],
-        "deep frame potential": [card.potential or 0.0 for card in cards],
+    numbers: dict[str, Callable[[Card], float]] = {
+        "mutual coherence": lambda card: card.mutual_coherence,
+        "deep frame potential": lambda card: card.potential or 0.0,
     }
-    for what, values in measures.items():
-        found = _correlation(values, robust)
-        yield Claim(
-            f"Pairs whose frames have a lower {what} are more robust (normally trained, recurrent twins)", _PAPER,
-            evaluation.name, _direction(found.interval, -1, _WEAK), _rho(found),
-        )  # fmt: skip
+    for twin, word in _WORDS.items():
+        yield from (_ranked(evaluation, what, number, twin, word) for what, number in numbers.items())
+
+
+def _ranked(evaluation: Published, what: str, number: Callable[[Card], float], twin: str, word: str) -> Claim:
+    names = evaluation.models(lambda card: True)
+    doubted = doubted_models(evaluation.run, evaluation.threats[0])
+    given_up = len(doubted & set(names))
+    names = [name for name in names if name not in doubted]
+    clean = [evaluation.share(f"{name}/{twin}", "clean_correct") for name in names]
+    cleared = clears_floor(clean)
+    names = [name for name, clears in zip(names, cleared) if clears]
+    clean = [share for share, clears in zip(clean, cleared) if clears]
+    cards = [card_of(name) for name in names]
+    entries = [evaluation.run.entry(f"{name}/{twin}") for name in names]
+    x, y = [number(card) for card in cards], [evaluation.share(f"{name}/{twin}", "robust") for name in names]
+    found = spearman(x, y, groups=[group_of(entry) for entry in entries])
+    given = {
+        "parameters": [float(card.parameters) for card in cards],
+        "depth": [float(len(card.layers)) for card in cards],
+        "clean accuracy": clean,
+    }
+    groups = {"recipe and structure": [f"{recipe_of(name)} {card_of(name).structure}" for name in names]}
+    left_out = left_out_of(given_up, len(cleared) - len(names))
+    standing = direction(found.interval, -1, _WEAK) if found else "undecided"
+    return Claim(
+        f"Pairs whose frames have a lower {what} are more robust (trained normally, {word} twins)",
+        _PAPER, evaluation.name,
+        found_of(
+            Basis.of(names), standing, _order(found, "robust accuracy", f"the {what}"), _control(found, x, y, given)
+        ),
+        "; ".join(
+            [
+                f"within training and structure {_rho(found)}{left_out}",
+                f"pooled {_rho(spearman(x, y))}",
+                *_controlled(x, y, given, groups),
+            ]
+        ),
+    )  # fmt: skip
 
 
 def _sweeps(evaluation: Published) -> Iterator[Claim]:
     for name, trained in (("fmnist-chain3-16", "both twins"), ("fmnist-chain3-16-last", "four sweeps")):
-        mean = evaluation.between([(f"{name} at 4 sweeps/recurrent", f"{name} at 16 sweeps/recurrent")])
-        clean = evaluation.column(f"{name} at 16 sweeps/recurrent", "clean_correct") - evaluation.column(
-            f"{name} at 4 sweeps/recurrent", "clean_correct"
-        )
+        pairs = [(f"{name} at 4 sweeps/recurrent", f"{name} at 16 sweeps/recurrent")]
+        mean, clean = evaluation.between(pairs), evaluation.between(pairs, "clean_correct")
         yield Claim(
             f"More sweeps at test time than in training make a pair more robust (trained for {trained})", "folklore",
-            evaluation.name, _direction(mean.interval, +1, _POINT),
-            f"16 sweeps against 4: robust {_points(mean)}, clean {100 * clean.mean():+.1f} points",
+            evaluation.name,
+            found_of(Basis.of([name]), direction(mean.interval, +1, _POINT), _more(mean, "robustness after 16")),
+            f"16 sweeps against 4: robust {_points(mean)}, clean {_points(clean)}",
         )  # fmt: skip
 
 
 def _pursuits(evaluation: Published) -> Iterator[Claim]:
     versus = [
-        ("Deep pursuit is more robust than layered pursuit (fully connected, trained for ten sweeps)", _PURSUIT,
+        ("Deep pursuit is more robust than layered pursuit (fully connected, each trained for ten sweeps)", _PURSUIT,
          "fmnist-fc3-200-layered/recurrent", "fmnist-fc3-200/recurrent"),
         ("Deep pursuit is more robust than layered pursuit (convolutional, trained jointly)", _PURSUIT,
          "fmnist-chain3-16-layered/recurrent", "fmnist-chain3-16/recurrent"),
@@ -284,25 +316,29 @@ def _pursuits(evaluation: Published) -> Iterator[Claim]:
          "fmnist-fc3-200/recurrent", "fmnist-fc3-200-residual/recurrent"),
         ("Deep pursuit in three layers is more robust than pursuit in one", "the replication's question",
          "fmnist-fc1-200/recurrent", "fmnist-fc3-200/recurrent"),
-        ("Deep pursuit is more robust than the feed-forward net trained alone", _PURSUIT,
+        ("Deep pursuit is more robust than a feed-forward net, each trained alone", _PURSUIT,
          "fmnist-fc3-200-one/feedforward", "fmnist-fc3-200/recurrent"),
         ("Sharing parameters between sweeps makes a net more robust than an untied one of equal cost", "control",
          "fmnist-chain3-16-untied", "fmnist-chain3-16/recurrent"),
     ]  # fmt: skip
     for text, source, first, second in versus:
         mean = evaluation.between([(first, second)])
-        shares = [100 * float(evaluation.column(each, "robust").mean()) for each in (first, second)]
+        shares = [100 * evaluation.share(each, "robust") for each in (first, second)]
         yield Claim(
-            text, source, evaluation.name, _direction(mean.interval, +1, _POINT),
-            f"{shares[1]:.1f} against {shares[0]:.1f} %: {_points(mean)}, one pair of models",
+            text, source, evaluation.name,
+            found_of(
+                Basis.of([second.partition("/")[0]]), direction(mean.interval, +1, _POINT),
+                _more(mean, "robustness of the former" if "than" in text else "robustness with them"),
+            ),
+            f"{shares[1]:.1f} against {shares[0]:.1f} %: {_points(mean)} over all radii",
         )  # fmt: skip
 
 
 _TESTS: dict[str, Callable[[Published], Iterator[Claim]]] = {
     "generalisation": _architectures,
-    "generalisation-digits": _generalisation,
+    "generalisation-digits": _errors,
     "accuracy": _accuracy,
-    "unaware": _robustness("by FGSM and PGD as in the papers"),
+    "unaware": _robustness("by FGSM and PGD, which do not know the solver"),
     "aware": _robustness("by attacks that know the solver"),
     "coherence": _coherence,
     "sweeps": _sweeps,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from claims import Published, generalisation_error, least_potential
+from published import Published, card_of, least_potential, test_error
 
 from robustframe.report.figures import (
     Figure,
@@ -38,15 +38,21 @@ def draw_pictures(evaluations: Path) -> None:
 def _generalisation(folder: Path) -> Figure:
     evaluation = Published.read(folder)
     points = [
-        ModelPoint(name, _TWINS[twin], least_potential(name), 100 * generalisation_error(evaluation, name, twin))
+        ModelPoint(
+            name,
+            _TWINS[twin],
+            least_potential(name),
+            100 * test_error(evaluation, name, twin),
+            group=card_of(name).structure,
+        )
         for name in evaluation.models(lambda card: card.least_potential is not None)
         for twin in _TWINS
     ]
     return association_figure(
         points,
         x="Least deep frame potential F of the architecture",
-        y="Generalisation error (points)",
-        title="Least potential and generalisation error",
+        y="Test error (%)",
+        title="Least potential and test error",
     )
 
 

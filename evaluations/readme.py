@@ -96,7 +96,7 @@ def _claims(what: str, root: Path, folder: Path) -> str:
 
 def _finding(what: str, root: Path) -> str:
     first = claims(root / "evaluations", only=what)[0]
-    return f"> *{first.text}*: **{first.standing}** ({first.figures})."
+    return f"> *{first.text}*: {first.found} ({first.figures})."
 
 
 def _speed(file: Path) -> str:

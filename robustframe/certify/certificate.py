@@ -12,8 +12,8 @@ from robustframe.pairs import Pair, ReframedPair
 from robustframe.solvers import AcceleratedPursuit, optimality, solve
 from robustframe.types import Images, Labels, PerExample, Verdicts
 
-_ROUNDING = 1e-5
-"""Share of the size of the logits that float32 may have moved a margin by; taken off every margin."""
+_SAFE = 1 - 1e-6
+"""Factor on radii, for the rounding of bounds in float64."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,37 @@ def double_copy(pair: Pair) -> Pair:
 
 def differences(pair: Pair, y: Labels) -> Tensor:
     """Return gain (W_y - W_c) for every example and class, shape (b, classes, features); zero for c = y."""
-    weight = pair.gain * pair.head.weight
-    return weight[y].unsqueeze(1) - weight
+    weight = pair.head.weight
+    # The difference first: rows that nearly cancel lose nothing in it, but would after a product.
+    return pair.gain * (weight[y].unsqueeze(1) - weight)
 
 
 def margins(logits: Tensor, y: Labels) -> Tensor:
-    """Return the margin over every other class less what rounding may take, infinite over the label itself.
+    """Return the margin over every other class, infinite over the label itself.
 
     Args:
         logits: float64, shape (b, classes).
         y: labels, shape (b,).
 
     Returns:
-        Shape (b, classes), at least 0.
+        Shape (b, classes).
     """
-    gaps = logits.gather(1, y.unsqueeze(1)) - logits
-    gaps = (gaps - _ROUNDING * (1 + logits.abs().amax(1, keepdim=True))).clamp_min(0)
-    return gaps.scatter(1, y.unsqueeze(1), torch.inf)
+    return (logits.gather(1, y.unsqueeze(1)) - logits).scatter(1, y.unsqueeze(1), torch.inf)
+
+
+def survived(over: Tensor, slopes: Tensor) -> PerExample:
+    """Return the distance up to which every margin survives a loss of its slope for each unit of distance.
+
+    Args:
+        over: margins less what is lost at distance 0, float64, shape (b, classes).
+        slopes: at least 0, of the same shape.
+
+    Returns:
+        Shape (b,); 0 where a margin is not above 0.
+    """
+    reach = torch.where(slopes > 0, over.clamp_min(0) / slopes, torch.where(over > 0, torch.inf, 0.0))
+    # Rounding that has no bound certifies nothing, and float64 is not exact either.
+    return (reach.nan_to_num(0, posinf=torch.inf).amin(1) * _SAFE).clamp_min(0)
 
 
 def plain_margin(logits: Tensor, y: Labels) -> PerExample:

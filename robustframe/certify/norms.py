@@ -51,6 +51,21 @@ def norm_bound(operator: Operator) -> float:
 
 
 @torch.no_grad()
+def absolute_norm_bound(operator: Operator) -> float:
+    """Return an upper bound on the norm of the operator with the sizes of B's entries: ``|| |B| ||``.
+
+    No entry of a symbol is larger than at frequency 0 where all filters are at least 0, nor then is its norm; so
+    there the bound is the norm of one matrix.
+
+    Args:
+        operator: a dense or convolutional operator, as in `norm_bound`.
+    """
+    if not isinstance(operator, Conv):
+        return math.sqrt(_largest_eigenvalue(operator.weight.detach().cpu().double().abs())) * _MARGIN
+    return math.sqrt(_largest_eigenvalue(_phases(operator).abs().sum((2, 3)))) * _MARGIN
+
+
+@torch.no_grad()
 def smallest_eigenvalue(operator: Operator) -> float:
     """Return a lower bound on the eigenvalues of B^T B: exact for dense operators, else 0."""
     if not isinstance(operator, Dense) or operator.weight.shape[0] > operator.weight.shape[1]:
@@ -80,13 +95,16 @@ def _larger_eigenvalue(grams: torch.Tensor, least: float) -> float:
     return max(least, float(torch.linalg.eigvalsh(grams[above])[:, -1].max())) if above.any() else least
 
 
-def _symbol_bound(operator: Conv) -> float:
+def _phases(operator: Conv) -> torch.Tensor:
+    """The filters split into their stride x stride phases, float64: (filters, channels stride^2, taps, taps)."""
     filters = operator.filters.detach().cpu().double()
-    stride, kernel = operator.stride, operator.kernel
-    taps = -(-kernel // stride)
-    extra = taps * stride - kernel
-    phases = F.pixel_unshuffle(F.pad(filters, (0, extra, 0, extra)), stride)
-    degree = taps - 1
+    extra = -operator.kernel % operator.stride
+    return F.pixel_unshuffle(F.pad(filters, (0, extra, 0, extra)), operator.stride)
+
+
+def _symbol_bound(operator: Conv) -> float:
+    phases = _phases(operator)
+    degree = phases.shape[2] - 1
     grid = max(1, _OVERSAMPLING * degree)
     largest = 0.0
     # One row of frequencies after the other: all at once would take a matrix for each of grid^2.

@@ -13,7 +13,9 @@ from robustframe.certify.certificate import (
     double_copy,
     margins,
     plain_margin,
+    survived,
 )
+from robustframe.certify.rounding import head_rounding
 from robustframe.errors import InputError
 from robustframe.frames import Blocks, Frame
 from robustframe.pairs import Pair
@@ -38,6 +40,18 @@ class _Matrix:
     """||E||^2 at most: how often a row reads the input."""
 
 
+@dataclass(frozen=True)
+class _Stake:
+    """What an example has to lose, class by class."""
+
+    over: Tensor
+    """Margins less the rounding at the solution, shape (classes,)."""
+    pulls: Tensor
+    """gain (W_y - W_c), shape (classes, features)."""
+    rounding: Tensor
+    """Rounding for each unit that the code travels, shape (classes,)."""
+
+
 @torch.no_grad()
 def pursuit_radius(pair: Pair, x: Images, y: Labels, *, sweeps: int = 20_000, tolerance: float = 1e-8) -> Certificate:
     """Certify a pair of any structure and depth whose pursuit is run to convergence.
@@ -58,12 +72,14 @@ def pursuit_radius(pair: Pair, x: Images, y: Labels, *, sweeps: int = 20_000, to
 
     Args:
         pair: a pair of moderate size (the frame is written out as a matrix); what is certified is the exact
-            solution, which the recurrent twin reaches with enough sweeps.
+            solution, classified by the head in float32. The recurrent twin comes near it with enough sweeps, and how
+            near is not in the bound.
         x: images, shape (b, *in_shape).
         y: labels, shape (b,).
         sweeps: sweeps to solve in float64 with, at most.
         tolerance: largest violation of the optimality conditions; above it nothing is certified. Gaps are shortened
-            by it, and margins by what float32 may round; beyond these the bound holds in exact arithmetic.
+            by it, and margins by what float32 may round in the head, wherever in the ball; beyond these the bound
+            holds in exact arithmetic.
 
     Returns:
         The certificates; ``proved`` is false, and the radius 0, where the solver did not reach the tolerance.
@@ -82,23 +98,24 @@ def pursuit_radius(pair: Pair, x: Images, y: Labels, *, sweeps: int = 20_000, to
     gaps = torch.cat([(layer.threshold + slope).flatten(1) for layer, slope in zip(frame.blocks, slopes)], 1)
     entry = (gaps - tolerance).clamp_min(0) / (matrix.norms.clamp_min(1e-30) * matrix.copies**0.5)
     logits = pair.classify(codes[-1])
-    over, pulls = margins(logits, y), differences(pair, y)
+    head = head_rounding(pair, codes[-1], y)
+    over, pulls = margins(logits, y) - head.fixed, differences(pair, y)
     proved = violation <= tolerance
     radius = torch.zeros(len(x), dtype=torch.float64)
     for row in proved.nonzero().squeeze(1).tolist():
         if bool((over[row] > 0).all()):
-            radius[row] = _radius(matrix, entry[row], over[row], pulls[row])
+            radius[row] = _radius(matrix, entry[row], _Stake(over[row], pulls[row], head.travelling[row]))
     return Certificate(radius, plain_margin(logits, y), proved, x[0].numel())
 
 
-def _radius(matrix: _Matrix, entry: Tensor, over: Tensor, pulls: Tensor) -> float:
+def _radius(matrix: _Matrix, entry: Tensor, stake: _Stake) -> float:
     """The largest distance that the margins survive; entry distances rise and what is survived falls with each atom."""
     distances, order = torch.cat([entry, entry.new_full((1,), torch.inf)]).sort()
     first, last = int((entry <= 0).sum()), len(entry)
     best = 0.0
     while first <= last:
         active = (first + last) // 2
-        held = _held(matrix, order[:active], over, pulls)
+        held = _held(matrix, order[:active], stake)
         reach = float(distances[active])
         best = max(best, min(held, reach))
         if held >= reach:
@@ -108,14 +125,14 @@ def _radius(matrix: _Matrix, entry: Tensor, over: Tensor, pulls: Tensor) -> floa
     return best
 
 
-def _held(matrix: _Matrix, active: Tensor, over: Tensor, pulls: Tensor) -> float:
+def _held(matrix: _Matrix, active: Tensor, stake: _Stake) -> float:
     """The distance that the margins survive while no atom but these is active."""
     if not len(active):
         return torch.inf
     atoms = matrix.gram.shape[0]
-    start = atoms - pulls.shape[1]
-    wanted = torch.zeros(len(pulls), atoms, dtype=torch.float64)
-    wanted[:, start:] = pulls
+    start = atoms - stake.pulls.shape[1]
+    wanted = torch.zeros(len(stake.pulls), atoms, dtype=torch.float64)
+    wanted[:, start:] = stake.pulls
     factor, failed = torch.linalg.cholesky_ex(matrix.gram[active][:, active])
     # A pivot near rounding means that the atoms hardly determine their codes: nothing to rely on.
     if bool(failed) or float(factor.diagonal().min()) < 1e-6:
@@ -124,7 +141,9 @@ def _held(matrix: _Matrix, active: Tensor, over: Tensor, pulls: Tensor) -> float
     whole = torch.linalg.vector_norm(matrix.whole[:, active] @ weights, dim=0)
     facing = torch.linalg.vector_norm(matrix.facing[:, active] @ weights, dim=0)
     slope = (facing + matrix.copies**0.5 * whole) / 2
-    return float(torch.where(slope > 0, over / slope, torch.inf).min())
+    # ||D|| <= ||B D|| / sigma_min, and the trace of the inverse is at least 1 / sigma_min^2.
+    travelled = (matrix.copies * torch.cholesky_inverse(factor).diagonal().sum()).sqrt()
+    return float(survived(stake.over.unsqueeze(0), (slope + travelled * stake.rounding).unsqueeze(0)))
 
 
 def _write_out(frame: Frame) -> _Matrix:

@@ -10,7 +10,9 @@ from robustframe.certify.certificate import (
     double_copy,
     margins,
     plain_margin,
+    survived,
 )
+from robustframe.certify.rounding import head_rounding
 from robustframe.errors import InputError
 from robustframe.frames.coherence import babel
 from robustframe.pairs import Pair
@@ -31,8 +33,9 @@ def sulam_radius(pair: Pair, x: Images, y: Labels, *, sweeps: int = 20_000, tole
     units: no image is centred or normalised here. `pursuit_radius` is never smaller.
 
     Args:
-        pair: a pair with one layer of unit-norm atoms; what is certified is the exact solution, which the recurrent
-            twin reaches with enough sweeps.
+        pair: a pair with one layer of unit-norm atoms; what is certified is the exact solution, classified by the
+            head in float32; margins are shortened by what that may round. The recurrent twin comes near it with
+            enough sweeps, and how near is not in the bound.
         x: images, shape (b, *in_shape).
         y: labels, shape (b,).
         sweeps: sweeps to solve in float64 with, at most.
@@ -68,8 +71,8 @@ def sulam_radius(pair: Pair, x: Images, y: Labels, *, sweeps: int = 20_000, tole
     # No example has more than all atoms in its support: then no other can enter.
     entry = torch.cat([gaps, torch.full_like(gaps[:, :1], torch.inf)], 1)[:, 1 : allowed + 1] / 2
     slopes = torch.linalg.vector_norm(differences(pair, y), dim=2)
-    over = margins(logits, y)
-    reach = torch.where(slopes > 0, over / slopes, torch.where(over > 0, torch.inf, 0.0)).amin(1)
+    head = head_rounding(pair, codes[-1], y)
+    reach = survived(margins(logits, y) - head.fixed, slopes + head.travelling)
     held = reach.unsqueeze(1) * (1 - coherence[:allowed]).sqrt()
     proved = violation <= tolerance
     radius = torch.where(proved, torch.minimum(entry, held).amax(1), 0.0)

@@ -125,10 +125,13 @@ def _leading(table: Table, style: TableStyle, coherence: Mapping[str, float]) ->
 
 
 def _places(table: Table, style: TableStyle) -> list[tuple[Column, str]]:
-    """The columns of what was found, each with the twin it is about: empty where a line is about one row."""
+    """The columns of what was found, each with the twin it is about: empty where a line is about one row.
+
+    A column in which nothing is certified says no more than the sentence below the table.
+    """
     filled = {
         "corrupted": any(row.corrupted.value is not None for row in table.rows),
-        "certified": any(row.certified is not None for row in table.rows),
+        "certified": any(row.certified for row in table.rows),
         "verdict": any(row.verdict for row in table.rows),
     }
     shown = [each for each in _FOUND if (each.name in style.columns if style.columns else filled.get(each.name, True))]

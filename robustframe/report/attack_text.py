@@ -3,6 +3,7 @@
 from robustframe.report.layout import UNKNOWN, Cell, Column, Grid, Measured, TextCell, one_line
 from robustframe.report.robustness import share_cell
 from robustframe.runs.ranking import AttackRanking, HeadToHead, RankedAttack
+from robustframe.statistics import family_sentence
 
 _COLUMNS = (
     Column("attack", "Attack"),
@@ -23,7 +24,7 @@ _PAIRS = (
     Column("only_second", "Only second", "number"),
     Column("first_passes", "Passes, first", "number", drop=2),
     Column("second_passes", "Passes, second", "number", drop=2),
-    Column("p", "p (Holm)", "number"),
+    Column("p", "p", "number"),
 )
 
 
@@ -55,7 +56,7 @@ def _line(attack: RankedAttack) -> tuple[TextCell | Measured, ...]:
 
 
 def _pair_lines(ranking: AttackRanking) -> tuple[tuple[TextCell, ...], ...]:
-    ordered = sorted(ranking.pairs, key=lambda pair: pair.p_adjusted)
+    ordered = sorted(ranking.pairs, key=lambda pair: pair.p_value)
     return tuple(_pair_line(pair) for pair in ordered)
 
 
@@ -65,7 +66,7 @@ def _pair_line(pair: HeadToHead) -> tuple[TextCell, ...]:
         TextCell(one_line(pair.second)),
         *map(_count, (pair.cases, pair.both, pair.only_first, pair.only_second)),
         *map(_count, (pair.first_passes, pair.second_passes)),
-        TextCell(f"{pair.p_adjusted:.2g}", raw=repr(pair.p_adjusted)),
+        TextCell(f"{pair.p_value:.2g}", raw=repr(pair.p_value)),
     )
 
 
@@ -107,9 +108,8 @@ def _caption(ranking: AttackRanking, whole: bool, rest: bool) -> str:
 
 
 def _pairs_caption(ranking: AttackRanking) -> str:
-    said = (
-        "Cases that both met, neither because the other had missed them; exact McNemar p, Holm-adjusted over all pairs."
-    )
+    family = family_sentence([pair.p_value for pair in ranking.pairs], of="pairs")
+    said = f"Cases that both met, neither because the other had missed them; exact McNemar p; {family}."
     if any(pair.cases < max(each.cases for each in ranking.attacks) for pair in ranking.pairs):
         said += " Fewer than all cases are those that others had missed, which favours attacks unlike these."
     if ranking.incomparable:

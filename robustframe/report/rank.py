@@ -71,7 +71,8 @@ def rank_architectures(
     Raises:
         InputError: for an unknown name, one that is given twice, or a network that is no frame.
 
-    Source: Murdock and Lucey, 2020, arXiv:2003.13866: architectures with a lower minimum potential generalise better.
+    Source: Murdock and Lucey, 2020, arXiv:2003.13866: a lower minimum potential goes with a lower
+    validation error.
     """
     twice = [name for at, name in enumerate(given) if name in given[:at]]
     if twice:

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from robustframe.report.layout import Cell, Table, TableRow
+from robustframe.report.robust_ranks import Rankable, doubted_models, group_of, robust_ranks
 from robustframe.runs import Run
 from robustframe.runs.record import ClassifierEntry, Record, Result
-from robustframe.statistics import PairedDifference, Proportion, holm, resolution_sentence, spearman
+from robustframe.statistics import PairedDifference, Proportion, family_sentence, resolution_sentence
 from robustframe.threat import ThreatModel
 
-_ENOUGH_PAIRS = 5
-"""Of fewer, no order of ranks is significant at 5 %."""
 _WORDS = {"unfinished": "checks not finished"}
 """What a table calls a verdict that would be taken for one on the run."""
 _TWINS = {"feedforward": "feed-forward", "recurrent": "recurrent", None: "—"}
@@ -26,8 +25,8 @@ def robustness_table(run: Run) -> Table:
 
     Returns:
         Accuracies with 95 % Wilson intervals; for each pair the difference recurrent minus feed-forward with
-        Newcombe's interval and the exact McNemar p, adjusted by Holm over all differences of the table. The caption
-        says what the number of examples resolves and, for five pairs or more, how robustness goes with coherence.
+        Newcombe's interval and the exact McNemar p, which agree. The caption says how many differences hold together,
+        what the number of examples resolves and, for five pairs or more, how robustness goes with coherence.
     """
     return _table([run])
 
@@ -82,8 +81,7 @@ def corrupted_cell(record: Record, classifier: str) -> Cell:
 def _table(runs: Sequence[Run]) -> Table:
     records = [run.record for run in runs]
     rows = [row for run, called in zip(runs, model_names(records), strict=True) for row in _rows(run, called)]
-    rows, tests = _adjusted(rows)
-    return Table(title=_title(records, rows), caption=_caption(runs, tests), rows=tuple(rows))
+    return Table(title=_title(records, rows), caption=_caption(runs, _tests(rows)), rows=tuple(rows))
 
 
 def _rows(run: Run, called: Mapping[str, str]) -> Iterator[TableRow]:
@@ -163,12 +161,12 @@ def _title(records: Sequence[Record], rows: Sequence[TableRow]) -> str:
     return f"{name}: {data.use} {data.split}, {data.count:,} examples, {threats}"
 
 
-def _caption(runs: Sequence[Run], tests: int) -> str:
+def _caption(runs: Sequence[Run], ps: Sequence[float]) -> str:
     records = [run.record for run in runs]
     differences = ""
-    if tests:
-        differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p, Holm-adjusted over the "
-        differences += f"table's {tests} differences"
+    if ps:
+        differences = "; differences recurrent minus feed-forward: Newcombe, exact McNemar p; "
+        differences += family_sentence(ps, of="differences")
     cited = ", ".join(run.cited for run in runs)
     sentences = [
         f"Clean and robust accuracy in % with 95 % intervals (Wilson{differences}).",
@@ -176,7 +174,7 @@ def _caption(runs: Sequence[Run], tests: int) -> str:
         *_corruptions(records),
         *_bounds(records),
         *_unchecked(records),
-        *_coherence(records),
+        *_coherence(runs),
         *_no_frames(records),
         f"Attacks: {_attacks(records)}. Coherence: mutual coherence of the frame. "
         f"Run{'s' if len(runs) > 1 else ''} {cited}.",
@@ -197,19 +195,12 @@ def _attacks(records: Sequence[Record]) -> str:
     )
 
 
-def _adjusted(rows: list[TableRow]) -> tuple[list[TableRow], int]:
-    """Adjust the p-values of a table together, clean and robust; return the rows and the number of tests."""
-    # A clean difference stands once a threat, but is one test.
-    tests = {("clean", row.model): row.p_clean for row in rows if row.p_clean is not None}
-    tests |= {(row.threat, row.model): row.p_robust for row in rows if row.p_robust is not None}
-    adjusted: dict[tuple[str, str], float | None] = dict(zip(tests, holm(list(tests.values()))))
-    changed = [
-        replace(row, p_clean=adjusted.get(("clean", row.model)), p_robust=adjusted.get((row.threat, row.model)))
-        if row.twin == "difference"
-        else row
-        for row in rows
-    ]
-    return changed, len(tests)
+def _tests(rows: Sequence[TableRow]) -> list[float]:
+    """The p-values of a table, clean and robust: a clean difference stands once a threat, but is one test."""
+    differences = [row for row in rows if row.twin == "difference"]
+    tests = {("clean", row.model): row.p_clean for row in differences}
+    tests |= {(row.threat, row.model): row.p_robust for row in differences}
+    return [p for p in tests.values() if p is not None]
 
 
 def _corruptions(records: Sequence[Record]) -> list[str]:
@@ -224,7 +215,7 @@ def _corruptions(records: Sequence[Record]) -> list[str]:
 
 
 def _bounds(records: Sequence[Record]) -> list[str]:
-    """Say what the certified column is, where there is one."""
+    """Say what the certified column is, where there is one, or that nothing is certified."""
     found: dict[str, None] = {}
     for record in records:
         proved = {result.classifier for result in record.results or [] if result.certified_correct is not None}
@@ -233,7 +224,10 @@ def _bounds(records: Sequence[Record]) -> list[str]:
                 found["randomised smoothing" if _smoothed(record, entry) else "Lipschitz bound"] = None
     if not found:
         return []
-    return [f"Certified: what no attack can break ({', '.join(found)}), and the gap to what these attacks did not."]
+    how = ", ".join(found)
+    if not any(result.certified_correct for record in records for result in record.results or []):
+        return [f"No example is certified ({how})."]
+    return [f"Certified: what no attack can break ({how}), and the gap to what these attacks did not."]
 
 
 def _unchecked(records: Sequence[Record]) -> list[str]:
@@ -263,28 +257,21 @@ _NAMED = 3
 """So many models without a frame are named."""
 
 
-def _coherence(records: Sequence[Record]) -> list[str]:
+def _coherence(runs: Sequence[Run]) -> list[str]:
     """Say how the recurrent twins' robust accuracy goes with the coherence of their frames, where there are enough."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        known = {
-            entry.name: entry.mutual_coherence
-            for entry in record.classifiers
-            if entry.twin == "recurrent" and entry.mutual_coherence is not None
-        }
-        for result in record.results or []:
-            if result.classifier in known:
-                share = result.robust_correct / result.examples
-                found.setdefault(result.threat, []).append((known[result.classifier], share))
-    sentences = []
-    for threat, numbers in found.items():
-        if len(numbers) < _ENOUGH_PAIRS:
-            continue
-        ranks = spearman([coherence for coherence, _ in numbers], [share for _, share in numbers], seed=0)
-        if ranks is not None:
-            ends = f"[{ranks.interval.low:+.2f}, {ranks.interval.high:+.2f}]"
-            sentences.append(
-                f"Coherence and robust accuracy of the {ranks.n} recurrent twins under {threat}: Spearman's rho "
-                f"{ranks.value:+.2f} {ends} (bootstrap), p = {ranks.p_value:.2g} (permutation)."
-            )
-    return sentences
+    found: dict[str, dict[tuple[str, str], Rankable]] = {}
+    for run in runs:
+        entries = {entry.name: entry for entry in run.record.classifiers if entry.twin == "recurrent"}
+        doubted = {threat.label: doubted_models(run, threat.label) for threat in run.threats} if run.complete else {}
+        for result in run.record.results or []:
+            entry = entries.get(result.classifier)
+            if entry is not None and entry.mutual_coherence is not None:
+                shares = result.robust_correct / result.examples, result.clean_correct / result.examples
+                row = Rankable(entry.mutual_coherence, *shares, group_of(entry), entry.model in doubted[result.threat])
+                # A pair at several numbers of sweeps is one pair.
+                found.setdefault(result.threat, {}).setdefault((entry.use, entry.sha256), row)
+    return [
+        f"Coherence and robust accuracy of recurrent twins under {threat}: {ranks.sentence}."
+        for threat, rows in found.items()
+        if (ranks := robust_ranks(list(rows.values()))).found is not None
+    ]

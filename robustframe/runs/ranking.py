@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from robustframe.errors import InputError, unknown
 from robustframe.runs.ledger import AttackKey, Ledger, RowKey, Stint, Walk
-from robustframe.statistics import PairedDifference, holm
+from robustframe.statistics import PairedDifference
 
 SORTS = ("breaks", "broken", "alone", "order")
 """By breaks per pass, by the share it broke, by what it alone found, as they stand in their batteries."""
@@ -71,8 +71,6 @@ class HeadToHead:
     second_passes: int | None
     p_value: float
     """Exact McNemar."""
-    p_adjusted: float = 1.0
-    """By Holm, over all pairs of the ranking."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,7 @@ def _pairs(rows: Iterable[Sequence[Stint]], names: Mapping[AttackKey, str]) -> t
                 spent = [None if m.passes is None else int(m.passes[shared].sum()) for m in (one, other)]
                 mine.append((broken, spent[0], spent[1]))
     pairs = [_pair(*key, parts) for key, parts in found.items() if parts]
-    adjusted = holm([pair.p_value for pair in pairs])
-    return [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted)], len(found) - len(pairs)
+    return pairs, len(found) - len(pairs)
 
 
 def _independent(one: Stint, other: Stint) -> bool:

@@ -1,57 +1,25 @@
-"""What needs resampling: intervals of differences of any numbers, and rank correlations."""
+"""Rank correlations, plain or given other numbers, within groups, and which rows may enter one about robustness."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, permutation_test, rankdata
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
 
 from robustframe.errors import InputError
-from robustframe.statistics.proportions import Interval
+from robustframe.statistics.proportions import Interval, check_level
 
-_RESAMPLES = 9999
-_AT_ONCE = 100
-"""Resamples in memory at a time; 10,000 examples take 8 MB then."""
-
-
-def bootstrap_difference(
-    first: NDArray[Any], second: NDArray[Any], *, seed: int, level: float = 0.95, resamples: int = _RESAMPLES
-) -> Interval:
-    """Enclose the mean of second less first, by drawing examples with replacement (Efron, 1979; percentiles).
-
-    For one pair of verdicts `PairedDifference.interval` is better; this is for what has no formula, such as an
-    accuracy averaged over threats.
-
-    Args:
-        first: a number per example, shape (n,).
-        second: those of the other, for the same examples in the same order.
-        seed: of the draws.
-        level: confidence, in (0, 1).
-        resamples: how many draws.
-
-    Returns:
-        The interval; without a width when the difference is the same for every example.
-
-    Raises:
-        InputError: when the arrays do not match or are empty, or for a level outside (0, 1).
-    """
-    _checked_level(level)
-    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-        raise InputError(f"a paired difference needs two arrays of one length, not {first.shape} and {second.shape}")
-    difference = second.astype(np.float64) - first.astype(np.float64)
-    if np.ptp(difference) == 0:
-        return Interval(float(difference[0]), float(difference[0]))
-    found = bootstrap(
-        (difference,),
-        np.mean,
-        n_resamples=resamples,
-        batch=_AT_ONCE,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+_DRAWS = 9999
+_EVERY = 7
+"""All orders are tried of so many things at most."""
+_EQUAL = 1e-9
+FLOOR = 0.75
+"""Share of the best clean accuracy below which a classifier is no row of a correlation with robustness."""
 
 
 @dataclass(frozen=True)
@@ -62,69 +30,150 @@ class Association:
     value: float
     """Spearman's rho, in [-1, 1]; ties share their mean rank."""
     p_value: float
-    """Two-sided, by permutation: exact where there are no more permutations than draws."""
+    """Two-sided."""
     interval: Interval
+    """Holds 0 exactly where ``p_value`` is at least 1 less its level."""
+    groups: int = 1
+    """Groups within which things were ranked."""
 
 
 def spearman(
     x: Any,
     y: Any,
     *,
-    seed: int,
+    given: Sequence[Any] = (),
+    groups: Sequence[str] | None = None,
     level: float = 0.95,
-    resamples: int = _RESAMPLES,
 ) -> Association | None:
     """Correlate two numbers of the same things by rank, such as coherence and robust accuracy of models.
+
+    The interval is Fisher's for ranks (Bonett and Wright, 2000, Psychometrika 65:23), which covers in small samples
+    where a bootstrap does not. The p-value is the larger of its own and that of a permutation test (every order of 7
+    things or fewer, else 9,999 drawn ones), and the interval is stretched to 0 where p says so: the two never disagree.
+    Things are put into an order of their own first, so nothing depends on that in which they are given.
 
     Args:
         x: a list or array with one number per thing, at least 3.
         y: the other values, in the same order.
-        seed: of permutations and draws.
-        level: confidence of the bootstrap interval, in (0, 1).
-        resamples: how many permutations and draws.
+        given: further numbers of the things whose ranks are taken out of both, linearly: a partial correlation.
+        groups: what each thing belongs to; it is ranked among its own, and so are permutations made. Groups of one
+            are left out.
+        level: confidence of the interval, in (0, 1).
 
     Returns:
-        The correlation with an interval and a p-value; `None` when all x or all y are equal, which have no ranks.
+        The correlation; `None` when fewer than 3 things are left or when one of the two numbers says nothing: it is
+        the same for all, or follows from what is given.
 
     Raises:
         InputError: for fewer than 3 things, lengths that differ, or numbers that are not finite.
     """
-    _checked_level(level)
-    one, two = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if one.shape != two.shape or one.ndim != 1 or len(one) < 3:
-        raise InputError(f"a rank correlation needs two lists of at least 3 numbers, not {one.shape} and {two.shape}")
-    if not (np.isfinite(one).all() and np.isfinite(two).all()):
+    check_level(level)
+    names = np.asarray([""] * len(x) if groups is None else list(groups))
+    columns = [np.asarray(each, dtype=np.float64) for each in (x, y, *given)]
+    if any(each.shape != (len(names),) for each in columns) or len(names) < 3:
+        lengths = ", ".join(str(len(each)) for each in (*columns, names))
+        raise InputError(f"a rank correlation needs lists of one length, at least 3 numbers, not {lengths}")
+    if not all(np.isfinite(each).all() for each in columns):
         raise InputError("a rank correlation needs finite numbers; leave out what is unknown")
-    if np.ptp(one) == 0 or np.ptp(two) == 0:
+    sizes = {name: int((names == name).sum()) for name in np.unique(names)}
+    kept = np.array([sizes[name] > 1 for name in names])
+    if kept.sum() < 3:
         return None
-    rng = np.random.default_rng(seed)
-    tested = permutation_test(
-        (one,),
-        lambda permuted, axis=-1: _rho(permuted, np.broadcast_to(two, permuted.shape)),
-        permutation_type="pairings",
-        n_resamples=resamples,
-        vectorized=True,
-        rng=rng,
-    )
-    # Not SciPy's bootstrap: one draw without two different numbers has no rho, and would leave no interval.
-    drawn = rng.integers(len(one), size=(resamples, len(one)))
-    rhos = _rho(one[drawn], two[drawn])
-    low, high = np.quantile(rhos[np.isfinite(rhos)], [(1 - level) / 2, (1 + level) / 2])
-    value = float(_rho(one, two))
-    return Association(len(one), value, float(tested.pvalue), Interval(min(float(low), value), max(float(high), value)))
+    columns, names = [each[kept] for each in columns], names[kept]
+    order = np.lexsort((*reversed(columns), names))
+    members = [np.flatnonzero(names[order] == name) for name in np.unique(names)]
+    one, two, *known = (_ranks(each[order], members) for each in columns)
+    return _associated(one, two, np.array(known).reshape(len(known), len(one)), members, level)
 
 
-def _rho(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
-    """Spearman's rho along the last axis; NaN where all numbers are equal."""
-    ranks = [rankdata(values, axis=-1) for values in (x, y)]
-    a, b = (each - each.mean(-1, keepdims=True) for each in ranks)
-    size = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    product = (a * b).sum(-1)
-    rho = np.divide(product, size, out=np.full_like(size, np.nan), where=size > 0)
-    # Rounding may not lead out of [-1, 1], nor make two equal correlations differ in a permutation test.
-    return np.clip(np.round(rho, 12), -1, 1)
+def _ranks(values: NDArray[np.float64], members: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
+    """Ranks within groups, as shares of the group, around 0."""
+    found = np.zeros(len(values))
+    for own in members:
+        found[own] = (rankdata(values[own]) - (len(own) + 1) / 2) / (len(own) + 1)
+    return found
 
 
-def _checked_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError(f"confidence level {level} must lie between 0 and 1, such as 0.95")
+def _associated(
+    one: NDArray[np.float64],
+    two: NDArray[np.float64],
+    known: NDArray[np.float64],
+    members: Sequence[NDArray[np.intp]],
+    level: float,
+) -> Association | None:
+    basis = _basis(known)
+    first, second = _without(one, basis), _without(two, basis)
+    # What is left of a number that follows from others is rounding.
+    if any(np.linalg.norm(left) <= 1e-6 * np.linalg.norm(whole) for left, whole in ((first, one), (second, two))):
+        return None
+    value = float(_cosine(first, second))
+    permuted = _without(_orders(second, members), basis)
+    far = np.abs(_cosine(permuted, first)) >= abs(value) - _EQUAL
+    complete = len(members) == 1 and len(one) <= _EVERY
+    p = float(far.mean()) if complete else (float(far.sum()) + 1) / (len(far) + 1)
+    n = len(one) - len(members) + 1
+    spread = _spread(value, n - len(known))
+    centre = math.atanh(_inner(value, n))
+    if math.isfinite(spread):
+        p = max(p, 2 * float(ndtr(-abs(centre) / spread)))
+    reach = float(ndtri((1 + level) / 2)) * spread
+    low, high = min(math.tanh(centre - reach), value), max(math.tanh(centre + reach), value)
+    if p >= 1 - level:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Association(len(one), value, p, Interval(low, high), len(members))
+
+
+def _spread(value: float, n: int) -> float:
+    """The standard error of atanh(rho); of three things and fewer nothing is known."""
+    return math.sqrt((1 + value**2 / 2) / (n - 3)) if n > 3 else math.inf
+
+
+def _inner(value: float, n: int) -> float:
+    """Bring a perfect correlation half a step inside: the next one has two neighbours exchanged."""
+    most = 1 - 6 / (n**3 - n) if n > 2 else 0.5
+    return min(max(value, -most), most)
+
+
+def _basis(known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An orthonormal basis of what is given, shape (k, n)."""
+    _, sizes, directions = np.linalg.svd(known, full_matrices=False) if known.size else (None, np.zeros(0), known)
+    return np.asarray(directions[sizes > 1e-9], dtype=np.float64)
+
+
+def _without(values: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values - (values @ basis.T) @ basis
+
+
+def _orders(values: NDArray[np.float64], members: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
+    """Permutations within groups: every one where they are few, else drawn ones; shape (draws, n)."""
+    if len(members) == 1 and len(values) <= _EVERY:
+        return np.array(list(itertools.permutations(values)))
+    rng = np.random.default_rng(0)
+    orders = np.tile(values, (_DRAWS, 1))
+    for own in members:
+        orders[:, own] = rng.permuted(orders[:, own], axis=1)
+    return orders
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> Any:
+    sizes = np.linalg.norm(a, axis=-1) * np.linalg.norm(b)
+    return np.clip(np.divide(a @ b, sizes, out=np.zeros_like(sizes), where=sizes > 0), -1, 1)
+
+
+def clears_floor(clean: Sequence[float]) -> list[bool]:
+    """Say which classifiers may enter a correlation with robust accuracy.
+
+    A classifier that is wrong without an attack is not robust either, whatever else it is like: it would speak of clean
+    accuracy alone.
+
+    Args:
+        clean: clean accuracies of all that might, in [0, 1].
+
+    Returns:
+        For each whether it has at least three quarters of the best.
+
+    >>> clears_floor([0.9, 0.7, 0.35])
+    [True, True, False]
+    """
+    best = max(clean, default=0.0)
+    return [each >= FLOOR * best for each in clean]

@@ -37,6 +37,27 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def family_sentence(ps: Sequence[float], *, of: str, level: float = 0.05) -> str:
+    """Say that tests stand each by itself, and how many of them hold together.
+
+    This is the one adjustment there is: numbers beside each other, p and interval, are those of single tests, and what
+    a whole family shows is said once.
+
+    Args:
+        ps: p-values in [0, 1].
+        of: what there are so many of, in the plural.
+        level: of significance.
+
+    >>> family_sentence([0.01, 0.04, 0.03], of="differences")
+    'p and interval not adjusted for the 3 differences, of which 1 holds together (Holm, 5 %)'
+    """
+    hold = sum(p <= level for p in holm(ps))
+    things = of.removesuffix("s") if len(ps) == 1 else of
+    verb = "holds" if hold == 1 else "hold"
+    family = f"the {len(ps)} {things}, of which {hold} {verb} together (Holm, {100 * level:g} %)"
+    return f"p and interval not adjusted for {family}"
+
+
 def _holm(ps: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.argsort(ps, kind="stable")
     stepped = np.minimum(1.0, (len(ps) - np.arange(len(ps))) * ps[order])

@@ -8,7 +8,7 @@ from scipy.stats import linregress
 from scipy.stats import t as student
 
 from robustframe.errors import InputError
-from robustframe.statistics.proportions import Interval
+from robustframe.statistics.proportions import Interval, check_level
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Line:
 
     def interval(self, x: float, level: float = 0.95) -> Interval:
         """Return the interval of the line, not of a new point, at x (Student's t; residuals independent and alike)."""
-        if not 0 < level < 1:
-            raise InputError(f"confidence level {level} must lie between 0 and 1, such as 0.95")
+        check_level(level)
         reach = float(student.ppf((1 + level) / 2, self.n - 2)) * self.slope_error
         reach *= (self.spread + (x - self.centre) ** 2) ** 0.5
         return Interval(self.at(x) - reach, self.at(x) + reach)

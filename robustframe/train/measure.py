@@ -110,7 +110,7 @@ def robust_accuracy(pair: Pair | Untied, data: Dataset, threat: ThreatModel, bat
 
 
 _KNOWN_BY = 10_000
-"""Training images, from the beginning, on which a card states accuracies: enough for the generalisation error."""
+"""Training images, from the beginning, on which a card states accuracies: enough for the generalisation gap."""
 
 
 @kept()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from robustframe.report.layout import Cell, Grid, Table, TableRow, grid
 from robustframe.report.robustness import share_cell
 from robustframe.report.tables import document
-from robustframe.statistics import Ranked, resolution_sentence
+from robustframe.statistics import Ranked, family_sentence, resolution_sentence
 from robustframe.verification.compare import ROBUST, WRONG, Comparison, Difference, Outcome
 
 
@@ -32,11 +32,11 @@ def differences_table(comparison: Comparison) -> Table:
         if each.threat is not None
         for row in _rows(str(each.threat), clean[each.first, each.second], each, comparison.examples)
     ]
-    tests = sum(each.p_value is not None for each in comparison.differences)
+    ps = [each.p_value for each in comparison.differences if each.p_value is not None]
     caption = (
         f"First: {comparison.first}. Second: {comparison.second}. Clean and robust accuracy in % with 95 % intervals "
-        f"(Wilson; differences second minus first on the same examples: Newcombe, exact McNemar p, Holm-adjusted over "
-        f"the table's {tests} differences). {resolution_sentence(comparison.examples)}."
+        f"(Wilson; differences second minus first on the same examples: Newcombe, exact McNemar p; "
+        f"{family_sentence(ps, of='differences')}). {resolution_sentence(comparison.examples)}."
     )
     return Table(title="Comparison", caption=caption, rows=tuple(rows), column="Run")
 
@@ -50,7 +50,7 @@ def _rows(threat: str, clean: Difference, robust: Difference, examples: int) -> 
         one, two = (share_cell(round(getattr(each, f"{run}_value") * examples), examples) for each in (clean, robust))
         yield TableRow(_who(robust), None, run, threat, one, two)
     one, two = (Cell(each.value, each.low, each.high) for each in (clean, robust))
-    yield TableRow(_who(robust), None, "difference", threat, one, two, clean.p_adjusted, robust.p_adjusted)
+    yield TableRow(_who(robust), None, "difference", threat, one, two, clean.p_value, robust.p_value)
 
 
 def _ranks(comparison: Comparison) -> Iterator[Grid]:
@@ -100,7 +100,7 @@ def _sentences(comparison: Comparison) -> Iterator[str]:
         yield (
             f"{_who(each)}, robust accuracy averaged over {len(comparison.threats)} threats: "
             f"{100 * each.first_value:.1f} and {100 * each.second_value:.1f} %, difference {100 * each.value:+.1f} "
-            f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}] (paired bootstrap over examples)."
+            f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}] (Student over examples)."
         )
     if comparison.uncompared:
         yield f"Not compared, as only one run has it: {', '.join(comparison.uncompared)}."

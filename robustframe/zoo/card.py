@@ -166,7 +166,7 @@ class Card(CardPart):
     least_potential: LeastPotential | None = None
     clean_accuracy: Accuracy
     training_accuracy: Accuracy | None = None
-    """The same on the beginning of the training split: the difference is the generalisation error."""
+    """The same on the beginning of the training split: the difference is the generalisation gap."""
     learning_curve: LearningCurve | None = None
     settling: Settling | None = None
     measured: list[LayerFacts] | None = None
@@ -182,6 +182,19 @@ class Card(CardPart):
     """File name of the weights, in the card's folder."""
     sha256: str
     """SHA-256 of that file."""
+
+    @property
+    def training(self) -> str:
+        """``"normal"``, or the threat that the pair was trained against: ``"adversarial linf:0.1"``."""
+        adversary = self.recipe.get("adversary")
+        threat = adversary.get("threat") if isinstance(adversary, dict) else None
+        return f"adversarial {threat}" if threat else "adversarial" if adversary else "normal"
+
+    @property
+    def manner(self) -> str:
+        """The same as an adverb: ``"normally"``, ``"against linf:0.1"`` or ``"adversarially"``."""
+        kind, _, threat = self.training.partition(" ")
+        return f"against {threat}" if threat else f"{kind}ly"
 
 
 def read_card(path: Path) -> Card:

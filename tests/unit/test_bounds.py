@@ -64,3 +64,20 @@ def test_no_attack_breaks_what_is_certified(tiny_card: Path, tmp_path: Path, thr
         pair, DIGITS.images, DIGITS.labels, threat=threat, battery="swift", out=tmp_path, diagnose=False
     )
     assert all((result.certified_correct or 0) <= result.robust_correct for result in run.results)
+
+
+def test_a_column_of_zeros_is_a_sentence(tiny_card: Path, tmp_path: Path) -> None:
+    pair, _ = load_card(tiny_card)
+    threats = ["linf:0.3", "l2:0.01"]
+    both = robustframe.evaluate(
+        pair, DIGITS.images, DIGITS.labels, threat=threats, battery="quick", out=tmp_path / "both", diagnose=False
+    )
+    none = robustframe.evaluate(
+        pair, DIGITS.images, DIGITS.labels, threat=threats[0], battery="quick", out=tmp_path / "one", diagnose=False
+    )
+    assert all(result.certified_correct == 0 for result in none.results)
+    for format in ("md", "tex", "csv", "html"):
+        assert "ertified" in render(robustness_table(both), format)
+        text = render(robustness_table(none), format)
+        assert "Certified" not in text.replace("<!--", "")
+        assert ("No example is certified (Lipschitz bound)." in text) == (format != "csv")

@@ -1,5 +1,7 @@
 """What certificates rest on: norms from above, constants that nothing exceeds, and the facts of the proofs."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,8 @@ from robustframe.certify import (
     pursuit_radius,
     sulam_radius,
 )
-from robustframe.certify.norms import norm_bound, smallest_eigenvalue
+from robustframe.certify.norms import absolute_norm_bound, norm_bound, smallest_eigenvalue
+from robustframe.certify.rounding import Sweep, travel
 from robustframe.errors import InputError
 from robustframe.frames import Conv, Dense, Frame, Operator, PooledConv, build_frame
 from robustframe.frames.coherence import babel
@@ -137,29 +140,141 @@ def test_the_constant_of_one_sweep_of_a_chain_is_the_product_of_norms() -> None:
         lipschitz_constants(frame, 0)
 
 
-def test_the_constants_of_a_chain_follow_the_recursion_of_its_sweeps() -> None:
-    """In matrices: (1 - S beta_below) d_new = (|1 - s H| + S beta_above) d_old + s_1 beta_1 e_1."""
-    frame = frame_of("chain")
-    beta, depth = norm_bounds(frame), 3
-    size = [float(layer.step_size) for layer in frame.blocks]
-    pulls = [1, 1, 0]
-    lower, upper = torch.zeros(depth, depth, dtype=torch.float64), torch.zeros(depth, depth, dtype=torch.float64)
-    for j, layer in enumerate(frame.blocks):
-        eigenvalues = (
-            torch.linalg.eigvalsh(layer.operator.weight.detach() @ layer.operator.weight.detach().T) + pulls[j]
-        )
-        upper[j, j] = (1 - size[j] * eigenvalues).abs().max()
-        if j:
-            lower[j, j - 1] = size[j] * beta[j]
-        if j + 1 < depth:
-            upper[j, j + 1] = size[j] * beta[j + 1]
-    first = torch.tensor([size[0] * beta[0], 0, 0], dtype=torch.float64)
-    d = torch.zeros(depth, dtype=torch.float64)
-    for sweeps in range(1, 6):
-        d = torch.linalg.solve(torch.eye(depth, dtype=torch.float64) - lower, upper @ d + first)
-        torch.testing.assert_close(
-            torch.tensor(lipschitz_constants(frame, sweeps), dtype=torch.float64), d, rtol=1e-6, atol=0
-        )
+def worst_step(frame: Frame, j: int, code: float, target: float) -> float:
+    """The longest (I - s H) w + s B^T t with ||w|| = code and ||t|| = target that turns of w and t find."""
+    layer = frame.blocks[j - 1]
+    synthesis, size = explicit(layer.operator), float(layer.step_size)
+    hessian = synthesis.T @ synthesis + frame.pull(j) * torch.eye(synthesis.shape[1], dtype=torch.float64)
+    keep, take = torch.eye(len(hessian), dtype=torch.float64) - size * hessian, size * synthesis.T
+    longest = 0.0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        ends = [torch.randn(n, dtype=torch.float64, generator=generator) for n in (keep.shape[1], take.shape[1])]
+        for _ in range(300):
+            ends = [scale * end / torch.linalg.vector_norm(end) for scale, end in zip((code, target), ends)]
+            moved = keep @ ends[0] + take @ ends[1]
+            # The gradient of the length, then back to the spheres.
+            ends = [keep.T @ moved + 1e-9 * ends[0], take.T @ moved + 1e-9 * ends[1]]
+        longest = max(longest, float(torch.linalg.vector_norm(moved)))
+    return longest
+
+
+@pytest.mark.parametrize(("code", "target"), [(1.0, 1.0), (0.2, 1.0), (1.0, 0.3)])
+@pytest.mark.parametrize("kind", ["chain", "conv"])
+def test_a_step_is_bounded_closely_and_below_the_sum_of_norms(kind: str, code: float, target: float) -> None:
+    frame = frame_of(kind)
+    last = len(frame.blocks)
+    sweep = Sweep(frame)
+    for j in range(1, last + 1):
+        d = [torch.tensor(each, dtype=torch.float64) for each in [target] * j + [code] + [0.0] * (last - j)]
+        bound, found = float(sweep.step(j, d)), worst_step(frame, j, code, target)
+        assert found <= bound * (1 + 1e-9)
+        # Convolutions at the borders of a small image reach no norm of the endless one.
+        assert bound <= (1.1 if kind == "chain" else 1.4) * found
+        zero = torch.zeros((), dtype=torch.float64)
+        apart = [float(sweep.step(j, [d[0]] * j + [zero] * (last + 1 - j))), float(sweep.step(j, [zero] * j + d[j:]))]
+        assert bound < 0.95 * sum(apart) or min(apart) < 0.1 * max(apart)
+
+
+def test_what_a_row_with_a_skip_reads_is_bounded_together_or_apart_whichever_is_less() -> None:
+    frame, zero = frame_of("residual"), torch.zeros((), dtype=torch.float64)
+    sweep = Sweep(frame)
+    j = next(j for j, layer in enumerate(frame.blocks, start=1) if layer.skip is not None)
+    layer, size, norm = frame.blocks[j - 1], sweep.sizes[j], sweep.norms[j]
+    for below, skip in ((1.0, 0.3), (1.0, 0.9)):
+        d = [zero] * (len(frame.blocks) + 1)
+        d[layer.sources[0]], d[layer.skip or 0] = d[0].new_tensor(below), d[0].new_tensor(skip)
+        apart, together = norm * below + skip, float((norm**2 + 1) ** 0.5 * (below**2 + skip**2) ** 0.5)
+        assert float(sweep.step(j, d)) == pytest.approx(size * min(apart, together), rel=1e-6)
+
+
+def near(x: Tensor, radius: Tensor, seed: int) -> Tensor:
+    """A float32 image in the ball around each one, most of the way out in a random direction."""
+    way = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    scale = 0.999 * radius / torch.linalg.vector_norm(way.flatten(1), dim=1)
+    return (x.double() + scale.view(-1, *[1] * (x.dim() - 1)) * way).float()
+
+
+@pytest.mark.parametrize("sweeps", [1, 3])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_no_code_is_rounded_more_than_its_bound(kind: str, sweeps: int) -> None:
+    torch.manual_seed(0)
+    frame = build_frame(*FRAMES[kind])
+    for layer in frame.blocks:
+        layer.threshold.data.fill_(0.003)
+    frame.update_step_sizes_()
+    exact = copy.deepcopy(frame).double().requires_grad_(False)
+    x = torch.rand(100, *frame.in_shape, generator=torch.Generator().manual_seed(2))
+    found = travel(exact, x.double(), sweeps)
+    solver, worst = DeepPursuit(sweeps=sweeps), 0.0
+    for seed, radius in enumerate((0.0, 0.1, 1.0)):
+        z = near(x, torch.full((100,), radius, dtype=torch.float64), seed)
+        with torch.no_grad():
+            rounded, code = solve(solver, frame, z).codes[-1], solve(solver, exact, z.double()).codes[-1]
+        off = torch.linalg.vector_norm((rounded.double() - code).flatten(1), dim=1)
+        assert (off <= found.fixed + radius * found.growing).all()
+        worst = max(worst, float((off / (found.fixed + radius * found.growing)).max()))
+    # Not idle: sums in the worst order are rare, and a sweep adds norms that do not point the same way.
+    assert worst > 1e-4
+    assert found.fixed.max() < 0.01
+
+
+def cancelling(numbers: int = 16) -> Pair:
+    """A head with rows c and c + d, |c| about 100 and |d| about 0.01, and a bias that cancels both at grey images."""
+    generator = torch.Generator().manual_seed(0)
+    frame = build_frame((numbers,), [{"atoms": numbers}])
+    frame.blocks[0].operator.weight.data.copy_(torch.eye(numbers))
+    frame.blocks[0].step_size.fill_(1.0)
+    pair = Pair(frame, classes=2, sweeps=2)
+    large = 100 * torch.randn(numbers, generator=generator)
+    pair.head.weight.data.copy_(torch.stack([large, large + 0.01 * torch.randn(numbers, generator=generator)]))
+    pair.head.bias.data.copy_(-0.5 * pair.head.weight.double().sum(1))
+    return pair
+
+
+def flipped(pair: Pair, x: Tensor, y: Tensor, radius: Tensor) -> int:
+    """How many float32 labels change on the straight way to the other class, inside the radius."""
+    step = pair.head.weight[1].double() - pair.head.weight[0].double()
+    way = torch.where(y == 1, -1.0, 1.0).double().unsqueeze(1) * step / torch.linalg.vector_norm(step)
+    broken = torch.zeros(len(x), dtype=torch.bool)
+    for part in torch.linspace(0.9, 0.9999, 30, dtype=torch.float64):
+        z = (x.double() + part * radius.unsqueeze(1) * way).float()
+        inside = torch.linalg.vector_norm(z.double() - x.double(), dim=1) < radius
+        with torch.no_grad():
+            broken |= inside & (pair.feedforward(z).argmax(1) != y)
+    return int(broken.sum())
+
+
+def test_rows_of_the_head_that_cancel_do_not_break_a_certificate_in_float32() -> None:
+    pair = cancelling()
+    x = 0.5 + 0.3 * (torch.rand(2000, 16, generator=torch.Generator().manual_seed(1)) - 0.5)
+    with torch.no_grad():
+        y = copy.deepcopy(pair).double().feedforward(x.double()).argmax(1)
+    for certificate in (lipschitz_radius(pair.feedforward, x, y), sulam_radius(pair, x, y)):
+        assert (certificate.radius > 0).sum() > 1000
+        assert flipped(pair, x, y, certificate.radius) == 0
+        # Margins that know nothing of rounding are found out.
+        step = torch.linalg.vector_norm(pair.head.weight[1].double() - pair.head.weight[0].double())
+        assert flipped(pair, x, y, certificate.margin / step) > 100
+
+
+def test_what_may_overflow_is_not_certified() -> None:
+    pair = orthonormal()
+    x, y = torch.tensor([[0.6, 0.6, 0.0, 0.0]]), torch.tensor([0])
+    assert lipschitz_radius(pair.feedforward, x, y).radius > 0
+    pair.head.weight.data.mul_(1e37)
+    assert lipschitz_radius(pair.feedforward, x, y).radius == 0
+
+
+@pytest.mark.parametrize(
+    "operator", [Dense((6,), 9), Conv((2, 9, 9), 3, 4, stride=2, padding=1), PooledConv((3, 6, 6), 4, 2)]
+)
+def test_the_norm_of_the_sizes_of_the_entries_is_bounded_from_above(operator: Operator) -> None:
+    torch.manual_seed(0)
+    operator.weight.data.normal_()
+    operator = operator.double()
+    exact = float(torch.linalg.matrix_norm(explicit(operator).abs(), 2))
+    assert exact <= absolute_norm_bound(operator) <= 1.4 * exact
 
 
 def orthonormal(classes: int = 2) -> Pair:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,35 @@ def test_the_line_and_its_interval_are_those_of_scipy() -> None:
         least_squares([1, 2, math.nan], [1, 2, 3])
 
 
+def test_groups_are_drawn_apart_below_a_line_about_all_of_them() -> None:
+    """Within either group robustness falls; the second is higher in both numbers, so that pooled it would rise."""
+    both = [
+        replace(each, group=group, x=each.x + at, y=each.y + 40 * at)
+        for at, group in enumerate(("trained normally", "trained against linf:0.1"))
+        for each in points(8)
+    ]
+    chart = association_figure(both)
+    drawn = svg(chart)
+    assert len(chart.to_dict()["vconcat"]) == 2
+    assert "linf:0.1, trained normally" in drawn
+    assert "linf:0.1, all groups:" in drawn
+    assert re.search(r"Spearman's ρ −1\.00 \[−1\.00, −0\.\d+\], p", drawn)
+    assert "16 models ranked within 2 groups" in drawn
+    assert "all groups" not in svg(association_figure(points(8)))
+
+
+def test_what_is_wrong_when_clean_or_doubted_has_no_part_in_ranks_and_line() -> None:
+    own = [replace(each, clean=0.9) for each in points(6) if each.twin == "recurrent"]
+    far = ModelPoint("far", "recurrent", 0.9, 90.0, panel="linf:0.1", clean=0.3)
+    drawn = svg(association_figure([*own, far]))
+    assert "ρ −1.00" in drawn
+    assert "6 models; left out: 1 below" in drawn
+    assert "left out: 1 doubted" in svg(association_figure([*own, replace(far, clean=0.9, doubted=True)]))
+    assert "ρ −1.00" not in svg(association_figure([*own, replace(far, clean=0.9)]))
+
+
 def test_ranks_are_stated_where_there_are_enough_models() -> None:
-    assert "Spearman's ρ −1.00 [−1.00, −1.00]" in svg(association_figure(points(6)))
+    assert "Spearman's ρ −1.00 [−1.00, −0.62]" in svg(association_figure(points(6)))
     few = svg(association_figure(points(3)))
     assert "3 models, too few for a rank correlation" in few
     assert "ρ" not in few

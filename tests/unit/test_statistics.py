@@ -42,7 +42,7 @@ def test_a_paired_difference_has_newcombes_published_interval(
     both: int, only_a: int, only_b: int, neither: int, low: float, high: float
 ) -> None:
     # Both sources take the first proportion less the second.
-    found = PairedDifference(both=both, only_first=only_b, only_second=only_a, neither=neither).interval()
+    found = PairedDifference(both=both, only_first=only_b, only_second=only_a, neither=neither).newcombe()
     tolerance = 5e-5 if abs(low) < 0.1 else 5e-4
     assert (found.low, found.high) == pytest.approx((low, high), abs=tolerance)
 
@@ -95,9 +95,23 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says(cells: tuple[f
     for counts in _tables(n):
         weight = math.factorial(n) / math.prod(math.factorial(count) for count in counts)
         probability = weight * math.prod(p**count for p, count in zip(cells, counts, strict=True))
-        found = PairedDifference(*counts).interval()
+        found, wider = PairedDifference(*counts).newcombe(), PairedDifference(*counts).interval()
         covered += probability * (found.low <= truth <= found.high)
+        assert wider.low <= found.low < found.high <= wider.high
     assert 0.94 <= covered <= 0.99
+
+
+def test_an_interval_and_the_exact_test_beside_it_never_disagree() -> None:
+    """Over all tables of 14 pairs, and large ones near the edge; Newcombe's alone says more than the test in some."""
+    alone = 0
+    for counts in [*_tables(14), (400, 40, 60, 500), (400, 40, 59, 501), (400, 40, 61, 499), (9000, 9, 20, 971)]:
+        pair = PairedDifference(*counts)
+        for level in (0.9, 0.95):
+            found, published = pair.interval(level), pair.newcombe(level)
+            assert (found.low <= 0 <= found.high) == (pair.p_value >= 1 - level)
+            assert found.low <= pair.value <= found.high
+            alone += not published.low <= 0 <= published.high and pair.p_value >= 1 - level
+    assert alone > 20
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (0, 5), (3, 3), (1, 9), (7, 4), (10, 0), (5, 6)])

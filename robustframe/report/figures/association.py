@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 import altair as alt
@@ -11,10 +12,9 @@ from robustframe.errors import InputError
 from robustframe.report.figures.style import Figure, headed, titled, twin_channels, values
 from robustframe.report.layout import one_line
 from robustframe.report.look import TWINS
-from robustframe.statistics import least_squares, spearman
+from robustframe.report.robust_ranks import ENOUGH, Rankable, robust_ranks
+from robustframe.statistics import clears_floor, least_squares
 
-_LEAST = 5
-"""Of fewer, no order of ranks is significant at 5 %, and a line says nothing."""
 _LINE_STEPS = 40
 _ROOM = 560.0
 _AXIS = 70.0
@@ -36,7 +36,13 @@ class ModelPoint:
     """Lower end of the interval of ``y``."""
     high: float | None = None
     panel: str = ""
-    """Such as the threat; each has its panel, line and ranks."""
+    """Such as the threat; each has panels, lines and ranks of its own."""
+    group: str = ""
+    """Such as training and structure: each is drawn apart, and ranks over several are those within them."""
+    clean: float = 1.0
+    """Clean accuracy, in [0, 1]: lines and ranks are of those that clear the floor (`clears_floor`)."""
+    doubted: bool = False
+    """Whether a check doubts the model or is not finished: it is drawn, and has no part in line and ranks."""
 
 
 def association_figure(
@@ -49,6 +55,8 @@ def association_figure(
     room: float = _ROOM,
 ) -> Figure:
     """Draw one number of classifiers against another, with a regression line of each kind of twin and Spearman's rho.
+
+    Groups stand in panels of their own, below a line that says what their ranks say together.
 
     Args:
         points: at least one.
@@ -68,12 +76,35 @@ def association_figure(
         raise InputError("there are no classifiers with both numbers to draw")
     if not all(math.isfinite(number) for point in points for number in (point.x, point.y)):
         raise InputError("a figure needs finite numbers; leave out what is unknown")
-    panels = list(dict.fromkeys(point.panel for point in points))
-    parts = [_panel([point for point in points if point.panel == panel], panel, x, y, names, room) for panel in panels]
+    panels = list(dict.fromkeys((point.panel, point.group) for point in points))
+    parts = [
+        _panel([point for point in points if (point.panel, point.group) == panel], _head(panel), x, y, names, room)
+        for panel in panels
+    ]
     return alt.vconcat(*parts, spacing=24).properties(
-        title=titled(title, "Lines: least squares with the 95 % interval of the line; whiskers: 95 % of a point."),
+        title=titled(
+            title,
+            "Lines: least squares with the 95 % interval of the line; whiskers: 95 % of a point.",
+            *(line for said in _together(points) for line in wrap(said, int(room / _LETTER))),
+        ),
         description=f"{title}: {len(points)} classifiers",
     )
+
+
+def _head(panel: tuple[str, str]) -> str:
+    return ", ".join(filter(None, panel))
+
+
+def _together(points: Sequence[ModelPoint]) -> list[str]:
+    """What the ranks of several groups say together, for each panel and twin."""
+    lines = []
+    for panel in dict.fromkeys(point.panel for point in points):
+        own = [point for point in points if point.panel == panel]
+        if len({point.group for point in own}) > 1:
+            of = [(twin, [point for point in own if point.twin == twin]) for twin in TWINS]
+            lines.append(f"{panel}, all groups:" if panel else "All groups:")
+            lines += [_ranks(twin, each) for twin, each in of if each]
+    return lines
 
 
 def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool, room: float) -> Figure:
@@ -85,7 +116,7 @@ def _panel(points: list[ModelPoint], panel: str, x: str, y: str, names: bool, ro
     notes = []
     for twin in twins:
         own = [point for point in points if point.twin == twin]
-        notes.append(_ranks(twin, own))
+        notes += wrap(_ranks(twin, own), int(room / _LETTER))
         lines += _line(twin, own)
     channels = twin_channels(twins)
     plane = _Plane.around(points, room)
@@ -175,18 +206,16 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _ranks(twin: str, points: list[ModelPoint]) -> str:
     who = "" if twin == "single" else f"{twin}: "
-    if len(points) < _LEAST:
-        return f"{who}{len(points)} models, too few for a rank correlation"
-    found = spearman([point.x for point in points], [point.y for point in points], seed=0)
-    if found is None:
-        return f"{who}all equal in one of the two, so there are no ranks"
-    ends = f"[{found.interval.low:+.2f}, {found.interval.high:+.2f}]"
-    rho = f"{found.value:+.2f} {ends}".replace("-", "−")
-    return f"{who}Spearman's ρ {rho}, p = {found.p_value:.2g}, {found.n} models"
+    said = robust_ranks(
+        [Rankable(point.x, point.y, point.clean, point.group, point.doubted) for point in points]
+    ).sentence
+    return who + said.replace("rho", "ρ").replace("-0", "−0").replace("-1", "−1")
 
 
 def _line(twin: str, points: list[ModelPoint]) -> list[dict[str, Any]]:
-    if len(points) < _LEAST:
+    believed = [point for point in points if not point.doubted]
+    points = [point for point, clears in zip(believed, clears_floor([each.clean for each in believed])) if clears]
+    if len(points) < ENOUGH:
         return []
     fit = least_squares([point.x for point in points], [point.y for point in points])
     if fit is None:

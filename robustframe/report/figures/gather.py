@@ -20,6 +20,7 @@ from robustframe.report.figures.examples import Example
 from robustframe.report.figures.outcomes import ROBUST, WRONG, ModelOutcome
 from robustframe.report.figures.style import twin_name
 from robustframe.report.figures.sweeps import SweepPoint
+from robustframe.report.robust_ranks import doubted_models, group_of
 from robustframe.report.robustness import model_names
 from robustframe.runs import Run
 from robustframe.runs.record import ClassifierEntry, Result
@@ -44,7 +45,7 @@ def gather_points(
     *,
     x: Callable[[ClassifierEntry], float | None] = lambda entry: entry.mutual_coherence,
 ) -> list[ModelPoint]:
-    """Return a number of every classifier (x) and its robust accuracy in % (y), a panel for each data and threat.
+    """Return a number of every classifier (x) and its robust accuracy in % (y), for each data, threat and group.
 
     Args:
         runs: where the robust accuracies are from.
@@ -52,13 +53,17 @@ def gather_points(
         x: the number, such as the coherence of its frame; a classifier of which it is `None` is left out.
     """
     points = []
+    doubted = {(run, threat.label): doubted_models(run, threat.label) for run in runs for threat in run.threats}
     for run, entry, label, result in _results(runs, only):
         number = x(entry)
         if number is not None:
             share = Proportion(result.robust_correct, result.examples)
             low, high = 100 * share.interval().low, 100 * share.interval().high
             panel = f"Under {result.threat}, {_data(run)}"
-            points.append(ModelPoint(label, twin_name(entry.twin), number, 100 * share.value, low, high, panel))
+            clean = result.clean_correct / result.examples
+            doubt = entry.model in doubted[run, result.threat]
+            drawn = label, twin_name(entry.twin), number, 100 * share.value, low, high, panel
+            points.append(ModelPoint(*drawn, group=group_of(entry), clean=clean, doubted=doubt))
     return points
 
 

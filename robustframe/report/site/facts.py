@@ -43,11 +43,7 @@ class Facts:
     @property
     def training(self) -> str:
         """``"normal"``, or the threat that the model was trained against."""
-        if self.card is None:
-            return UNKNOWN
-        adversary = self.card.recipe.get("adversary")
-        threat = adversary.get("threat") if isinstance(adversary, dict) else None
-        return f"adversarial {threat}" if threat else "adversarial" if adversary else "normal"
+        return UNKNOWN if self.card is None else self.card.training
 
     @property
     def trained(self) -> str:

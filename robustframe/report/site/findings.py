@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustframe.report.layout import Cell
+from robustframe.report.robust_ranks import ENOUGH, Rankable, robust_ranks
 from robustframe.report.site.facts import Facts
 from robustframe.report.site.markup import NORM_SIGNS
 from robustframe.report.site.rows import BoardRow, BoardSection, Group
-from robustframe.statistics import crossed_mean, spearman
+from robustframe.statistics import crossed_mean
 
-_ENOUGH = 5
-"""Of fewer models, no order of ranks is significant at 5 %."""
-_RESAMPLES = 1000
-_MANY, _BLOCK = 2000, 10
 _ORDER = ("normal", "linf", "l2", "l1", "adversarial", "unknown")
 Known = Callable[[BoardRow], Facts]
 
@@ -61,7 +58,7 @@ def coherence_findings(sections: Sequence[BoardSection], known: Known) -> list[B
         for twin in ("recurrent", "feedforward"):
             strata = [("", rows), *(_by_structure(rows, known) if twin == "recurrent" else ())]
             for structure, own in strata:
-                cell = _rank_correlation(own, twin)
+                cell = _rank_correlation(own, twin, known)
                 if cell is not None:
                     apart = _apart(group, known, training, structure)
                     found.append(BoardFinding(training, structure, section, group, len(own), apart, cell, twin))
@@ -102,7 +99,7 @@ def coherence_answer(findings: Sequence[BoardFinding]) -> tuple[str, list[str]]:
     signs = {each.sign for each in findings if not each.structure}
     first = leading(findings)
     if first is None:
-        return f"Not known: it takes {_ENOUGH} sound pairs under one threat", []
+        return f"Not known: it takes {ENOUGH} sound pairs under one threat", []
     ends = (first.cell.value, first.cell.low, first.cell.high)
     value, low, high = (f"{each or 0.0:+.2f}".replace("-", "−") for each in ends)
     pairs = f"{first.pairs} pairs at {_at([first], several=_several(findings))}"
@@ -176,11 +173,7 @@ def _gain(rows: Sequence[BoardRow]) -> Cell:
     if len(rows) == 1 and rows[0].difference is not None:
         return rows[0].difference
     gains = [_robust(row, "recurrent") - _robust(row, "feedforward") for row in rows]
-    table = np.stack(gains)
-    if table.shape[1] > _MANY and table.shape[1] % _BLOCK == 0:
-        # Examples are in no order, so that means of a few are as good to draw as single ones, and faster.
-        table = table.reshape(len(table), -1, _BLOCK).mean(2)
-    mean = crossed_mean(table, seed=0, resamples=_RESAMPLES)
+    mean = crossed_mean(np.stack(gains))
     return Cell(mean.value, mean.interval.low, mean.interval.high)
 
 
@@ -193,9 +186,18 @@ def _has_coherence(row: BoardRow) -> bool:
     return row.difference is not None and row.first.classifier.mutual_coherence is not None
 
 
-def _rank_correlation(rows: Sequence[BoardRow], twin: str) -> Cell | None:
-    if len(rows) < _ENOUGH:
-        return None
-    coherence = [row.first.classifier.mutual_coherence for row in rows]
-    found = spearman(coherence, [float(_robust(row, twin).mean()) for row in rows], seed=0)
-    return None if found is None else Cell(found.value, found.interval.low, found.interval.high)
+def _rank_correlation(rows: Sequence[BoardRow], twin: str, known: Known) -> Cell | None:
+    entries = [(row, row.recurrent if twin == "recurrent" else row.feedforward) for row in rows]
+    ranks = robust_ranks(
+        [
+            Rankable(
+                entry.classifier.mutual_coherence,
+                float(entry.verdicts["robust"].mean()),  # type: ignore[arg-type]
+                float(entry.verdicts["clean_correct"].mean()),  # type: ignore[arg-type]
+                known(row).structure,
+            )
+            for row, entry in entries
+            if entry is not None and entry.classifier.mutual_coherence is not None
+        ]
+    ).found
+    return None if ranks is None else Cell(ranks.value, ranks.interval.low, ranks.interval.high)
