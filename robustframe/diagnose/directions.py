@@ -145,7 +145,7 @@ def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[floa
         straight.append(_cosine(first, second))
     half = (len(start) + 1) // 2
     return tuple(  # type: ignore[return-value]
-        min(float(part.quantile(0.5)) for part in torch.stack(each).amin(0).split(half))
+        min(float(part.quantile(0.5)) for part in torch.split(torch.stack(each).amin(0), half))
         for each in (agreement, straight)
     )
 
