@@ -196,18 +196,21 @@ class Motion(Space):
         if not len(x):
             return x
         height, width = x.shape[-2:]
-        turn = down = right = torch.zeros_like(numbers[:, 0])
+        # In double precision, whose rounding on another machine leaves the same pixels: verdicts make the image again.
+        exact = numbers.double()
+        turn = down = right = torch.zeros_like(exact[:, 0])
         if self.rotation:
-            turn = numbers[:, 0] * math.radians(self.rotation)
+            turn = exact[:, 0] * math.radians(self.rotation)
         if self.shift:
-            down, right = (numbers[:, -2:] * self.shift).T
-        cos, sin = turn.double().cos().to(x), turn.double().sin().to(x)
+            down, right = (exact[:, -2:] * self.shift).T
+        cos, sin = turn.cos(), turn.sin()
         # Where the pixels of the new image come from, in halves of its sides.
         across, along = -2 * right / width, -2 * down / height
         first = torch.stack([cos, sin * height / width, cos * across + sin * height / width * along], 1)
         second = torch.stack([-sin * width / height, cos, -sin * width / height * across + cos * along], 1)
         grid = F.affine_grid(torch.stack([first, second], 1), list(x.shape), align_corners=False)
-        moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False).clamp(0, 1)
+        sampled = F.grid_sample(x.double(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        moved = sampled.clamp(0, 1).to(x.dtype)
         still = (numbers == 0).all(1).view(-1, 1, 1, 1)
         # An image that is not moved is the clean one to the last bit, with the slope of one that is.
         return torch.where(still, x + (moved - moved.detach()), moved)

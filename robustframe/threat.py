@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustframe.draws import Draws
 from robustframe.errors import InputError, shown, unknown
-from robustframe.spaces import Intervals, Motion, Numbers, Space, Window, parse_space
+from robustframe.spaces import Intervals, Mask, Motion, Numbers, Space, Window, parse_space
 from robustframe.targets import parse_targets
 from robustframe.types import NORMS, Images, Norm, PerExample, Verdicts
 
@@ -91,9 +91,9 @@ class ThreatModel:
             raise InputError(f"eps {self.eps!r} is not a number; ThreatModel.parse reads text such as 'linf:8/255'")
         parse_eps(self.eps)
         bounds: tuple[Any, Any] = (self.low, self.high)
-        odd = [each for each in bounds if not isinstance(each, numbers.Real)]
+        odd = [each for each in bounds if not isinstance(each, numbers.Real) or not math.isfinite(each)]
         if odd:
-            raise InputError(f"a bound of the box is {shown(odd[0])}; it must be a number, such as 0.0")
+            raise InputError(f"a bound of the box is {shown(odd[0])}; it must be a finite number, such as 0.0")
         if not isinstance(self.label, str):
             raise InputError(f"the label {shown(self.label)} of a threat must be text")
         if not self.low < self.high:
@@ -247,6 +247,8 @@ class ThreatModel:
         if isinstance(space, Window | Motion):
             space.check_shape(shape)
             shape = tuple(space.enter(torch.zeros(1, *shape)).shape[1:])
+        elif isinstance(space, Mask):
+            shape = (int(space.mask[0].expand(shape).sum()),)
         numbers = math.prod(shape)
         side = self.high - self.low
         widest = {"l0": numbers, "l1": numbers * side, "l2": math.sqrt(numbers) * side, "linf": side}[self.norm]
@@ -288,8 +290,8 @@ class ThreatModel:
         where they may be. Arguments as for `distance`.
 
         An l0 ball is exact. Another is widened only by what storing the pixels in their floating-point type can add:
-        half a unit in the last place of 1.0 for each pixel, taken in this norm; and by one part in 10**12, for the
-        rounding of the distance itself in float64.
+        half a unit in the last place of 1.0, or of the image's largest value, for each pixel, taken in this norm; and
+        by one part in 10**12, for the rounding of the distance itself in float64.
         """
         space = self.space
         if isinstance(space, Motion):
@@ -304,21 +306,23 @@ class ThreatModel:
         flat = z.flatten(1)
         in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
         # In l0 this is far below the one that a count goes by.
-        slack = self._stored(z) + self.eps * 1e-12
+        slack = self._stored(flat.abs().amax(1), flat.shape[1]) + self.eps * 1e-12
         inside = in_box & (self.distance(x, z) <= self.eps + slack)
         return inside & (torch.round(flat * 255) / 255 == flat).all(1) if self.valid else inside
 
-    def _stored(self, z: Images) -> float:
-        """What storing pixels in their floating-point type can add to a distance."""
-        dims = math.prod(z.shape[1:])
+    def _stored(self, size: PerExample, dims: int) -> PerExample:
+        """What storing pixels in their floating-point type can add to a distance, given the largest of each image."""
         growth = {"linf": 1.0, "l2": math.sqrt(dims), "l1": float(dims), "l0": 0.0}[self.norm]
-        return torch.finfo(z.dtype).eps / 2 * growth * max(1.0, abs(self.high))
+        # Not of the box: one so wide that it bounds nothing would widen the ball without end.
+        return torch.finfo(size.dtype).eps / 2 * growth * size.double().clamp_min(1.0)
 
     def roughly_contains(self, x: Images, z: Images) -> Verdicts:
         """Say nearly the same as `contains`, never less, from a distance in the pixels' own precision: cheaper."""
         flat = z.flatten(1)
-        in_box = (flat.amin(1) >= self.low) & (flat.amax(1) <= self.high)
-        return in_box & (vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * self._stored(z))
+        least, most = flat.amin(1), flat.amax(1)
+        slack = self._stored(torch.maximum(most, -least), flat.shape[1])
+        in_box = (least >= self.low) & (most <= self.high)
+        return in_box & (vector_norm(flat - x.flatten(1), self.norm) <= self.eps * (1 + 1e-5) + 2 * slack)
 
     def project(self, x: Images, z: Images) -> Images:
         """Move each ``z`` to the nearest point (Euclidean) of the ball around its ``x`` cut by the box.

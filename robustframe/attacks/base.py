@@ -167,8 +167,8 @@ class Attack(ABC):
             The outcome of each example.
 
         Raises:
-            InputError: for a norm this attack is not defined for, images outside the box, targets that it cannot aim
-                at or that are labels.
+            InputError: for a norm this attack is not defined for, images outside the box or that the threat does not
+                fit, targets that it cannot aim at or that are labels.
         """
         if threat.norm not in self.norms:
             raise InputError(
@@ -180,6 +180,7 @@ class Attack(ABC):
             raise InputError(reason)
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
+        threat.check_shape(tuple(x.shape[1:]))
         threat.check_start(x)
         x, results = x.detach(), []
         # Who watches wants every step of all examples.

@@ -93,7 +93,8 @@ def attack(
 
     Raises:
         InputError: for an attack, setting or threat that is unknown or does not fit, images outside [0, 1] (or the box
-            of a `ThreatModel` that has another), labels or targets out of range, or a mask or eps of another shape.
+            of a `ThreatModel` that has another), labels or targets out of range, a mask or eps of another shape, or a
+            ball that holds every image.
     """
     require_differentiable(model)
     if not isinstance(threat, str | ThreatModel):
@@ -114,6 +115,8 @@ def attack(
     images, labels = data.images.to(device), data.labels.to(device)
     aims = None if targets is None else _as_targets(targets, labels)
     parts = divide(ball, images, mask, eps)
+    for part in parts:
+        part.threat.check_shape(tuple(images.shape[1:]))
     logits = _answers(model, images, batch_size)
     for what, given in (("labels", labels), ("targets", labels if aims is None else aims)):
         if (highest := int(given.max())) >= logits.shape[1]:

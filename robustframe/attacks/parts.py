@@ -99,6 +99,9 @@ def _as_radii(given: Any, x: Images, threat: ThreatModel) -> Tensor:
             raise InputError(f"the radius of example {int((radii == 0).nonzero()[0])} is 0, so that nothing may change")
         return radii
     try:
+        if radii.dim() == 1 < x.dim() - 1 and not each:
+            # Rather one for each of so many other examples than one for each column.
+            raise RuntimeError
         return radii.view(-1, *[1] * (x.dim() - 1)).expand(x.shape) if each else radii.expand(x.shape)
     except RuntimeError:
         raise InputError(

@@ -46,11 +46,11 @@ Written = dict[Path, str]
 def slug(text: str) -> str:
     """Make a file name of a name: letters, digits, dot, dash and underscore, never hidden, never a path.
 
-    >>> slug("a/b: c")
-    'a_b__c'
+    >>> slug("a/b: c"), slug("linf:1 on 0:3,5")
+    ('a_b__c', 'linf_1_on_0_3--5')
     """
-    # File systems take 255 characters; what names an attack or a threat has fewer.
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:240] or "_"
+    # 'on 0:3,5' and 'on 0,3:5' are two places. File systems take 255 characters; attacks and threats have fewer.
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text.replace(",", "--")).lstrip(".")[:240] or "_"
 
 
 @dataclass(frozen=True)

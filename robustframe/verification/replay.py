@@ -102,8 +102,11 @@ class Replayer:
         adversarial, numbers = images.adversarial, images.numbers
         clean = self.sources.data.images[expected]
         self.tally.images += len(expected)
-        if isinstance(attacked.threat.space, Motion) and numbers is None:
-            yield Finding(where, None, "it holds no numbers that say how its images were moved")
+        space = attacked.threat.space
+        if isinstance(space, Motion) and (numbers is None or numbers.shape[1] != len(space.largest)):
+            found_numbers = "no" if numbers is None else str(numbers.shape[1])
+            text = f"it holds {found_numbers} numbers of each image, {len(space.largest)} say how it was moved"
+            yield Finding(where, None, text)
             return
         allowed = attacked.threat.contains(clean, adversarial, numbers)
         yield from _not_allowed(where, attacked.threat, expected, clean, adversarial, allowed)

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from robustframe.attacks import APGD, APGDT, PGD
+from robustframe.attacks import APGD, APGDT
 from robustframe.errors import InputError, IntegrityError
 from robustframe.recipe.stages import Stage
 from robustframe.runs.manifest import bound_files, file_sha256, read_manifest
@@ -178,8 +178,9 @@ def _outcomes(
     # A hair wider than the ball that the images themselves are held to.
     outside = ~distance.is_between(0, threat.eps * (1 + 1e-3) + 1e-3)
     least = pl.min_horizontal("forwards", "backwards", "zero_gradients", "nonfinite_gradients")
-    # Each step of an attack that fails evaluates its point, by a forward or by a gradient's.
-    steps = stage.attack.steps if isinstance(stage.attack, PGD | APGD | APGDT) else 1
+    # Each step of an attack that fails evaluates its point, by a forward or by a gradient's; one that ends runs which
+    # come back to an earlier point may take any number of them.
+    steps = stage.attack.steps if isinstance(stage.attack, APGD | APGDT) else 1
     idle = ~claimed & (pl.col("forwards") < steps)
     kinds: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
         (success & ~claimed, lambda row: "a success that the search did not claim"),

@@ -1,10 +1,13 @@
 """Every attack on a part of the image, with radii of one's own, and on rotations and translations."""
 
 import math
+import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import robustframe
@@ -394,3 +397,42 @@ def test_a_run_says_where_and_replays_it(run: robustframe.Run) -> None:
     assert rows[THREATS[1]].diagnosis is None
     assert rows[THREATS[2]].certified_correct is None
     assert {"linf", "linf on 2:6,2:6", "linf on rotation:30,shift:1"} <= {each.kind for each in run.curves()}
+
+
+def test_a_moved_image_is_sampled_to_the_last_bit_of_its_pixels() -> None:
+    """Another machine, which rounds otherwise, must find the same image."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand((8, 3, 48, 32), generator=generator)
+    numbers = 2 * torch.rand((8, 3), generator=generator) - 1
+    motion = Motion(rotation=30.0, shift=3.0)
+    exact = motion.image(x.double(), numbers.double())
+    torch.testing.assert_close(motion.image(x, numbers).double(), exact, rtol=0, atol=1e-7)
+
+
+def test_places_that_differ_in_punctuation_alone_have_folders_of_their_own(tiny_card: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(
+        'schema = 1\nname = "two"\nseed = 0\nthreats = ["linf:1 on 0:3,5:7", "linf:1 on 0,3:5,7", '
+        '"linf:1 on rotation:60 to next"]\nbattery = ["oscillating.toml"]\ndiagnose = false\n'
+        f'data = {{ use = "digits", count = 20 }}\n[[model]]\nuse = "card:{tiny_card}"\n'
+    )
+    (tmp_path / "oscillating.toml").write_text(
+        'schema = 1\nname = "oscillating"\nversion = "1"\n[[attack]]\nuse = "pgd"\nsteps = 30\n'
+    )
+    run = robustframe.evaluate_recipe(tmp_path / "two.toml", out=tmp_path / "run", report=robustframe.silent)
+    # PGD ends where it comes back, as among three numbers it soon does: few passes are no sign of an attack left out.
+    stopped = [
+        table for path in run.folder.glob("units/*/*rotation*/*/*.parquet") for table in [pl.read_parquet(path)]
+        if len(table.filter(~pl.col("success") & (pl.col("forwards") < 30)))
+    ]  # fmt: skip
+    assert stopped
+    found = run.verify()
+    assert found.ok, str(found)
+
+
+def test_numbers_of_another_width_are_a_finding(run: robustframe.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    path = next((tmp_path / "run").glob("units/*/linf_1_on_rotation*/*/*.safetensors"))
+    tensors = load_file(path)
+    save_file({**tensors, "numbers": tensors["numbers"][:, :1].contiguous()}, path)
+    found = robustframe.open_run(tmp_path / "run").verify()
+    assert "it holds 1 numbers of each image, 3 say how it was moved" in str(found)

@@ -199,6 +199,13 @@ def test_nan_and_a_point_beyond_the_box_are_not_allowed():
     assert threat.contains(x, z).tolist() == [False, False, True]
 
 
+def test_a_box_that_bounds_nothing_does_not_widen_the_ball():
+    threat = ThreatModel(norm="linf", eps=0.1, low=-1e9, high=1e9)
+    assert threat.contains(torch.zeros(2, 3), torch.tensor([[0.1] * 3, [0.2] * 3])).tolist() == [True, False]
+    with pytest.raises(InputError, match="a bound of the box is inf; it must be a finite number"):
+        ThreatModel(norm="l2", eps=0.1, high=math.inf)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

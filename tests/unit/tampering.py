@@ -434,7 +434,7 @@ DERIVED: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("record: other answers", record(put("answers.tiny/feedforward.0.0", 9.0)), "the model answers otherwise", R),
     ("record: answers called random", record(lambda content: content["answers"].pop("tiny/feedforward")),
      "its answers lack those of tiny/feedforward", R),
-    ("attack: no passes", cell(T0, success(False), "forwards", 0), "0 forwards are no attack of 4 steps", T0),
+    ("attack: no passes", cell(T0, success(False), "forwards", 0), "0 forwards are no attack of 1 step", T0),
     ("stray: a note", write("README.txt"), "nothing in the record explains this file", "README.txt"),
     ("stray: an empty folder", lambda run: (run / "units" / "mine").mkdir(), "explains this empty folder",
      "units/mine"),

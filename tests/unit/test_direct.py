@@ -9,6 +9,7 @@ from torch import nn
 import robustframe
 from robustframe.attacks import PGD, Square
 from robustframe.data import load
+from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.threat import ThreatModel
 
@@ -138,3 +139,39 @@ def test_data_in_another_box_stays_in_it() -> None:
         robustframe.attack(model, x, torch.zeros(2), "pgd", ThreatModel(norm="l2", eps=0.1, low=-1.0))
     with pytest.raises(InputError, match=r"evaluations take images in \[0, 1\]: scale them"):
         robustframe.evaluate(model, x / 6 + 0.5, torch.zeros(2, dtype=torch.long), threat=threat)
+
+
+def test_a_box_far_from_zero_makes_no_attack_weaker() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x = 256 * torch.rand(40, 1, 4, 4) - 255
+    y = model(x).argmax(1)
+    threat = ThreatModel(norm="linf", eps=7.7, low=-255.0, high=1.0)
+    found = robustframe.attack(model, x, y, "pgd", threat)
+    moved = nn.Sequential(Shifted(), model)
+    same = robustframe.attack(moved, (x + 255) / 256, y, "pgd", ThreatModel(norm="linf", eps=7.7 / 256))
+    assert 0 < same.robust_accuracy < 1
+    assert abs(found.robust_accuracy - same.robust_accuracy) < 0.03
+
+
+class Shifted(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 256 * x - 255
+
+
+def test_what_does_not_fit_the_images_is_refused() -> None:
+    x, y = torch.rand(3, 2, 8, 8), torch.tensor([0, 1, 2])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(128, 3))
+    for threat, words in (
+        ("linf:0.1 on 4:24,4:24", "4:24 is no range of 0:8"),
+        ("linf:1 on shift:9", "out of sight"),
+        ("l2:1000", "every image would be allowed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            robustframe.attack(model, x, y, "pgd", threat)
+        with pytest.raises(InputError, match=words):
+            PGD().run(model, x, y, ThreatModel.parse(threat), Draws((0,), 3))
+    with pytest.raises(InputError, match=r"l1:30 on mask: eps is above 16, .* for a part of 16"):
+        robustframe.attack(model, x, y, "apgd", "l1:30", mask=torch.eye(8))
+    with pytest.raises(InputError, match=r"eps of shape \(8,\) fits neither the 3 examples"):
+        robustframe.attack(model, x, y, "pgd", "linf:0.1", eps=torch.full((8,), 0.1))
