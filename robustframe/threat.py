@@ -178,6 +178,8 @@ class ThreatModel:
         if not isinstance(text, str):
             raise InputError(f"a threat is text such as 'linf:8/255', not {type(text).__name__}")
         ball, place, aim, grid = _WORDED.fullmatch(text).groups()  # type: ignore[union-attr]
+        if " on " in f"{aim or ''} {grid or ''}":
+            raise InputError(f"threat {text!r}: 'on ...' stands before 'to ...' and 'in ...'")
         norm, colon, eps = ball.partition(":")
         if not colon:
             raise InputError(f"threat {text!r} must read NORM:EPS, such as 'linf:8/255' or 'linf:8/255 to next'")

@@ -12,6 +12,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed
 from robustframe.draws import Draws
 from robustframe.losses import margin
 from robustframe.probe import Probe, SearchOver
+from robustframe.spaces import Intervals, Mask
 from robustframe.threat import ThreatModel
 from robustframe.types import Images, Labels, Norm
 
@@ -37,6 +38,15 @@ class Universal(GradientAttack):
     """Length of a step as a fraction of eps."""
     decay: float = 0.9
     """Share of the momentum that is kept."""
+
+    def why_not_against(self, threat: ThreatModel) -> str | None:
+        space = threat.space
+        if isinstance(space, Intervals) or (isinstance(space, Mask) and len(space.mask) > 1):
+            return (
+                "universal adds the same to the same values of all examples, which do not have the same mask or radius "
+                "here; give one mask for all, or leave eps to the threat"
+            )
+        return None
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         rows = probe.active

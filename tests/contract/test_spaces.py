@@ -77,6 +77,11 @@ def of_kind(kind: str, norm: Norm, x: Tensor) -> tuple[ThreatModel, Tensor]:
 def test_nothing_changes_where_it_may_not(use: str, norm: Norm, kind: str) -> None:
     if kind == "radii" and norm != "linf":
         pytest.skip("radii of values are for linf")
+    if kind != "window" and use == "universal":
+        apart, _ = of_kind(kind, norm, images())
+        with pytest.raises(InputError, match="do not have the same mask or radius here"):
+            short(use).run(Seeing(), images(), torch.zeros(10).long(), apart, Draws((0,), 10))
+        return
     torch.set_num_threads(1)
     model, x = Seeing(), images()
     y = model(x).argmax(1)
@@ -210,6 +215,8 @@ def test_what_fits_nothing_is_refused(options: dict[str, object], says: str) -> 
     [
         ("linf:0.1 on the left", "what may change, 'on the left', is not known; write 'on 4:24,4:24'"),
         ("linf:0.1 on 3:x", "is not known"),
+        ("linf:1 to next on rotation:30", r"'on \.\.\.' stands before 'to \.\.\.'"),
+        ("linf:0.1 in uint8 on 2:4,2:4", r"'on \.\.\.' stands before"),
         ("linf:0.1 on rotation:30,rotation:20", "is not known"),
         ("linf:1 on rotation:190", "from 0 to 180 degrees"),
         ("linf:1 on rotation:0,shift:0", "one of them above 0"),
