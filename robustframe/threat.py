@@ -246,8 +246,8 @@ class ThreatModel:
             InputError: when every image would be allowed.
         """
         space = self.space
+        self.check_part(shape)
         if isinstance(space, Window | Motion):
-            space.check_shape(shape)
             shape = tuple(space.enter(torch.zeros(1, *shape)).shape[1:])
         elif isinstance(space, Mask):
             shape = (int(space.mask[0].expand(shape).sum()),)
@@ -260,6 +260,15 @@ class ThreatModel:
                 f"{'images of' if space is None else 'a part of'} {' x '.join(map(str, shape))}; every image would be "
                 "allowed"
             )
+
+    def check_part(self, shape: tuple[int, ...]) -> None:
+        """Refuse a part or a motion that images of a shape do not have.
+
+        Raises:
+            InputError: with what they have.
+        """
+        if isinstance(self.space, Window | Motion):
+            self.space.check_shape(shape)
 
     def check_start(self, x: Images) -> None:
         """Refuse clean images that are not valid themselves.

@@ -180,7 +180,7 @@ class Attack(ABC):
             raise InputError(reason)
         if len(x) and not bool(((x >= threat.low) & (x <= threat.high)).all()):
             raise InputError(f"images must lie in [{threat.low}, {threat.high}]")
-        threat.check_shape(tuple(x.shape[1:]))
+        threat.check_part(tuple(x.shape[1:]))
         threat.check_start(x)
         x, results = x.detach(), []
         # Who watches wants every step of all examples.

@@ -170,7 +170,7 @@ def test_results_are_allowed_and_successes_are_real(use, settings, norm):
 @every_attack
 def test_the_model_and_the_random_states_come_back_as_they_were(use, settings, norm, monkeypatch):
     # The type checks of the tests draw Python's random numbers where they see a tuple.
-    monkeypatch.setattr(ThreatModel, "check_shape", lambda self, shape: None)
+    monkeypatch.setattr(ThreatModel, "check_part", lambda self, shape: None)
     model, x = Small(), images(rows=4)
     y = classify(model, x)
     model.train()
