@@ -33,6 +33,7 @@ from robustframe.recipe import Battery, as_batteries, as_corruptions, parse_thre
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.examples import save_examples
 from robustframe.runs.run import Run
+from robustframe.targets import EVERY
 from robustframe.threat import ThreatModel
 
 
@@ -167,7 +168,10 @@ def evaluate(
         )
     classifiers, device = classify_given(model, name, data.images)
     classifiers = with_frames(classifiers, tuple(data.images.shape[1:]))
-    threats = spread_threats(threats, len(data.classes) or _classes(classifiers, data))
+    classes = len(data.classes)
+    if not classes and any(each.targets == EVERY for each in threats):
+        classes = _classes(classifiers, data)
+    threats = spread_threats(threats, classes)
     task = Task(
         name="evaluate",
         recipe={

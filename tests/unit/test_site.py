@@ -321,8 +321,11 @@ def test_images_beside_a_copy_are_shown_only_where_its_verdicts_say(tmp_path: Pa
     copy = tmp_path / "results"
     shutil.copytree("evaluations/default/results", copy)
     site = build_site([str(copy)], tmp_path / "site").folder
-    assert (site / "examples.html").read_text().count("<img src=") == 32 + 17
     kept = {place: dict(images) for place, images in read_kept(copy).items()}
+    # The twins of a pair, the first and the second or the third and the fourth, are shown beside each other.
+    examples = {(position // 2, index) for (position, _), images in kept.items() for index in images}
+    assert len(examples) >= 32
+    assert (site / "examples.html").read_text().count("<img src=") == len(examples)
     next(iter(next(iter(kept.values())).values())).mul_(0.5)
     write_kept(copy, kept)
     with pytest.raises(InputError, match=r"broken.safetensors is not what its record says: example \d+ lies elsewhere"):
