@@ -230,8 +230,8 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         name="gradient-no-derivative",
         asks="One minus the cosine between slopes by the gradient and slopes of the model by evaluations alone, along "
-        f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and on an attack's way: the median over "
-        "examples, in the worse kind of direction.",
+        f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and where a short climb ends: the median "
+        "over examples, in the worse kind of direction and the worse half of the points.",
         threshold=directions.DISAGREEMENT,
         why=f"at most, as far as the model is not straight between the points, as rounded ones are not; "
         f"{directions.CURVED} where it is",

@@ -102,6 +102,19 @@ def test_nothing_changes_where_it_may_not(use: str, norm: Norm, kind: str) -> No
     torch.testing.assert_close(threat.distance(x, result.adversarial), result.distance)
 
 
+@pytest.mark.parametrize("kind", ["window", "mask", "radii"])
+def test_an_image_that_differs_elsewhere_is_not_allowed(kind: str) -> None:
+    x = images()
+    threat, free = of_kind(kind, "linf", x)
+    inside = torch.where(free, (x + 0.1).clamp(0, 1), x)
+    assert threat.contains(x, inside).all()
+    # By the last bit of one value that may not change.
+    place = (~free).flatten(1).float().argmax(1, keepdim=True)
+    other = inside.flatten(1).scatter(1, place, inside.flatten(1).gather(1, place) + 1e-6).view_as(x)
+    assert not threat.contains(x, other).any()
+    assert not threat.contains(x, torch.where(free, x + 0.5, x).clamp(0, 1)).all()
+
+
 @pytest.mark.parametrize("use", ["pgd", "apgd", "square", "fab-t"])
 @pytest.mark.parametrize("kind", ["window", "mask", "radii"])
 def test_neither_the_batch_nor_other_rows_matter(use: str, kind: str) -> None:
