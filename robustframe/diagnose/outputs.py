@@ -126,5 +126,6 @@ def unstable(case: Case) -> Measurement:
             noise = (draws.uniform(*case.x.shape[1:]).to(case.x) - 0.5) * NOISE
             noisy = probe.height(probe.logits((case.x + noise).clamp(case.threat.low, case.threat.high)))
             changes.append(((noisy - clean).abs() / torch.where(clean == 0, 1.0, clean.abs())).clamp_max(1))
-    figure = float(torch.stack(changes).mean())
-    return Measurement(figure, len(case.x), f"Noise of 4/255 changes the margin by {100 * figure:.1f} % on average")
+    # Not the mean over examples: it is that of the few whose margin is next to nothing.
+    figure = float(torch.stack(changes).mean(0).quantile(0.5))
+    return Measurement(figure, len(case.x), f"Noise of 4/255 changes the margin by {100 * figure:.1f} % in the median")

@@ -4,12 +4,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from scipy.special import bdtr
+
 from robustframe.diagnose.case import Case
 from robustframe.types import Norm
 
 POINTS = 0.02
 """Loss of robust accuracy that is worth a warning: two points, about the half width of a 95 % interval on 1,000
 examples at 10 or 90 %."""
+
+
+_BY_CHANCE = 0.05
+"""How often a check may fail for nothing."""
+
+
+def points(examples: int) -> float:
+    """Return the loss of robust accuracy, found on so many examples, up to which there is no cause for doubt.
+
+    It is `POINTS`, or where that is more the largest that one run in twenty finds by chance when half of `POINTS` is
+    lost: of 100 examples three, of 1,000 twenty.
+    """
+    chance = next(lost for lost in range(examples + 1) if bdtr(lost, examples, POINTS / 2) >= 1 - _BY_CHANCE)
+    return max(POINTS, chance / max(examples, 1))
 
 
 @dataclass(frozen=True)

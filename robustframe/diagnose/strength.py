@@ -10,7 +10,7 @@ from torch import Tensor
 from robustframe.attacks import APGD, APGDT, FGSM, PGD, Attack, Square
 from robustframe.calls import borrowed
 from robustframe.diagnose.case import Ascent, AttackOutcome, Case
-from robustframe.diagnose.question import Measurement, lost
+from robustframe.diagnose.question import Measurement, lost, points
 from robustframe.probe import Evaluation
 from robustframe.targets import height, reached
 from robustframe.threat import ThreatModel
@@ -70,8 +70,9 @@ def black_box(case: Case) -> Measurement:
     entered = after[0].entered
     broken = sum(each.broken for each in after)
     names = ", ".join(each.label for each in after)
-    share = broken / len(case.found.robust)
-    return Measurement(share, entered, f"{broken} of {entered} examples that gradients left fell to {names}")
+    total = len(case.found.robust)
+    seen = f"{broken} of {entered} examples that gradients left fell to {names}"
+    return Measurement(broken / total, entered, seen, points(total))
 
 
 def queries(case: Case) -> Measurement:
@@ -205,7 +206,8 @@ def transfer(case: Case) -> Measurement:
     case.spent.breaks.update(fallen)
     seen = f"{len(fallen)} of {len(tested)} survivors fall to images that broke another classifier of the run"
     # Not for the others: who has no such image was not tried.
-    return Measurement(len(fallen) / len(case.found.robust), len(tested), seen)
+    total = len(case.found.robust)
+    return Measurement(len(fallen) / total, len(tested), seen, points(total))
 
 
 def monotone(case: Case) -> Measurement:

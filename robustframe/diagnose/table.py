@@ -76,7 +76,7 @@ def _passes(case: Case, steps: int) -> int:
 
 _CLIMBED = APGD.norms
 """Where there is a steepest step."""
-_POINTS = "two points of robust accuracy, or one example of the sample where that is more"
+_POINTS = "two points of robust accuracy, or what chance makes of one where that is more: three of 100 examples"
 _IOAF = "Pintor et al., 2022, arXiv:2106.09947"
 _CARLINI = "Carlini et al., 2019, arXiv:1902.06705"
 _CHECKS = "AutoAttack's checks (Croce and Hein, 2020, arXiv:2003.01690)"
@@ -264,9 +264,10 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         name="unstable-predictions",
-        asks="Mean relative change of the margin under uniform noise of 4/255, each at most 1.",
+        asks="Relative change of the margin under uniform noise of 4/255, each at most 1: the median over examples of "
+        "the mean over draws.",
         threshold=0.1,
-        why="ten times what honest models show",
+        why="more than twice what honest models show",
         source=f"{_IOAF}, indicator 2 (of the margin, with {outputs.NOISES} draws)",
         remedy="the loss is rugged: attack without gradients (masked@1), or replace the rugged step (bpda)",
         measure=outputs.unstable,

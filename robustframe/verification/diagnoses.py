@@ -6,7 +6,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from robustframe.diagnose import Check, Diagnosis
-from robustframe.diagnose.question import POINTS, Question
+from robustframe.diagnose.question import POINTS, Question, points
 from robustframe.diagnose.run import MOST, SHARE
 from robustframe.diagnose.table import QUESTIONS
 from robustframe.errors import InputError
@@ -106,6 +106,10 @@ def _contradictions(run: Run, result: Result, stated: Diagnosis, solvers: Collec
 _SEARCHING = tuple(question for question in QUESTIONS if question.looks_at in ("answers", "gradients"))
 
 
+_COUNTED = ("black-box-beats-gradients", "transfer-beats-attack")
+"""Those whose figure is of all examples, so that what is allowed follows from their number."""
+
+
 def _was_asked(question: Question, run: Run) -> bool:
     """Say whether the version that made a record asked a question at all."""
     try:
@@ -125,6 +129,8 @@ def _answer(stated: Check, question: Question, result: Result) -> Iterator[str]:
     """Derive whether one check passed from its figure."""
     share = result.robust_correct / max(result.examples, 1)
     limits = {question.threshold, 0.0, max(POINTS, share / stated.examples) if stated.examples else 0.0}
+    if question.name in _COUNTED:
+        limits.add(points(result.examples))
     if question.name == "large-eps-above-chance":
         # Chance is at most a half, with two classes.
         limits.add(0.5)

@@ -521,7 +521,7 @@ ZOO = (
     "fmnist-chain3-6",
     "fmnist-chain3-linf",
     "fmnist-chain5-16-linf",
-    "fmnist-chain7-6",
+    "fmnist-chain3-128-recurrent",
     "fmnist-dense3-16-l2",
     "fmnist-dense3-16-linf",
     "fmnist-dense7-16",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from exhibits.backward import borrow
 from exhibits.broken.filters import projected
 from exhibits.nets import Around, linear, net, other, practice
-from exhibits.pieces import BRANCHES, MASKED, broken
+from exhibits.pieces import BRANCHES, MASKED, WRONG, broken
 
 WATCHFUL = ("differs-under-gradients", *MASKED)
 
@@ -93,7 +93,7 @@ def fallback() -> nn.Module:
 @broken(
     about="Near its boundaries, the only place where it matters, the net shows the gradient of a linear model.",
     source="selective masking (Carlini et al., 2019, arXiv:1902.06705)",
-    checks=MASKED,
+    checks=WRONG,
     gradient="wrong",
 )
 def masked_when_near() -> nn.Module:
@@ -119,7 +119,7 @@ def watchful() -> nn.Module:
 @broken(
     about="Where an image asks for its gradient, the value is right and the gradient another net's.",
     source="`for_attack` switches of published test-time defences (Croce et al., 2022, arXiv:2202.13711)",
-    checks=MASKED,
+    checks=WRONG,
     gradient="wrong",
 )
 def watchful_gradient() -> nn.Module:

@@ -67,13 +67,23 @@ def majority_of_one() -> nn.Module:
     return Around(net(), other(), sibling(), run)
 
 
+def average() -> nn.Module:
+    """The three members without the rule of who answers."""
+
+    def run(*members_and_images: Any) -> Tensor:
+        *members, x = members_and_images
+        return torch.stack([member(x).softmax(1) for member in members]).mean(0).clamp_min(1e-12).log()
+
+    return Around(net(), other(), sibling(), run)
+
+
 @broken(
     about="The member that is surest answers alone, and its scale hides the gradient from the cross-entropy.",
     source=ENSEMBLES,
     checks=("not-logits", *MASKED),
     answers="other",
     gradient="true",
-    cure="swift@1",
+    undefended=average,
 )
 def surest_member() -> nn.Module:
     def run(*members_and_images: Any) -> Tensor:

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from exhibits.backward import fixed
 from exhibits.nets import Around, dense, fit, net, trained
-from exhibits.pieces import MASKED, broken
+from exhibits.pieces import WRONG, broken
 
-RUGGED = ("unstable-predictions", "more-steps-gain", *MASKED)
+RUGGED = ("unstable-predictions", "more-steps-gain", *WRONG)
+"""Over the length of an attack's step the slopes are others."""
 
 
 class WinnersTakeAll(nn.Module):

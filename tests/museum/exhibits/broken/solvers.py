@@ -63,7 +63,7 @@ def adaptive_solver() -> nn.Module:
 @broken(
     about="A solver stopped on its way to somewhere else: more sweeps would give other answers.",
     source=IMPLICIT,
-    checks=("solver-not-converged", *MASKED),
+    checks=("solver-not-converged", *WRONG),
     undefended=deep,
     answers="other",
     gradient="none",
