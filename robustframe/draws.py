@@ -67,7 +67,7 @@ class Draws:
         """Return an independent stream for the same rows, such as one for a restart."""
         return Draws((*self.key, *key), self.chunk_size, self._rows, self._device)
 
-    def of(self, places: slice) -> "Draws":
+    def of(self, places: slice | Tensor) -> "Draws":
         """Return the same stream, from its beginning, for some of these rows."""
         return Draws(self.key, self.chunk_size, self.rows[places], self._device)
 

@@ -98,6 +98,8 @@ class Probe:
             torch.zeros(rows, dtype=torch.long, device=x.device) for _ in range(4)
         )
         self.broken = torch.zeros(rows, dtype=torch.bool, device=x.device)
+        self.spared = torch.zeros_like(self.broken)
+        """Examples that the attack has no use for, which are searched no further."""
         self.succeeded = torch.zeros_like(self.broken)
         """Examples with a success so far; the broken ones, unless the closest success is looked for."""
         self.best = x.clone()
@@ -169,14 +171,15 @@ class Probe:
 
     @property
     def active(self) -> Labels:
-        """Examples that are still searched: not broken and within the budget."""
+        """Examples that are still searched: neither broken nor spared, and within the budget."""
         return self.searched().nonzero().squeeze(1)
 
     def searched(self, passes: int | Tensor = 1) -> Verdicts:
-        """Say of each example whether it is not broken and has so many passes left in its budget, shape (n,)."""
+        """Say of each example whether it is neither broken nor spared and has so many passes left in its budget."""
+        going = ~(self.broken | self.spared)
         if self.budget is None:
-            return ~self.broken
-        return ~self.broken & (self.forwards + self.backwards + passes <= self.budget)
+            return going
+        return going & (self.forwards + self.backwards + passes <= self.budget)
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -291,7 +294,7 @@ class Probe:
             owners, found, height, wrong = _chosen(allowed, owners, found, height, wrong)
             self._keep(owners, found, height, wrong, exact and self.votes == 1)
         self._last = (rows, points, points._version)
-        if self.broken.all() or (self.budget is not None and not self.searched().any()):
+        if not self.searched().any():
             raise SearchOver
 
     def settle(self, points: Images) -> None:

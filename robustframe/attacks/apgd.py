@@ -29,7 +29,7 @@ class APGD(GradientAttack):
 
     steps: int = 100
     restarts: int = 1
-    loss: Literal["cross_entropy", "dlr", "margin"] | Loss = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "probability_margin", "dlr"] | Loss = "cross_entropy"
     rho: float = 0.75
     """Share of the steps since the last checkpoint that must raise the loss; else the step size halves."""
 

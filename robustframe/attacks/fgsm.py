@@ -18,7 +18,7 @@ class FGSM(GradientAttack):
 
     held: ClassVar[Mapping[Norm, int]] = {"l1": 10, "l2": 16, "linf": 8}
 
-    loss: Literal["cross_entropy", "margin", "dlr"] | Loss = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "probability_margin", "dlr"] | Loss = "cross_entropy"
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> Images:
         del draws

@@ -48,7 +48,7 @@ class MIFGSM(GradientAttack):
     """Images around the iterate whose gradients tune the next step; 20 in the paper on VMI; none when 0."""
     reach: float = 1.5
     """How far these lie at most, as a multiple of eps, in each pixel."""
-    loss: Literal["cross_entropy", "margin", "dlr"] | Loss = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "probability_margin", "dlr"] | Loss = "cross_entropy"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,7 +34,7 @@ class PGD(GradientAttack):
     step_size: float = 0.1
     """Length of a step as a fraction of eps."""
     restarts: int = 1
-    loss: Literal["cross_entropy", "margin", "dlr"] | Loss = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "probability_margin", "dlr"] | Loss = "cross_entropy"
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
         everyone = torch.arange(len(x), device=x.device)

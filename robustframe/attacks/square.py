@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from robustframe.attacks.apgd_l1 import widened
 from robustframe.attacks.base import Attack
 from robustframe.draws import Draws
 from robustframe.probe import Probe
+from robustframe.slopes import masked
 from robustframe.threat import ThreatModel
 from robustframe.types import Images
 
@@ -39,8 +40,13 @@ class Square(Attack):
     restarts: int = 1
     resc_schedule: bool = False
     """Stretch the schedule of window sizes, made for 10,000 queries, over the queries there are."""
+    where: Literal["all", "masked"] = "all"
+    """``masked``: only examples whose gradient is none or another function's, as slopes by evaluations tell; see
+    `robustframe.slopes.masked`."""
 
     def perturb(self, probe: Probe, x: Images, threat: ThreatModel, draws: Draws) -> None:
+        if self.where == "masked":
+            probe.spared |= ~masked(probe, draws.child("masked"))
         for restart in range(self.restarts):
             self._climb(probe, x, threat, draws.child("restart", restart))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from robustframe.attacks import APGDT, FAB, Attack, AttackResult, GradientAttack
+from robustframe.attacks import APGDT, FAB, Attack, AttackResult, GradientAttack, Square
 from robustframe.attacks.base import verify
 from robustframe.calls import borrowed, call_in_batches, predict
 from robustframe.draws import Draws
@@ -45,6 +45,9 @@ class AttackOutcome:
     @property
     def with_gradients(self) -> bool:
         """Whether it searches along gradients."""
+        if isinstance(self.attack, Square):
+            # It may look at some, to see whether it is needed.
+            return False
         return self.backwards > 0 or isinstance(self.attack, GradientAttack)
 
 
@@ -208,9 +211,14 @@ class Case:
             first, second = (self.evaluate(model, self.x[:2]) for _ in range(2))
         return bool(differ(first, second).any())
 
+    @property
+    def every_draw(self) -> Draws:
+        """Random numbers for the rows of the sample."""
+        return Draws(self.key, len(self.x), device=self.x.device)
+
     def draws(self, name: str) -> Draws:
-        """Random numbers for the rows of the sample, under a name of their own."""
-        return Draws((*self.key, name), len(self.x), device=self.x.device)
+        """Those under a name of their own."""
+        return self.every_draw.child(name)
 
     @contextmanager
     def probing(self, name: str, *, rows: int | None = None, gradients: Gradients | None = None) -> Iterator[Probe]:

@@ -1,16 +1,12 @@
 """Checks on gradients: are there any, are they those of the classifier that is judged, and do they lead anywhere."""
 
 import torch
-from torch import Tensor
 
 from robustframe.calls import borrowed, call_in_batches
 from robustframe.diagnose.case import Case, differ
 from robustframe.diagnose.question import Measurement
-from robustframe.differences import random_direction
 from robustframe.losses import margin
-from robustframe.probe import Probe
-from robustframe.threat import ThreatModel
-from robustframe.types import Images
+from robustframe.slopes import CURVED, SCALES, agreement, allowed, climbed
 
 
 def claims(case: Case) -> Measurement:
@@ -69,22 +65,6 @@ def misleading(case: Case) -> Measurement:
     return Measurement(best, len(case.x), seen)
 
 
-CLIMB = 4
-"""Steps of half the radius to the points on an attack's way."""
-DIRECTIONS = 4
-"""Smooth ones and rough ones, of each as many, at both scales."""
-SCALES = (1 / 255, 8 / 255)
-"""Mean distance of a point from the image, over the width of the box: so small that a net with kinks is still nearly
-straight, and then so large that images or codes that are rounded, with an honest gradient straight through, move."""
-CURVED, DISAGREEMENT = 0.12, 0.35
-"""One minus the cosine between slopes by the gradient and by evaluations that is allowed: the first where the model is
-straight at that scale, up to the second as far as it is not."""
-_LONGEST = 2
-"""Largest change of a pixel over the mean one."""
-GRAINS = (4, 1)
-"""Pixels that change alike in a smooth and in a rough direction."""
-
-
 def derivative(case: Case) -> Measurement:
     """Compare slopes by the gradient with slopes by evaluations, at images and at points on an attack's way."""
     if not case.climbs_derivative:
@@ -92,68 +72,25 @@ def derivative(case: Case) -> Measurement:
         return Measurement(None, 0, f"The battery takes only gradients that are meant to be others ({names})")
     if case.random:
         return Measurement(None, 0, "The model draws random numbers, so two evaluations make no slope")
-    half, ball = (len(case.x) + 1) // 2, case.threat
+    half = (len(case.x) + 1) // 2
     with case.probing("derivative") as probe:
-        start = case.x.clone()
-        if ball.norm != "l0" and len(start) > half:
-            start[half:] = _climbed(probe, ball, case.x)[half:]
+        points = case.x.clone()
+        if len(points) > half:
+            points[half:] = climbed(probe)[half:]
         for scale in SCALES:
-            agreement, straight = _slopes(case, probe, start, scale)
-            allowed = min(max(1 - straight, CURVED), DISAGREEMENT)
-            if 1 - agreement <= allowed or 1 - straight <= CURVED:
+            # In the median over examples, of the worse half of the points.
+            agreed, straight = (
+                min(float(part.quantile(0.5)) for part in torch.split(each, half))
+                for each in agreement(probe, points, case.every_draw, scale)
+            )
+            limit = allowed(straight)
+            if 1 - agreed <= limit or 1 - straight <= CURVED:
                 break
     seen = (
         f"On {len(case.x)} examples the slopes by the gradient agree with those of the model to a cosine of "
-        f"{agreement:.2f} in the median, where {1 - allowed:.2f} is the least that its kinks explain"
+        f"{agreed:.2f} in the median, where {1 - limit:.2f} is the least that its kinks explain"
     )
-    return Measurement(1 - agreement, len(case.x), seen, allowed)
-
-
-def _climbed(probe: Probe, ball: ThreatModel, x: Images) -> Images:
-    """Go as far as an attack gets in a few steps: near the boundary, where gradients may be masked that are not
-    elsewhere."""
-    points = x
-    for _ in range(CLIMB):
-        points = ball.project(x, points + ball.eps / 2 * ball.steepest_ascent(probe.gradient(points, margin).gradient))
-    return points
-
-
-def _slopes(case: Case, probe: Probe, start: Images, scale: float) -> tuple[float, float]:
-    """Return two cosines, the median over examples of each in the worse kind of direction and the worse half of the
-    points: between slopes by the gradient and by evaluations, and between those ahead and those behind, which are equal
-    where the model is straight.
-    """
-    low, high = case.threat.low, case.threat.high
-    length = scale * (high - low)
-    # Off the faces of the box, so that both ends of every direction lie in it.
-    start = start.clamp(low + _LONGEST * length, high - _LONGEST * length)
-    seen = probe.gradient(start, margin)
-    gradient, here = seen.gradient, probe.height(seen.logits)
-    agreement, straight = [], []
-    for grain in GRAINS:
-        draws = case.draws(f"slopes {scale:.4f} {grain}")
-        told, ahead, behind = [], [], []
-        for _ in range(DIRECTIONS):
-            way = random_direction(start.shape[1:], draws, grain=grain).clamp(-_LONGEST, _LONGEST).to(start) * length
-            told.append(2 * (gradient * way).flatten(1).sum(1))
-            ahead.append(probe.height(probe.logits(start + way)) - here)
-            behind.append(here - probe.height(probe.logits(start - way)))
-        slopes, first, second = (
-            torch.stack(part, 1).double().nan_to_num(0.0, 0.0, 0.0) for part in (told, ahead, behind)
-        )
-        agreement.append(_cosine(slopes, first + second))
-        straight.append(_cosine(first, second))
-    half = (len(start) + 1) // 2
-    return tuple(  # type: ignore[return-value]
-        min(float(part.quantile(0.5)) for part in torch.split(torch.stack(each).amin(0), half))
-        for each in (agreement, straight)
-    )
-
-
-def _cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of each row; 1 where both are zero, 0 where one is."""
-    flat = (first == 0).all(1) & (second == 0).all(1)
-    return torch.where(flat, 1.0, torch.cosine_similarity(first, second, dim=1, eps=1e-300))
+    return Measurement(1 - agreed, len(case.x), seen, limit)
 
 
 def differs_under_gradients(case: Case) -> Measurement:

@@ -6,6 +6,7 @@ from robustframe.attacks import APGD, Square
 from robustframe.diagnose import directions, outputs, solving, strength
 from robustframe.diagnose.case import Case
 from robustframe.diagnose.question import POINTS, Question
+from robustframe.slopes import CLIMB, CURVED, DIRECTIONS, DISAGREEMENT, GRAINS, SCALES
 
 
 def _votes(case: Case) -> int:
@@ -37,8 +38,8 @@ def _misleading(case: Case, count: int) -> int:
 def _derivative(case: Case, count: int) -> int:
     if not case.climbs_derivative:
         return 0
-    points = 2 * directions.DIRECTIONS * len(directions.GRAINS) * len(directions.SCALES)
-    return count * (2 * directions.CLIMB + 4 + (points + 3) * (1 + _votes(case)) + case.found.votes)
+    points = 2 * DIRECTIONS * len(GRAINS) * len(SCALES)
+    return count * (2 * CLIMB + 4 + (points + 3) * (1 + _votes(case)) + case.found.votes)
 
 
 def _nearest(case: Case, count: int) -> int:
@@ -193,7 +194,7 @@ QUESTIONS: tuple[Question, ...] = (
         threshold=0.1,
         why="the cross-entropy has no gradient there; single examples are common with honest models",
         source=f"{_IOAF}, section on distillation; AutoAttack's flags",
-        remedy="climb a loss without scale: swift@1 or standard@1; return logits before temperature and rounding",
+        remedy="climb a loss without scale: swift@2 or standard@1; return logits before temperature and rounding",
         measure=outputs.not_logits,
         looks_at="gradients",
         cost=_each(1),
@@ -207,7 +208,7 @@ QUESTIONS: tuple[Question, ...] = (
         why="the reference counts any; a dead unit or two is not a defence",
         source=f"{_IOAF}, indicator 1; AutoAttack's checks",
         remedy="attack without gradients (masked@1), name the step without one in a battery's bpda, or climb a loss "
-        "without scale (swift@1)",
+        "without scale (swift@2)",
         measure=directions.unavailable,
         looks_at="gradients",
         cost=_unavailable,
@@ -230,11 +231,11 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         name="gradient-no-derivative",
         asks="One minus the cosine between slopes by the gradient and slopes of the model by evaluations alone, along "
-        f"{2 * directions.DIRECTIONS} smooth and rough directions, at images and where a short climb ends: the median "
+        f"{2 * DIRECTIONS} smooth and rough directions, at images and where a short climb ends: the median "
         "over examples, in the worse kind of direction and the worse half of the points.",
-        threshold=directions.DISAGREEMENT,
+        threshold=DISAGREEMENT,
         why=f"at most, as far as the model is not straight between the points, as rounded ones are not; "
-        f"{directions.CURVED} where it is",
+        f"{CURVED} where it is",
         source="ours; the idea is that of every gradient check by finite differences",
         remedy="the gradient is not that of this model: attack without it (masked@1), or name what is wrong in bpda",
         measure=directions.derivative,

@@ -26,7 +26,7 @@ ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "museum.md"
 CHECKS = ROOT / "docs" / "diagnostics.md"
 KEPT = ROOT / "runs" / "museum"
-BATTERIES = ("quick@1", "swift@1", "standard@1")
+BATTERIES = ("quick@1", "swift@2", "standard@1")
 EXACT = "standard@1"
 """What the robust accuracy of an undefended net is measured with."""
 COUNT = 100

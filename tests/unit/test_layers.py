@@ -34,6 +34,7 @@ ROOMS = [
     ["differences"],
     ["gradients"],
     ["probe"],
+    ["slopes"],
     ["attacks"],
     ["certify"],
     ["statistics"],

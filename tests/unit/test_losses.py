@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustframe.losses import LOSSES, best_wrong, cross_entropy, dlr, margin, targeted_dlr
+from robustframe.losses import LOSSES, best_wrong, cross_entropy, dlr, margin, probability_margin, targeted_dlr
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.5, -2.0], [0.0, 5.0, 4.0, 1.0], [2.0, 2.5, -1.0, 0.0]])
 LABELS = torch.tensor([0, 2, 0])
@@ -41,6 +41,23 @@ def test_every_loss_rises_towards_a_misclassification(name):
         assert torch.equal(value > 0, true < 0)
 
 
+def test_the_probability_margin_is_that_of_scaled_logits():
+    factor = 8 / (LOGITS.amax(1) - LOGITS.mean(1)).unsqueeze(1)
+    scaled = factor * LOGITS
+    found = probability_margin(LOGITS, LABELS)
+    torch.testing.assert_close(found, margin(scaled.softmax(1), LABELS))
+    for scale in (1e-3, 1e6):
+        torch.testing.assert_close(probability_margin(scale * LOGITS + 1, LABELS), found, rtol=1e-3, atol=1e-3)
+    # Logits that are all the same are no answer, and no error.
+    assert torch.equal(probability_margin(torch.ones(1, 5), LABELS[:1]), torch.zeros(1))
+    leaf = LOGITS.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(probability_margin(leaf, LABELS).sum(), leaf)
+    free = scaled.clone().requires_grad_()
+    (inner,) = torch.autograd.grad(margin(free.softmax(1), LABELS).sum(), free)
+    # The scale is a constant on the way back.
+    torch.testing.assert_close(slope, factor * inner)
+
+
 @pytest.mark.parametrize("loss", [dlr, lambda logits, labels: targeted_dlr(logits, labels, TARGETS)])
 def test_dlr_does_not_change_with_shift_and_scale(loss):
     torch.testing.assert_close(loss(7 * LOGITS - 3, LABELS), loss(LOGITS, LABELS))
@@ -49,7 +66,8 @@ def test_dlr_does_not_change_with_shift_and_scale(loss):
 def test_few_classes_fall_back_to_differences():
     two, three = LOGITS[:, :2], LOGITS[:, :3]
     labels = torch.tensor([0, 1, 0])
-    assert torch.equal(dlr(two, labels), margin(two, labels))
+    for loss in (dlr, probability_margin):
+        assert torch.equal(loss(two, labels), margin(two, labels))
     targets = torch.tensor([2, 0, 1])
     expected = torch.stack([three[i, t] - three[i, y] for i, (t, y) in enumerate(zip(targets, labels))])
     assert torch.equal(targeted_dlr(three, labels, targets), expected)

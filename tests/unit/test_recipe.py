@@ -139,7 +139,9 @@ PUBLISHED = {
     "rand@1": "86c4604325c8bc4f130e390a67467fe914aab2527756d413080f6ad0a308854a",
     "recurrent@1": "27cb5cf816afbdbbaa618ecfc64ed5701e997eda0051e1a195f28bfc3355bb86",
     "standard@1": "a00eaf8e80166565b285b626cfa1e3bd7406067ed7c0f0e22c61350e1d7e6224",
+    "strong@1": "b8d2f4c3798949b81b4730823002c40f8c5b3138eeee513aadf03e8f5008b482",
     "swift@1": "0807293722f25429afef3509abfff977c583eef992d83987a29bf67824ed96a2",
+    "swift@2": "0cdacea2bca6856a262c49a3ac4f3d40c3f54a9bc590051eaa80502c17ba7af8",
     "torchattacks@1": "b183d849d14806a9b7efb6f952382e3e08bb75e596e76a24d491284355fcd42b",
 }
 """SHA-256 of what each published battery asks, beyond its description: a published version never changes."""

@@ -16,7 +16,7 @@ SATURATED = ("not-logits", *MASKED)
     checks=SATURATED,
     answers="other",
     gradient="true",
-    cure="swift@1",
+    cure="swift@2",
 )
 def temperature() -> nn.Module:
     return Around(net(), lambda body, x: 1000 * body(x))
