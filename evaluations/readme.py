@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from claims import claims, claims_table
+from claims import claims
 from pictures import draw_pictures
+from wording import claims_table
 
 from robustframe.errors import InputError
 from robustframe.report import render, robustness_table
