@@ -94,8 +94,8 @@ reframed: $(READY) ## train the ResNet of evaluations/reframed, then the pair th
 	cd evaluations/reframed && $(abspath $(BIN))/python train_net.py
 	$(BIN)/robustframe train evaluations/reframed/settle.toml --out evaluations/reframed
 
-studies: $(READY) ## train and measure the many small nets of evaluations/studies, continuing where it stopped; 20 minutes
-	$(BIN)/python evaluations/study.py $(wildcard evaluations/studies/*.toml)
+studies: $(READY) ## train and measure the many small nets of evaluations/regularised and evaluations/doses, continuing where it stopped; half an hour
+	$(BIN)/python evaluations/study.py $(patsubst %/grid.toml,%,$(wildcard evaluations/*/grid.toml))
 
 clean: ## remove environments and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

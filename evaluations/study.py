@@ -24,6 +24,8 @@ from robustframe.recipe import Strict
 from robustframe.runs.record import write_aside
 from robustframe.train import TrainingRecipe, clean_accuracy, read_training_recipes, train_only
 
+GRID = "grid.toml"
+RESULTS = "results/nets.json"
 BATTERY = "swift@1"
 Content = TypeVar("Content", bound=Strict)
 _CPU = torch.device("cpu")
@@ -168,12 +170,13 @@ def read(path: Path, kind: type[Content]) -> Content:
         raise InputError(f"{path} is not a file of a study: {error.errors()[0]['msg']}; delete it") from error
 
 
-def main(grids: Sequence[str]) -> None:
-    """Run the studies of some grids and write the results of each beside it."""
+def main(folders: Sequence[str]) -> None:
+    """Run the studies of some folders of ``evaluations/``; each keeps its nets in ``runs/studies/NAME``."""
     torch.set_num_threads(1)
-    for grid in map(Path, grids):
-        results = run_study(grid, Path("runs") / "studies" / grid.stem)
-        write_aside(grid.with_suffix(".json"), (results.model_dump_json(indent=1) + "\n").encode())
+    for folder in map(Path, folders):
+        results = run_study(folder / GRID, Path("runs") / "studies" / folder.name)
+        (folder / RESULTS).parent.mkdir(exist_ok=True)
+        write_aside(folder / RESULTS, (results.model_dump_json(indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
