@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve notebook pictures bench museum site zoo gpu gpu-zoo reframed clean
+.PHONY: help install evaluate tables publish test test-slow test-all fuzz check docs docs-serve notebook pictures bench museum site zoo gpu gpu-zoo reframed studies clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ gpu: $(READY) ## on a CUDA GPU, ten minutes: the tests of another device, and th
 reframed: $(READY) ## train the ResNet of evaluations/reframed, then the pair that it becomes
 	cd evaluations/reframed && $(abspath $(BIN))/python train_net.py
 	$(BIN)/robustframe train evaluations/reframed/settle.toml --out evaluations/reframed
+
+studies: $(READY) ## train and measure the many small nets of evaluations/regularised and evaluations/doses, continuing where it stopped; half an hour
+	$(BIN)/python evaluations/study.py $(patsubst %/grid.toml,%,$(wildcard evaluations/*/grid.toml))
 
 clean: ## remove environments and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,38 +1,16 @@
 """The claims of the papers that this project grew from, and what the published evaluations say of each."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from published import ERRORS, Basis, Published, arm_of, card_of, least_potential, recipe_of
+from wording import POINT, WEAK, Claim, control_of, controlled, direction, found_of, more, no_worse, order, points, rho
 
 from robustframe.errors import InputError
 from robustframe.report.robust_ranks import doubted_models, group_of, left_out_of
-from robustframe.statistics import Association, Interval, Mean, clears_floor, mean_of_few, spearman
+from robustframe.statistics import clears_floor, mean_of_few, spearman
 from robustframe.zoo import Card
-
-Standing = Literal["supported", "not supported", "undecided"]
-
-_POINT = 0.01
-"""A difference of accuracies below this is no effect worth a claim."""
-_WEAK = 0.2
-"""Nor is a rank correlation below this."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim and its test."""
-
-    text: str
-    source: str
-    evaluation: str
-    """Folder in ``evaluations/``."""
-    found: str
-    """A verdict in bold, or where seeds or architectures are too few for one, how many there are and what they show."""
-    figures: str
-    """The evidence: effect, interval, controls."""
 
 
 def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
@@ -61,103 +39,6 @@ def claims(evaluations: Path, *, only: str | None = None) -> list[Claim]:
     ]
 
 
-def claims_table(found: Sequence[Claim], *, evaluations: str | None = None) -> str:
-    """Write claims as a Markdown table.
-
-    Args:
-        found: the claims.
-        evaluations: the path of ``evaluations/`` as seen from the page, for links; without it none are made.
-    """
-    lines = ["| Claim | Found | Evidence | Evaluation |", "| :-- | :-- | :-- | :-- |"]
-    for claim in found:
-        place = f"`{claim.evaluation}`"
-        if evaluations is not None:
-            place = f"[{place}]({evaluations}/{claim.evaluation}/README.md)"
-        lines.append(f"| {claim.text} ({claim.source}) | {claim.found} | {claim.figures} | {place} |")
-    return "\n".join(lines)
-
-
-def direction(interval: Interval, sign: int, negligible: float) -> Standing:
-    """Judge a claim that something is above zero (sign 1) or below it (-1)."""
-    low, high = sorted((sign * interval.low, sign * interval.high))
-    if low > 0:
-        return "supported"
-    return "not supported" if high < 0 or -negligible < low <= high < negligible else "undecided"
-
-
-def no_worse(interval: Interval) -> Standing:
-    """Judge a claim that no more than a point is lost."""
-    if interval.low > -_POINT:
-        return "supported"
-    return "not supported" if interval.high < -_POINT else "undecided"
-
-
-def found_of(basis: Basis, standing: Standing, plain: str, control: str = "") -> str:
-    """Return a verdict where seeds and architectures are enough for one, else what is there in plain words.
-
-    Args:
-        basis: what it rests on.
-        standing: the verdict, if there may be one.
-        plain: what was found, in words.
-        control: what becomes of it given other numbers, such as ``", but not given parameters"``.
-    """
-    return (f"**{standing}**" if basis.enough else f"{basis}: {plain}") + control
-
-
-def _told(found: Association | None) -> bool:
-    """Whether a correlation is told from chance."""
-    return found is not None and not found.interval.low <= 0 <= found.interval.high
-
-
-def _more(mean: Mean, what: str) -> str:
-    """A difference of accuracies in plain words."""
-    if mean.interval.low <= 0 <= mean.interval.high:
-        return f"no difference in {what} that could be told from chance"
-    return f"{what} {100 * abs(mean.value):.1f} points {'higher' if mean.value > 0 else 'lower'}"
-
-
-def _order(found: Association | None, what: str, with_: str) -> str:
-    """A rank correlation in plain words."""
-    if found is None or not _told(found):
-        return f"no order of {what} by {with_} that could be told from chance"
-    return f"{what} {'rises' if found.value > 0 else 'falls'} with {with_}"
-
-
-def _points(mean: Mean) -> str:
-    return f"{100 * mean.value:+.1f} [{100 * mean.interval.low:+.1f}, {100 * mean.interval.high:+.1f}] points"
-
-
-def _rho(found: Association | None) -> str:
-    if found is None:
-        return "cannot be told apart"
-    p = f"p = {found.p_value:.2g}" if found.p_value >= 0.001 else "p < 0.001"
-    return f"rho {found.value:+.2f} [{found.interval.low:+.2f}, {found.interval.high:+.2f}], {p}, {found.n} models"
-
-
-def _control(
-    found: Association | None, x: Sequence[float], y: Sequence[float], given: Mapping[str, Sequence[float]]
-) -> str:
-    """Say where what a correlation tells cannot be told any more once other numbers are given."""
-    if not _told(found) or _told(spearman(x, y, given=list(given.values()))):
-        return ""
-    return f", which given {' and '.join(given)} cannot be told from chance"
-
-
-def _controlled(
-    x: Sequence[float], y: Sequence[float], given: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]]
-) -> Iterator[str]:
-    """The same correlation with other numbers taken out of both, and within groups."""
-    for what, values in given.items():
-        yield f"given {what} {_rho(spearman(x, y, given=[values]))}"
-    if len(given) > 1:
-        yield f"given all of these {_rho(spearman(x, y, given=list(given.values())))}"
-    for what, names in groups.items():
-        if len(set(names)) > 1:
-            found = spearman(x, y, groups=names)
-            parts = "" if found is None else f" ({found.groups} groups)"
-            yield f"within {what} {_rho(found)}{parts}"
-
-
 _PAPER = "arXiv:2103.05804"
 _PURSUIT = "arXiv:2011.14427"
 _WORDS = {"feedforward": "feed-forward", "recurrent": "recurrent"}
@@ -174,16 +55,16 @@ def _errors(evaluation: Published) -> Iterator[Claim]:
         for twin, word in _WORDS.items():
             numbers = [error(evaluation, name, twin) for name in names]
             found = spearman(least, numbers)
-            controls = _controlled(least, numbers, given, {"structure": [card.structure for card in cards]})
-            standing = direction(found.interval, +1, _WEAK) if found else "undecided"
+            controls = controlled(least, numbers, given, {"structure": [card.structure for card in cards]})
+            standing = direction(found.interval, +1, WEAK) if found else "undecided"
             yield Claim(
                 f"An architecture's {what} follows its least deep frame potential ({evaluation.data}, {word} twins)",
                 _PAPER, evaluation.name,
                 found_of(
-                    Basis.of(names), standing, _order(found, f"the {what}", "the least potential"),
-                    _control(found, least, numbers, given),
+                    Basis.of(names), standing, order(found, f"the {what}", "the least potential"),
+                    control_of(found, least, numbers, given),
                 ),
-                "; ".join([_rho(found), *controls]),
+                "; ".join([rho(found), *controls]),
             )  # fmt: skip
 
 
@@ -200,12 +81,12 @@ def _architectures(evaluation: Published) -> Iterator[Claim]:
         for what, error in ERRORS.items():
             numbers = [[error(evaluation, cell[each], "feedforward") for each in (worse, better)] for cell in whole]
             mean = mean_of_few(np.array([second - first for first, second in numbers]))
-            plain = _more(mean, f"the {what} of {better} frames")
+            plain = more(mean, f"the {what} of {better} frames")
             yield Claim(
                 f"At equal depth, width and parameters {better} frames have a lower {what} than {worse} frames",
                 _PAPER, evaluation.name,
-                found_of(Basis.of([cell[better] for cell in whole]), direction(mean.interval, -1, _POINT / 10), plain),
-                f"{_points(mean)}, {mean.n} pairs of architectures, feed-forward twins",
+                found_of(Basis.of([cell[better] for cell in whole]), direction(mean.interval, -1, POINT / 10), plain),
+                f"{points(mean)}, {mean.n} pairs of architectures, feed-forward twins",
             )  # fmt: skip
 
 
@@ -224,8 +105,8 @@ def _accuracy(evaluation: Published) -> Iterator[Claim]:
         yield Claim(
             f"The recurrent twin is as accurate as the feed-forward one (twins of one joint training, {training})",
             _PAPER, evaluation.name,
-            found_of(Basis.of(names), no_worse(mean.interval), _more(mean, "accuracy of the recurrent twins")),
-            f"recurrent {_points(mean)}, {len(names)} pairs",
+            found_of(Basis.of(names), no_worse(mean.interval), more(mean, "accuracy of the recurrent twins")),
+            f"recurrent {points(mean)}, {len(names)} pairs",
         )  # fmt: skip
 
 
@@ -240,9 +121,9 @@ def _robustness(measured: str) -> Callable[[Published], Iterator[Claim]]:
                 f"The recurrent twin is more robust, measured {measured} (twins of one joint training, {training})",
                 f"{_PAPER}, {_PURSUIT}", evaluation.name,
                 found_of(
-                    Basis.of(names), direction(mean.interval, +1, _POINT), _more(mean, "robustness of recurrent twins")
+                    Basis.of(names), direction(mean.interval, +1, POINT), more(mean, "robustness of recurrent twins")
                 ),
-                f"recurrent {_points(mean)} over all radii, {len(names)} pairs ({each})",
+                f"recurrent {points(mean)} over all radii, {len(names)} pairs ({each})",
             )  # fmt: skip
 
     return test
@@ -277,18 +158,18 @@ def _ranked(evaluation: Published, what: str, number: Callable[[Card], float], t
     }
     groups = {"recipe and structure": [f"{recipe_of(name)} {card_of(name).structure}" for name in names]}
     left_out = left_out_of(given_up, len(cleared) - len(names))
-    standing = direction(found.interval, -1, _WEAK) if found else "undecided"
+    standing = direction(found.interval, -1, WEAK) if found else "undecided"
     return Claim(
         f"Pairs whose frames have a lower {what} are more robust (trained normally, {word} twins)",
         _PAPER, evaluation.name,
         found_of(
-            Basis.of(names), standing, _order(found, "robust accuracy", f"the {what}"), _control(found, x, y, given)
+            Basis.of(names), standing, order(found, "robust accuracy", f"the {what}"), control_of(found, x, y, given)
         ),
         "; ".join(
             [
-                f"within training and structure {_rho(found)}{left_out}",
-                f"pooled {_rho(spearman(x, y))}",
-                *_controlled(x, y, given, groups),
+                f"within training and structure {rho(found)}{left_out}",
+                f"pooled {rho(spearman(x, y))}",
+                *controlled(x, y, given, groups),
             ]
         ),
     )  # fmt: skip
@@ -301,8 +182,8 @@ def _sweeps(evaluation: Published) -> Iterator[Claim]:
         yield Claim(
             f"More sweeps at test time than in training make a pair more robust (trained for {trained})", "folklore",
             evaluation.name,
-            found_of(Basis.of([name]), direction(mean.interval, +1, _POINT), _more(mean, "robustness after 16")),
-            f"16 sweeps against 4: robust {_points(mean)}, clean {_points(clean)}",
+            found_of(Basis.of([name]), direction(mean.interval, +1, POINT), more(mean, "robustness after 16")),
+            f"16 sweeps against 4: robust {points(mean)}, clean {points(clean)}",
         )  # fmt: skip
 
 
@@ -327,10 +208,10 @@ def _pursuits(evaluation: Published) -> Iterator[Claim]:
         yield Claim(
             text, source, evaluation.name,
             found_of(
-                Basis.of([second.partition("/")[0]]), direction(mean.interval, +1, _POINT),
-                _more(mean, "robustness of the former" if "than" in text else "robustness with them"),
+                Basis.of([second.partition("/")[0]]), direction(mean.interval, +1, POINT),
+                more(mean, "robustness of the former" if "than" in text else "robustness with them"),
             ),
-            f"{shares[1]:.1f} against {shares[0]:.1f} %: {_points(mean)} over all radii",
+            f"{shares[1]:.1f} against {shares[0]:.1f} %: {points(mean)} over all radii",
         )  # fmt: skip
 
 

@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from claims import claims, claims_table
+from claims import claims
+from findings import nets_table, study_claims, study_cost
 from pictures import draw_pictures
+from wording import claims_table
 
 from robustframe.errors import InputError
 from robustframe.report import render, robustness_table
@@ -17,7 +19,7 @@ from robustframe.report.cards import zoo_table
 from robustframe.report.publish import write_tables
 from robustframe.runs import open_run
 
-_KINDS = "table|page|claims|zoo|finding|speed|commands|output"
+_KINDS = "table|page|claims|study|nets|zoo|finding|speed|commands|output"
 _REGION = re.compile(
     rf"(?P<head><!-- (?P<kind>{_KINDS}): (?P<what>\S+) -->\n).*?(?P<foot><!-- end of (?P=kind) -->)", re.DOTALL
 )
@@ -38,9 +40,10 @@ def fill(text: str, root: Path, *, page: Path | None = None, run: bool = False) 
         text: a Markdown page with regions ``<!-- KIND: WHAT -->`` ... ``<!-- end of KIND -->``: ``table: FOLDER`` for
             the table of a published record; ``page: FILE`` for a page of a benchmark without its title, or
             ``page: FILE#SECTION`` for one section of it; ``claims: all`` or ``claims: EVALUATION`` for the claims that
-            evaluations test, ``finding: EVALUATION`` for the first of them in a sentence; ``speed: FILE`` for three
-            rows of the benchmark; ``zoo: pairs`` for the shipped pairs; ``commands: all`` for the command line;
-            ``output: first`` for what the first block of Python of the page prints.
+            evaluations test, ``finding: EVALUATION`` for the first of them in a sentence, ``study: NAME`` for the
+            claims that a study of many nets tests and ``nets: NAME`` for its table; ``speed: FILE`` for three rows of
+            the benchmark; ``zoo: pairs`` for the shipped pairs; ``commands: all`` for the command line; ``output:
+            first`` for what the first block of Python of the page prints.
         root: what folders and files are relative to.
         page: where the page lies, for links out of it; at the root when left out.
         run: run the blocks whose output is shown; it stays as it is otherwise, as that takes a minute.
@@ -54,7 +57,9 @@ def fill(text: str, root: Path, *, page: Path | None = None, run: bool = False) 
     writers: dict[str, Callable[[str], str]] = {
         "table": lambda what: render(robustness_table(open_run(root / what)), "md"),
         "page": lambda what: _page(what, root, (page or root / "README.md").parent),
-        "claims": lambda what: _claims(what, root, (page or root / "README.md").parent),
+        "claims": lambda what: _claims(what, root, _link(root, page)),
+        "study": lambda what: _study(root / "evaluations" / what, _link(root, page)),
+        "nets": lambda what: nets_table(root / "evaluations" / what),
         "zoo": lambda what: zoo_table(),
         "finding": lambda what: _finding(what, root),
         "speed": lambda what: _speed(root / what),
@@ -87,11 +92,19 @@ def _page(what: str, root: Path, folder: Path) -> str:
     return body if title.startswith("# ") else title + body
 
 
-def _claims(what: str, root: Path, folder: Path) -> str:
+def _link(root: Path, page: Path | None) -> str:
+    """The path of ``evaluations/`` as seen from a page."""
+    return Path(os.path.relpath(root / "evaluations", (page or root / "README.md").parent)).as_posix()
+
+
+def _claims(what: str, root: Path, link: str) -> str:
     if what == "all":
-        link = Path(os.path.relpath(root / "evaluations", folder)).as_posix()
         return claims_table(claims(root / "evaluations"), evaluations=link)
     return claims_table(claims(root / "evaluations", only=what))
+
+
+def _study(folder: Path, link: str) -> str:
+    return f"{claims_table(study_claims(folder), evaluations=link)}\n\n{study_cost(folder)}"
 
 
 def _finding(what: str, root: Path) -> str:

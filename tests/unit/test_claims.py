@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from claims import claims, claims_table, direction, found_of, no_worse
+from claims import claims
 from published import ERRORS, Basis, Published, least_potential
+from wording import claims_table, direction, found_of, no_worse
 
 from robustframe.errors import InputError
 from robustframe.recipe import shipped_folder

@@ -233,8 +233,8 @@ READS = {
     **{room: FORMATS | BELOW for room in ("report", "doctor", "cli", "scripts")},
 }
 """By room above `runs/`, by what names it could read a run by itself: the formats, and what lies below `open_run`."""
-OTHER_FILES = {"robustframe/report/site/folder.py": {"loads"}}
-"""What is read there is not a run: the list of a site's own files."""
+OTHER_FILES = {"robustframe/report/site/folder.py": {"loads"}, "evaluations/study.py": {"model_validate_json"}}
+"""What is read there is not a run: the list of a site's own files, and the figures of a study."""
 
 
 def named(path: Path) -> set[str]:
