@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from robustframe.calls import borrowed, device_of, out_of_memory
 from robustframe.errors import InputError, first_line
+from robustframe.lending import lent
 from robustframe.pairs import Twin
 from robustframe.prepared.agreement import Precision, Said, apart, ask, differs, probes
 from robustframe.prepared.folding import Seen, fold, watch
@@ -68,23 +69,28 @@ def choose(
     Returns:
         The choice; whatever cannot be copied, or answers otherwise, is searched as it is, with the reason.
     """
-    with borrowed(model):
-        few = probes(images.to(device_of(model)), low, high)
-        exact = ask(model, few)
-        if apart(exact, ask(model, few)) is not None:
-            why = "it answers the same images differently each time"
-            return Preparation(why_not=why, why_not_bfloat16=why if bfloat16 else None)
-        seen = Seen()
-        try:
-            seen = watch(model, few)
-            steps, why_not = _steps(model, few, exact, seen)
-        # The model's own code runs here, under a mode of torch that it may not expect: it may raise anything.
-        except Exception as error:  # noqa: BLE001
-            steps, why_not = [], f"it {_reason(error)}"
-        if not bfloat16:
-            return Preparation(steps=steps, why_not=why_not)
-        no_bfloat16 = _why_not_bfloat16(model, few, exact, steps, seen)
-        return Preparation(steps=steps, why_not=why_not, bfloat16=no_bfloat16 is None, why_not_bfloat16=no_bfloat16)
+    try:
+        with borrowed(model):
+            return _chosen(model, probes(images.to(device_of(model)), low, high), bfloat16)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        # Of a model that fails now and then, the evaluation says so where it does.
+        return _as_it_is(f"it fails: {first_line(error)}", bfloat16)
+
+
+def _chosen(model: nn.Module, few: Images, bfloat16: bool) -> Preparation:
+    exact = ask(model, few)
+    if apart(exact, ask(model, few)) is not None:
+        return _as_it_is("it answers the same images differently each time", bfloat16)
+    seen = watch(model, few)
+    steps, why_not = _steps(model, few, exact, seen)
+    wrong = _why_not_bfloat16(model, few, exact, steps, seen) if bfloat16 else None
+    return Preparation(steps=steps, why_not=why_not, bfloat16=bfloat16 and wrong is None, why_not_bfloat16=wrong)
+
+
+def _as_it_is(why: str, bfloat16: bool) -> Preparation:
+    return Preparation(why_not=why, why_not_bfloat16=why if bfloat16 else None)
 
 
 def searched(model: nn.Module, images: Images, preparation: Preparation, *, bfloat16: bool = False) -> Searched:
@@ -112,17 +118,13 @@ def _steps(model: nn.Module, few: Images, exact: Said, seen: Seen) -> tuple[list
     steps: list[Step] = [_FOLDED] if seen.foldable else []
     # On a GPU, float32 is no faster with channels last.
     last: list[Step] = [_LAST] if seen.convolutional and few.device.type != "cuda" else []
-    ways = [way for way in ([*steps, *last], steps) if way]
-    why: str | None = "nothing in it can be made faster"
-    for way in ways:
-        try:
-            why = differs(exact, _built(model, way, few), few)
-        # As `view` does where channels come last.
-        except Exception as error:  # noqa: BLE001
-            why = _reason(error)
-        if why is None:
+    why = "nothing in it can be made faster"
+    # Without the last step too, as `view` fails where channels come last.
+    for way in [way for way in ([*steps, *last], steps) if way]:
+        wrong = _wrong(model, way, few, exact)
+        if wrong is None:
             return way, None
-        why = f"a copy of it {why}"
+        why = f"a copy of it {wrong}"
     return [], why
 
 
@@ -148,24 +150,31 @@ def _unsuited(model: nn.Module, seen: Seen) -> str | None:
 def _why_not_bfloat16(model: nn.Module, few: Images, exact: Said, steps: list[Step], seen: Seen) -> str | None:
     if seen.wide < _WIDE_ENOUGH:
         return "most of its layers have too few channels for bfloat16 to be faster"
+    wrong = _wrong(model, steps, few, exact, "bfloat16")
+    return wrong if wrong is None else f"it {wrong}"
+
+
+def _wrong(
+    model: nn.Module, steps: list[Step], few: Images, exact: Said, precision: Precision = "float32"
+) -> str | None:
+    """Say what is wrong with a copy of a model; ``None`` where it may be searched in its place."""
     try:
-        why = differs(exact, _built(model, steps, few) if steps else model, few, "bfloat16")
-    except Exception as error:  # noqa: BLE001
-        why = _reason(error)
-    return why if why is None else f"it {why}"
+        # The model's own code runs here, in a copy that it may not expect: it may do anything.
+        with lent():
+            return differs(exact, _built(model, steps, few) if steps else model, few, precision)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return f"fails: {first_line(error)}"
 
 
 def _built(model: nn.Module, steps: list[Step], few: Images) -> nn.Module:
     made = copy.deepcopy(model)
     own = {id(each) for each in [*model.modules(), *model.parameters()]}
-    if any(id(each) in own for each in [*made.modules(), *made.parameters()]):
-        raise InputError("its parts are those of the model")
+    seen = watch(made, few)
+    # A function that a model holds, as in place of its method, goes on calling what it did.
+    if any(id(each) in own for each in [*made.modules(), *made.parameters()]) or seen != watch(model, few):
+        raise InputError("it calls layers of the model itself")
     if _FOLDED in steps:
-        fold(made, watch(made, few).foldable)
+        fold(made, seen.foldable)
     return made.to(memory_format=torch.channels_last) if _LAST in steps else made
-
-
-def _reason(error: Exception) -> str:
-    if out_of_memory(error):
-        raise error
-    return f"fails: {first_line(error)}"

@@ -25,6 +25,8 @@ _WIDE = 16
 class Seen:
     """What a pass through a model showed."""
 
+    called: int = 0
+    """Layers that were called."""
     foldable: list[tuple[str, str]] = field(default_factory=list)
     """Layers by name, and the batch norms that alone take what these give."""
     repeated: list[str] = field(default_factory=list)
@@ -62,6 +64,7 @@ def watch(model: nn.Module, images: Tensor) -> Seen:
     with _hooked(layers, note), torch.no_grad(), uses:
         call(model, images)
     return Seen(
+        called=len(calls),
         foldable=[
             (layer, norm)
             for norm, inputs in taken.items()

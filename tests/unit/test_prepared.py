@@ -185,6 +185,38 @@ def traced() -> nn.Module:
         return torch.jit.trace(nn.Sequential(nn.Conv2d(2, 3, 8), nn.Flatten()), images())  # type: ignore[no-any-return]
 
 
+def patched() -> nn.Module:
+    model = residual()
+    forward = model.forward
+    model.forward = lambda x: 2 * forward(x)  # type: ignore[method-assign]
+    return model
+
+
+def function() -> nn.Module:
+    model = residual()
+    return robustframe.adapt(lambda x: model(x))
+
+
+class Failing(Residual):
+    """Fails when it is asked for the second time."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 2:
+            raise ZeroDivisionError("a bug")
+        return super().forward(x)
+
+
+def leaving() -> nn.Module:
+    class Leaving(Residual):
+        def __deepcopy__(self, memo: dict[int, Any]) -> "Leaving":
+            raise SystemExit(3)
+
+    return Leaving()
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "hook": (lambda: hooked("register_forward_hook")(residual()), "head (Linear) has hooks"),
     "pre-hook": (lambda: hooked("register_forward_pre_hook")(residual()), "head (Linear) has hooks"),
@@ -201,9 +233,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "0 (Sequential) is a compiled program",
     ),
     "double": (lambda: residual().double(), "it has weights of float64"),
-    "one-object": (lambda: odd(Uncopied()), "a copy of it fails: its parts are those of the model"),
+    "one-object": (lambda: odd(Uncopied()), "a copy of it fails: it calls layers of the model itself"),
     "no-copy": (lambda: odd(Uncopyable()), "a copy of it fails: there is only one of me"),
+    "function": (
+        function,
+        "a copy of it fails: it calls layers of the model itself",
+    ),
+    "patched": (patched, "a copy of it fails: it calls layers of the model itself"),
     "telling": (Telling, "a copy of it has other logits in float32"),
+    "leaving": (leaving, "a copy of it fails: it raised what ends a process"),
     "nothing": (Plain, "nothing in it can be made faster"),
 }
 
@@ -227,6 +265,10 @@ def test_what_cannot_be_copied_is_searched_as_it_is_and_says_why(kind: str) -> N
     )
     assert run.record.searched is not None
     assert run.record.searched["model"].steps == []
+
+
+def test_a_model_that_fails_now_and_then_is_searched_as_it_is() -> None:
+    assert choose(Failing(), images()) == Preparation(why_not="it fails: a bug")
 
 
 def test_twins_are_searched_as_they_are(tiny_card: Path) -> None:
