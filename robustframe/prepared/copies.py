@@ -1,6 +1,7 @@
 """What a model is searched on in place of itself: chosen by rule, from the model and the images of a run."""
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,12 +72,12 @@ def choose(
     """
     try:
         with borrowed(model):
-            return _chosen(model, probes(images.to(device_of(model)), low, high), bfloat16)
+            return _chosen(model, probes(images, low, high).to(device_of(model)), bfloat16)
     except Exception as error:
         if out_of_memory(error):
             raise
         # Of a model that fails now and then, the evaluation says so where it does.
-        return _as_it_is(f"it fails: {first_line(error)}", bfloat16)
+        return _as_it_is(f"it {_failing(error)}", bfloat16)
 
 
 def _chosen(model: nn.Module, few: Images, bfloat16: bool) -> Preparation:
@@ -106,7 +107,7 @@ def searched(model: nn.Module, images: Images, preparation: Preparation, *, bflo
     if not preparation.steps:
         return Searched(model, precision)
     with borrowed(model):
-        few = probes(images.to(device_of(model)), 0.0, 1.0)
+        few = probes(images, 0.0, 1.0).to(device_of(model))
         return Searched(_built(model, preparation.steps, few), precision)
 
 
@@ -165,7 +166,12 @@ def _wrong(
     except Exception as error:
         if out_of_memory(error):
             raise
-        return f"fails: {first_line(error)}"
+        return _failing(error)
+
+
+def _failing(error: Exception) -> str:
+    """Say what a model raised, in the same words whenever it does: where something lies in memory is left out."""
+    return f"fails: {re.sub('0x[0-9a-fA-F]+', '0x...', first_line(error))}"
 
 
 def _built(model: nn.Module, steps: list[Step], few: Images) -> nn.Module:

@@ -152,7 +152,7 @@ class Uncopied(Residual):
 
 class Uncopyable(Residual):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Uncopyable":
-        raise RuntimeError("there is only one of me")
+        raise RuntimeError(f"there is only one of me, {object()}")
 
 
 class Telling(Residual):
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "double": (lambda: residual().double(), "it has weights of float64"),
     "one-object": (lambda: odd(Uncopied()), "a copy of it fails: it calls layers of the model itself"),
-    "no-copy": (lambda: odd(Uncopyable()), "a copy of it fails: there is only one of me"),
+    "no-copy": (lambda: odd(Uncopyable()), "a copy of it fails: there is only one of me, <object object at 0x...>"),
     "function": (
         function,
         "a copy of it fails: it calls layers of the model itself",
@@ -500,6 +500,13 @@ def test_batch_size_isolation_and_resume_change_no_byte_with_preparation_on(reci
     assert contents(evaluate_recipe(recipe, out=recipe.parent / "stopped", device="cpu").folder) == bytes_
     code, folder = [recipe.parent / "model.py"], recipe.parent
     assert robustframe.verify(whole.folder, device="cpu", folder=folder, code=code).ok
+    edited = json.loads((whole.folder / RECORD).read_text())
+    edited["searched"]["another"] = {"steps": []}
+    (whole.folder / RECORD).write_text(json.dumps(edited))
+    said = str(robustframe.verify(whole.folder, device="cpu", folder=folder, code=code))
+    assert "it says what was searched in place of another, which is not one of its classifiers" in " ".join(
+        said.split()
+    )
 
 
 def test_a_continued_run_is_searched_as_it_was_begun(recipe: Path) -> None:
