@@ -1,7 +1,7 @@
 """How an attack takes gradients of a model: it steers the search and never decides a verdict."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -103,9 +103,9 @@ class Gradients:
         """Whether they name parts of the model, or are made of it by a function, so that no copy will do."""
         return bool(self.bpda) or not isinstance(self.through, str)
 
-    def computing(self, device: torch.device) -> torch.autocast:
+    def computing(self, device: torch.device) -> AbstractContextManager[object]:
         """Compute in the precision of the search for as long as the context lasts."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return nullcontext() if self.precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
     @property
     def passes(self) -> int:

@@ -1,5 +1,6 @@
 """Does a copy say what its model says: logits and gradients compared on a few images, within stated bounds."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,7 +48,8 @@ def probes(images: Tensor, low: float, high: float) -> Tensor:
 def ask(model: nn.Module, images: Images, precision: Precision = "float32") -> Said:
     """Ask a model, which is borrowed, for logits and gradients of images, shape (b, ...)."""
     leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), torch.autocast(leaf.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    low = nullcontext() if precision == "float32" else torch.autocast(leaf.device.type, torch.bfloat16)
+    with torch.enable_grad(), low:
         logits = call_in_batches(model, leaf, len(leaf))
         top = logits.topk(2).values
         rise = (top[:, 0] - top[:, 1]).sum()
