@@ -1,7 +1,7 @@
 """How an attack takes gradients of a model: it steers the search and never decides a verdict."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ class Gradients:
     """Submodules by name, and what their gradient is taken of: ``"identity"`` or a function (backward pass
     differentiable approximation, Athalye et al., 2018, arXiv:1802.00420)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the search computes in; a success is confirmed by the model as it is."""
+    """What a search computes in, with gradients and without; the model as it is confirms a success."""
 
     def __post_init__(self) -> None:
         if isinstance(self.through, str):
@@ -97,6 +97,15 @@ class Gradients:
         if self.smooth or self.bpda or not isinstance(self.through, str):
             return False
         return self.through == "all" or (self.through == "cheap" and not solves(model))
+
+    @property
+    def of_parts(self) -> bool:
+        """Whether they name parts of the model, or are made of it by a function, so that no copy will do."""
+        return bool(self.bpda) or not isinstance(self.through, str)
+
+    def computing(self, device: torch.device) -> AbstractContextManager[object]:
+        """Compute in the precision of the search for as long as the context lasts."""
+        return nullcontext() if self.precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
     @property
     def passes(self) -> int:
@@ -157,10 +166,7 @@ class Gradients:
 
     def _modified(self, look: Look) -> Look:
         def modified(x: Images) -> View:
-            with (
-                _SmoothReLU(self.smooth),
-                torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
-            ):
+            with _SmoothReLU(self.smooth), self.computing(x.device):
                 view = look(x)
             return replace(view, terms=[term.to(x.dtype) for term in view.terms])
 

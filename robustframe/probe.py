@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustframe.calls import DEFAULT_BATCH, call_in_batches, checked, pad, padded, predict
 from robustframe.gradients import Gradients, plain
+from robustframe.prepared import Searched
 from robustframe.spaces import Window
 from robustframe.targets import best_other, check_targets, choose_targets, height, rank_targets, reached
 from robustframe.threat import ThreatModel
@@ -60,6 +61,8 @@ class Probe:
         targets: classes that the examples are to be taken for, shape (n,); where the threat has a rule for them, they
             are chosen by it when left out, for one forward each.
         gallery: images and labels that a search may start from, which is to reach a target; of any number.
+        search: what is asked in place of the model until something succeeds there, which the model confirms; the model
+            itself when ``None``, or where gradients are of parts of the model.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Probe:
         watch: Watch | None = None,
         targets: Labels | None = None,
         gallery: Gallery | None = None,
+        search: Searched | None = None,
     ) -> None:
         self.asked, self.clean, self.y, self.gallery = threat, x, y, gallery
         self.space = threat.space
@@ -88,8 +92,13 @@ class Probe:
         self.model = model
         self.batch_size, self.budget, self.votes, self.closest = batch_size, budget, votes, closest
         self.gradients = Gradients() if gradients is None else gradients
+        self.search = None if self.gradients.of_parts else search
+        if self.search is not None and self.search.precision != "float32":
+            self.gradients = replace(self.gradients, precision=self.search.precision)
+        self._asked = model if self.search is None else self.search.model
+        self._exact = self._asked is model and self.gradients.precision == "float32"
         self.watch = watch
-        self._look = plain(model)
+        self._look = plain(self._asked)
         # Every point may become one that is valid.
         self._ball = replace(self.threat, valid="")
         rows = len(x)
@@ -185,25 +194,26 @@ class Probe:
     def looking(self) -> Iterator[None]:
         """Prepare the model for gradients taken as `Gradients` says; afterwards it is as it was."""
         box = {"low": self.asked.low, "high": self.asked.high}
-        with self.gradients.looking(self.model, **box, batch_size=self.batch_size) as look:
+        with self.gradients.looking(self._asked, **box, batch_size=self.batch_size) as look:
             self._look = look
             yield
 
-    def logits(self, points: Images, rows: Labels | None = None) -> Logits:
+    def logits(self, points: Images, rows: Labels | None = None, *, exact: bool = False) -> Logits:
         """Evaluate points without gradients.
 
         Args:
             points: images, shape (m, ...).
             rows: the example each point belongs to, shape (m,), repeats allowed; all n in order when ``None``.
+            exact: ask the model itself, whatever is searched.
 
         Returns:
             Logits, shape (m, classes); zeros for examples that are no longer searched.
         """
         live, owners = self._live(rows, 1)
         asked = _pick(points, live)
-        logits = self._evaluate(asked, owners)
+        logits = self._evaluate(asked, owners) if exact else self._seek(asked, owners)
         self._count(self.forwards, owners)
-        self.observe(owners, asked, logits)
+        self.observe(owners, asked, logits, exact=exact or self._exact)
         return _scatter(logits, live, len(points))
 
     def gradient(
@@ -231,7 +241,7 @@ class Probe:
         found = [self._differentiate(asked, loss, labels, aims, owners) for _ in range(draws)]
         value, slope, logits = (torch.stack(parts).mean(0) if draws > 1 else parts[0] for parts in zip(*found))
         slope = self._tidy(slope, owners)
-        self.observe(owners, asked, logits, exact=self.gradients.precision == "float32" and draws == 1)
+        self.observe(owners, asked, logits, exact=self._exact and draws == 1)
         full = len(points)
         seen = Evaluation(_scatter(value, live, full), _scatter(slope, live, full), _scatter(logits, live, full))
         if self.watch is not None:
@@ -260,11 +270,12 @@ class Probe:
         rows = self._rows if rows is None else rows
         tracked = torch.is_grad_enabled() and points.requires_grad
         live, owners = self._live(rows, 2 if tracked else 1)
-        logits = call_in_batches(self.model, self.images(_pick(points, live), owners), self.batch_size)
+        with self.gradients.computing(points.device):
+            logits = call_in_batches(self._asked, self.images(_pick(points, live), owners), self.batch_size)
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count(self.backwards, owners))  # type: ignore[no-untyped-call]
         self._count(self.forwards, owners)
-        self.observe(owners, _pick(points, live).detach(), logits.detach())
+        self.observe(owners, _pick(points, live).detach(), logits.detach(), exact=self._exact)
         if not self.searched()[rows].any():
             raise SearchOver
         result = _scatter(logits, live, len(points))
@@ -278,7 +289,7 @@ class Probe:
             rows: the example each point belongs to, shape (m,), repeats allowed.
             points: images, shape (m, ...).
             logits: the model's answer to them, shape (m, classes).
-            exact: these are the model's own logits in full precision; otherwise a success is confirmed first.
+            exact: these are the exact model's own logits in full precision; otherwise it confirms a success first.
 
         Raises:
             SearchOver: when no example is left to search.
@@ -319,8 +330,14 @@ class Probe:
         return torch.stack(votes).mode(0).values
 
     def _evaluate(self, points: Images, rows: Labels) -> Logits:
+        """Ask the exact model."""
         with torch.no_grad():
             return call_in_batches(self.model, self.images(points, rows), self.batch_size)
+
+    def _seek(self, points: Images, rows: Labels) -> Logits:
+        """Ask what is searched."""
+        with torch.no_grad(), self.gradients.computing(points.device):
+            return call_in_batches(self._asked, self.images(points, rows), self.batch_size)
 
     def _differentiate(
         self, points: Images, loss: ProbeLoss, labels: Labels, aims: tuple[Labels, ...], owners: Labels
@@ -342,7 +359,7 @@ class Probe:
             slopes.append(torch.zeros_like(leaf) if slope is None else slope)
             values.append(value.detach())
             if view.logits is None:
-                own = self._evaluate(leaf.detach(), owners[part])
+                own = self._seek(leaf.detach(), owners[part])
             else:
                 own = view.logits.detach()[: len(leaf)].clone()
             outputs.append(own.to(values[-1].dtype))

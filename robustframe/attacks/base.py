@@ -12,6 +12,7 @@ from robustframe.calls import DEFAULT_BATCH, borrowed, padded
 from robustframe.draws import Draws
 from robustframe.errors import InputError
 from robustframe.gradients import Gradients, Substitute, Surrogate
+from robustframe.prepared import Searched
 from robustframe.probe import Evaluation, Gallery, Probe, ProbeLoss, SearchOver, Watch
 from robustframe.spaces import Motion
 from robustframe.threat import ThreatModel
@@ -144,6 +145,7 @@ class Attack(ABC):
         watch: Watch | None = None,
         targets: Labels | None = None,
         gallery: Gallery | None = None,
+        search: Searched | None = None,
     ) -> AttackResult:
         """Attack every example and verify the outcome on the exact model.
 
@@ -162,6 +164,8 @@ class Attack(ABC):
             watch: is told of every gradient that is taken.
             targets: classes that the examples are to be taken for, shape (n,), in place of the threat's rule.
             gallery: images and labels that a search for a target may start from.
+            search: what is searched in place of the model, such as a copy from `robustframe.prepared`; every success
+                is one of the model itself, which is searched when ``None``.
 
         Returns:
             The outcome of each example.
@@ -193,7 +197,7 @@ class Attack(ABC):
                 probe = Probe(
                     model, x[part], y[part], threat.of(part),
                     batch_size=batch_size, budget=budget, gradients=self.gradients(), votes=votes, closest=closest,
-                    watch=watch, targets=None if targets is None else targets[part], gallery=gallery,
+                    watch=watch, targets=None if targets is None else targets[part], gallery=gallery, search=search,
                 )  # fmt: skip
                 if len(x):
                     with probe.looking():
@@ -212,7 +216,7 @@ class Attack(ABC):
         x, threat = probe.x, probe.threat
         try:
             if not known_correct:
-                probe.logits(x)
+                probe.logits(x, exact=True)
             # A copy: what an attack makes of its images must not move the ball.
             points = self.perturb(probe, x.clone(), threat, draws)
             if points is not None:

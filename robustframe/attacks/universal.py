@@ -56,7 +56,7 @@ class Universal(GradientAttack):
             probe.model, probe.clean[rows], probe.y[rows], probe.asked.of(rows),
             batch_size=probe.batch_size, gradients=self.gradients(), closest=True,
             budget=None if probe.budget is None else probe.budget - spent - 1,
-            targets=None if probe.targets is None else probe.targets[rows],
+            targets=None if probe.targets is None else probe.targets[rows], search=probe.search,
         )  # fmt: skip
         with every.looking():
             delta = self._climb(every, threat)

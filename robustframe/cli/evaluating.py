@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustframe.runs.run import Run
 
 ENGINES = ("process", "ray")
+PREPARE = ("auto", "none")
 
 
 _MODEL, _DATA, _ASKED = "Without a recipe: the model", "Without a recipe: its images", "Without a recipe: what is asked"
@@ -106,6 +107,13 @@ def evaluate(
     diagnose: Annotated[
         bool, typer.Option(help="Check whether the numbers can be believed.", rich_help_panel=_WORK)
     ] = True,
+    prepare: Annotated[
+        str,
+        typer.Option(
+            help="auto: as the recipe says; none: search the models themselves, not faster copies.",
+            rich_help_panel=_WORK,
+        ),
+    ] = "auto",
     runs: Annotated[Path, typer.Option(help="Where run folders are made.", rich_help_panel=_WHERE)] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The run's folder itself, in place of one below --runs.", rich_help_panel=_WHERE)
@@ -155,6 +163,8 @@ def evaluate(
         from robustframe.recipe import Recipe, find_recipe, read_toml, typed
 
         _check_engine(engine, workers, address, isolate=isolate)
+        if prepare not in PREPARE:
+            raise unknown("way to prepare models", prepare, PREPARE)
         where, here = _devices(device, engine)
         _set_threads(threads, engine)
         if (recipe is None) == (not model):
@@ -193,6 +203,8 @@ def evaluate(
         )  # fmt: skip
     if not diagnose:
         task = task.undiagnosed()
+    if prepare == "none":
+        task = task.unprepared()
     if stated.data.use.startswith("folder:"):
         say(f"labels: {_labels(task.data.classes)}")
     folder = out or run_folder(task, runs)

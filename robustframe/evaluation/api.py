@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from robustframe.calls import DEFAULT_BATCH
 from robustframe.corruptions import load_corruptions
 from robustframe.data import Dataset, as_dataset
 from robustframe.devices import pick_device
-from robustframe.errors import InputError, as_path, whole_number
+from robustframe.errors import InputError, as_path, shown, whole_number
 from robustframe.evaluation.engine import run
 from robustframe.evaluation.executors import Engine, InProcess
 from robustframe.evaluation.isolated import Isolated
@@ -29,7 +29,15 @@ from robustframe.models.classifiers import Classifier
 from robustframe.models.framed import with_frames
 from robustframe.models.given import classify_given
 from robustframe.models.identity import answers
-from robustframe.recipe import Battery, as_batteries, as_corruptions, parse_threats, spread_threats, threat_words
+from robustframe.recipe import (
+    Battery,
+    Prepare,
+    as_batteries,
+    as_corruptions,
+    parse_threats,
+    spread_threats,
+    threat_words,
+)
 from robustframe.recipe.stages import check_stages, make_stages
 from robustframe.runs.examples import save_examples
 from robustframe.runs.run import Run
@@ -119,6 +127,7 @@ def evaluate(
     out: str | Path | None = None,
     diagnose: bool = True,
     corruptions: str | Mapping[str, Any] | None = None,
+    prepare: Prepare = "auto",
     report: Report | None = None,
 ) -> Run:
     """Evaluate models, or both twins of a pair, on images in memory.
@@ -142,6 +151,8 @@ def evaluate(
         diagnose: check after the attacks whether their numbers can be believed.
         corruptions: common corruptions to try the models on as well: ``"corruptions@1"``, ``"folder:CIFAR-10-C"``, or a
             table as in a recipe, such as ``{"kinds": ["fog"], "severities": [1, 3]}``.
+        prepare: ``"auto"``: attacks search a faster copy of a model where there is one that agrees with it
+            (`robustframe.prepared`); ``"none"``: they search the model itself. Every verdict is the model's own.
         report: called after every unit of work; without one a terminal and a notebook show a bar, which
             `robustframe.silent` leaves out.
 
@@ -155,6 +166,8 @@ def evaluate(
     """
     if not isinstance(diagnose, bool):
         raise InputError(f"diagnose = {diagnose!r} must be True or False")
+    if prepare not in get_args(Prepare):
+        raise InputError(f"prepare = {shown(prepare)} must be 'auto' or 'none'")
     if out is not None:
         out = as_path(out, "out")
     data, words, batteries = as_dataset(x, y), threat_words(threat), as_batteries(battery)
@@ -191,6 +204,8 @@ def evaluate(
         diagnose=diagnose,
         corruptions=corrupted,
     )
+    if prepare == "none":
+        task = task.unprepared()
     held = None
     if out is None:
         held = HeldFolder()

@@ -1,6 +1,7 @@
 """From a task to a run: every unit of work carried out once, continued where it was left."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -80,7 +81,11 @@ def run(
     try:
         trials = _try_models(task, executor, keep_going=keep_going)
         with locked(folder):
-            record = begin(folder, task, executor.environment, [trial.answers for trial in trials])
+            record = begin(folder, task, executor.environment, trials)
+            trials = [
+                replace(trial, preparation=(record.searched or {}).get(each.entry.name))
+                for trial, each in zip(trials, task.classifiers, strict=True)
+            ]
             remember_code(task.hash, task.code_files, task.folder)
             journal = Journal(folder)
             for _ in range(_TIMES):

@@ -22,6 +22,7 @@ from robustframe.evaluation.workshop import Workshop
 from robustframe.models.classifiers import Classifier
 from robustframe.models.identity import answers
 from robustframe.models.trials import check_model
+from robustframe.prepared import Preparation, choose
 from robustframe.runs.journal import Journal
 from robustframe.runs.record import Result, write_aside
 from robustframe.runs.units import (
@@ -141,7 +142,11 @@ class TryModel(Job[Trial]):
                     f"{classifier.entry.name} draws random numbers, so that its least likely class is another one each "
                     "time; aim at 'next' or 'random'"
                 )
-        return Trial(flags, skipped, said), {}
+        preparation = None
+        if workshop.task.prepare:
+            images = workshop.task.data.images
+            preparation = choose(classifier.module, images, bfloat16=workshop.task.bfloat16)
+        return Trial(flags, skipped, said, preparation=preparation), {}
 
     def enter(self, scores: Scores, found: Trial) -> None:
         """Nothing is left to enter: scores are made from the trials of all classifiers."""
@@ -197,7 +202,8 @@ class CleanJob(Job[pl.DataFrame]):
     def followers(self, scores: Scores) -> Iterator[Job[Any]]:
         for threat in range(len(scores.task.threats)):
             if (attack := scores.next_attack(self.classifier, threat, self.chunk)) is not None:
-                yield AttackJob(self.classifier, threat, self.chunk, *attack)
+                preparation = scores.trials[self.classifier].preparation
+                yield AttackJob(self.classifier, threat, self.chunk, *attack, preparation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +254,8 @@ class AttackJob(Job[pl.DataFrame]):
     stage: int
     index: tuple[int, ...]
     """The examples that meet the attack."""
+    preparation: Preparation | None
+    """What is searched in place of the classifier; ``None`` where that is itself."""
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -268,6 +276,9 @@ class AttackJob(Job[pl.DataFrame]):
         attack = stage.attack
         if isinstance(attack, TransferAttack) and (source := task.source(attack)) not in (None, self.classifier):
             attack = attack.on(task.classifiers[source].module)
+        search = None
+        if self.preparation is not None:
+            search = workshop.searched(classifier, self.preparation, bfloat16=stage.battery.precision == "bfloat16")
         result = attack.run(
             classifier.module,
             task.data.images[index].to(workshop.device),
@@ -279,6 +290,7 @@ class AttackJob(Job[pl.DataFrame]):
             votes=stage.battery.votes,
             closest=stage.battery.closest,
             gallery=(task.data.images, task.data.labels),
+            search=search,
         )
         return self.unit(task, workshop.files).save_attack(index, result)
 
@@ -298,7 +310,7 @@ class AttackJob(Job[pl.DataFrame]):
 
     def followers(self, scores: Scores) -> Iterator[Job[Any]]:
         if (attack := scores.next_attack(self.classifier, self.threat, self.chunk, after=self.stage)) is not None:
-            yield AttackJob(self.classifier, self.threat, self.chunk, *attack)
+            yield AttackJob(self.classifier, self.threat, self.chunk, *attack, self.preparation)
 
     def give_up(self, scores: Scores, reason: str) -> None:
         scores.give_up(self.classifier, self.threat, reason)

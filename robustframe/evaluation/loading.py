@@ -99,6 +99,7 @@ def make_task(
         folder=folder,
         diagnose=recipe.diagnose,
         corruptions=corruptions,
+        prepare=recipe.prepare == "auto",
         origin=Origin(path.resolve(), None if root is None else root.resolve()),
     )
 

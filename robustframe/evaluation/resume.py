@@ -10,6 +10,7 @@ import torch
 
 from robustframe.calls import DEFAULT_BATCH
 from robustframe.errors import InputError
+from robustframe.evaluation.scores import Trial
 from robustframe.evaluation.task import Task
 from robustframe.evaluation.workshop import Workshop
 from robustframe.files import check_sealed
@@ -93,20 +94,25 @@ def _compare_answers(found: Record, folder: Path, now: Sequence[Answers], here: 
             )
 
 
-def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answers]) -> Record:
+def begin(folder: Path, task: Task, environment: Environment, trials: Sequence[Trial]) -> Record:
     """Begin the run of a task, or take it up; return its record.
 
     Args:
         folder: the run's folder.
         task: what is evaluated.
         environment: what it runs on.
-        now: what each classifier says to the first examples.
+        trials: what trying each classifier said: its answers, and what is to be searched in its place, which stays
+            what it was when the run was begun.
 
     Raises:
         InputError: when the folder belongs to another evaluation.
     """
+    now = [trial.answers for trial in trials]
+    names = [each.entry.name for each in task.classifiers]
+    chosen = {name: trial.preparation for name, trial in zip(names, trials, strict=True)}
     if os.path.lexists(folder / RECORD):
         found, _ = _same(folder, task)
+        chosen = {name: None for name in names} if found.searched is None else {**chosen, **found.searched}
         _compare_answers(found, folder, now, environment)
         if found.status == "complete":
             take_up(folder, found.evidence_sha256)
@@ -114,7 +120,8 @@ def begin(folder: Path, task: Task, environment: Environment, now: Sequence[Answ
             log.warning("%s was started in another environment; finished parts are kept as they are", folder)
     else:
         _check_empty(folder)
-    record = _started(task, environment, now)
+    kept = {name: preparation for name, preparation in chosen.items() if preparation is not None}
+    record = _started(task, environment, now).model_copy(update={"searched": kept or None})
     write_record(folder, record)
     (folder / EVIDENCE).unlink(missing_ok=True)
     return record

@@ -12,6 +12,7 @@ from robustframe.evaluation.bounds import certified_correct
 from robustframe.evaluation.progress import Report, Reporter
 from robustframe.evaluation.task import Task, corruptions_of
 from robustframe.models.identity import Answers
+from robustframe.prepared import Preparation
 from robustframe.runs.entries import counted, distrust, doubts, entry_of, guessing
 from robustframe.runs.record import FailedRow, Result
 from robustframe.runs.units import corrupted_correct
@@ -32,6 +33,8 @@ class Trial:
     """Its logits on the first examples."""
     failed: str | None = None
     """Why it cannot be evaluated at all, so that its rows are given up before they are begun."""
+    preparation: Preparation | None = None
+    """What is searched in its place; ``None`` where that is itself."""
 
 
 @dataclass

@@ -49,6 +49,8 @@ class Task:
     """Check after the attacks whether their numbers can be believed; changes no verdict."""
     corruptions: Corruptions | None = None
     """Corrupted images that every classifier is tried on as well."""
+    prepare: bool = True
+    """Search prepared copies of the classifiers where they agree with them; changes no verdict of an image."""
     origin: Origin | None = None
     """Where other processes can load it from; ``None`` for models passed from Python."""
 
@@ -61,6 +63,11 @@ class Task:
     def chunks(self) -> list[Tensor]:
         """The example indices of each chunk."""
         return list(chunks(len(self.data), self.chunk))
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether any battery searches in bfloat16."""
+        return any(battery.precision == "bfloat16" for battery in self.batteries)
 
     @property
     def votes(self) -> int:
@@ -85,6 +92,10 @@ class Task:
     def undiagnosed(self) -> "Task":
         """Return the same evaluation without checks of its numbers."""
         return replace(self, recipe={**self.recipe, "diagnose": False}, diagnose=False)
+
+    def unprepared(self) -> "Task":
+        """Return the same evaluation with every search on the models themselves."""
+        return replace(self, recipe={**self.recipe, "prepare": "none"}, prepare=False)
 
     @cached_property
     def code_files(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from robustframe.errors import InputError, StoppedEarly
 from robustframe.evaluation.limits import private_memory
 from robustframe.evaluation.task import Task
 from robustframe.models.classifiers import Classifier
+from robustframe.prepared import Preparation, Searched, searched
 from robustframe.runs.record import read_record
 
 log = logging.getLogger("robustframe")
@@ -36,6 +37,8 @@ class Workshop:
         self.batch_size, self.release = batch_size, release
         self.files = task.files(folder)
         self._current: Classifier | None = None
+        self._searched: dict[bool, Searched] = {}
+        """What is searched in place of the current classifier, by whether in bfloat16."""
         self._private = private_memory()
         self.lost = 0
         """Bytes that models did not give back which had run out of memory; no fault of those that come after them."""
@@ -49,10 +52,19 @@ class Workshop:
             before.source.release()
         if before is not classifier:
             self._current, self._private = classifier, private_memory()
+            self._searched.clear()
         return classifier
+
+    def searched(self, classifier: Classifier, preparation: Preparation, *, bfloat16: bool) -> Searched:
+        """Return what is searched in place of the current classifier; it is made once."""
+        if bfloat16 not in self._searched:
+            images = self.task.data.images
+            self._searched[bfloat16] = searched(classifier.module, images, preparation, bfloat16=bfloat16)
+        return self._searched[bfloat16]
 
     def recover(self) -> None:
         """Take back from the current classifier, which has run out of memory, what it holds; note what stays."""
+        self._searched.clear()
         source = None if self._current is None else self._current.source
         if source is not None:
             source.release()

@@ -31,6 +31,7 @@ from robustframe.userfile import code_named, files_of
 from robustframe.zoo.card import SWEEPS
 
 Twin = Literal["feedforward", "recurrent"]
+Prepare = Literal["auto", "none"]
 _CALLED = {
     **dict.fromkeys(("autoattack", "auto-attack", "aa", "autoattack-standard", "aa-standard"), "standard@1"),
     **dict.fromkeys(("autoattack-rand", "aa-rand", "random"), "rand@1"),
@@ -187,12 +188,15 @@ class Recipe(Strict):
     """Check after the attacks whether their numbers can be believed, for a tenth of their cost."""
     corruptions: CorruptionSpec | None = None
     """Common corruptions that every model is tried on as well; none when left out."""
+    prepare: Prepare = "auto"
+    """``auto``: attacks search a prepared copy of a model where there is one that agrees with it
+    (`robustframe.prepared`). ``none``: they search the model itself, in float32. Verdicts are the model's own."""
 
     @model_serializer(mode="wrap")
     def _stated(self, write: Callable[["Recipe"], dict[str, Any]]) -> dict[str, Any]:
-        # As for data: recipes without corruptions ask what they always did.
-        stated = write(self)
-        return {key: value for key, value in stated.items() if key != "corruptions" or value is not None}
+        # As for data: recipes that say neither ask what they always did.
+        late = {"corruptions": None, "prepare": "auto"}
+        return {key: value for key, value in write(self).items() if key not in late or value != late[key]}
 
 
 class AttackSpec(BaseModel):
@@ -223,7 +227,14 @@ class Battery(Strict):
     """Fresh evaluations of every image whose majority decides; above 1 for models that draw random numbers."""
     closest: bool = False
     """Look for the success nearest to the clean image: every example meets every attack, broken or not."""
+    precision: Literal["bfloat16"] | None = None
+    """What its attacks search in, on models that are prepared and say the same in it; float32 when left out."""
     attack: list[AttackSpec] = Field(min_length=1, max_length=_ATTACKS)
+
+    @model_serializer(mode="wrap")
+    def _stated(self, write: Callable[["Battery"], dict[str, Any]]) -> dict[str, Any]:
+        # As for data: a battery that says none is what it always was.
+        return {key: value for key, value in write(self).items() if key != "precision" or value is not None}
 
     @property
     def cited(self) -> str:

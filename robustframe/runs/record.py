@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 from robustframe.diagnose import Diagnosis
 from robustframe.errors import InputError, StoppedEarly, first_mistake, shown
 from robustframe.files import CARD_BYTES, RECORD_BYTES, read_plain
+from robustframe.prepared import Preparation
 
 Device = torch.device
 
@@ -228,11 +229,15 @@ class Record(Section):
     """Rows that could not be finished; without results, unless it was their checks that failed."""
     corruptions: CorruptionEntry | None = None
     """Accuracy on corrupted images; left out where nobody asked."""
+    searched: dict[str, Preparation] | None = None
+    """What attacks searched in place of each classifier, by its name; left out where they searched the models
+    themselves. Those that could not be tried are not in it."""
 
     @model_serializer(mode="wrap")
     def _stated(self, write: Callable[["Record"], dict[str, Any]]) -> dict[str, Any]:
-        # Records of before there were corruptions stay what they are, byte by byte.
-        return {key: value for key, value in write(self).items() if key != "corruptions" or value is not None}
+        # Records of before there were these stay what they are, byte by byte.
+        late = ("corruptions", "searched")
+        return {key: value for key, value in write(self).items() if key not in late or value is not None}
 
     @property
     def missing(self) -> frozenset[tuple[str, str]]:

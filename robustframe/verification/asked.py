@@ -62,6 +62,12 @@ def _record(run: Run) -> Iterator[Finding]:
     yield from _failed(run, expected_results)
     for name in sorted(record.answers.keys() - set(names)):
         yield Finding(RECORD, None, f"it has answers of {name}, which is not one of its classifiers")
+    for name in sorted((record.searched or {}).keys() - set(names)):
+        yield Finding(
+            RECORD, None, f"it says what was searched in place of {name}, which is not one of its classifiers"
+        )
+    if record.searched is not None and recipe.get("prepare") == "none":
+        yield Finding(RECORD, None, "it says what was searched in place of models, where its recipe has prepare = none")
 
 
 def _failed(run: Run, asked: Collection[tuple[str, str]]) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from robustframe.data import load
 from robustframe.draws import Draws
 from robustframe.evaluation.api import evaluate
 from robustframe.pairs import TrainingPlan, train_pair
+from robustframe.prepared import choose
 from robustframe.recipe import Battery
 from robustframe.threat import ThreatModel
 from robustframe.train import TrainingRecipe, new_pair
@@ -121,6 +122,31 @@ def test_an_evaluation_with_its_checks_has_the_same_verdicts(tiny_card: Path, tm
         assert one.diagnosis is not None
         assert other.diagnosis is not None
         assert one.diagnosis.verdict == other.diagnosis.verdict
+
+
+def test_a_prepared_copy_is_made_and_searched_there() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Flatten(), nn.Linear(256, 3),
+    )  # fmt: skip
+    model.train()(images(rows=64))
+    model, x = model.eval(), images(rows=20)
+    asked = {"threat": "linf:0.3", "diagnose": False, "report": robustframe.silent}
+    battery = [{"use": "apgd", "steps": 8}, {"use": "square", "queries": 20}]
+    y = classify(model, x)
+    here = evaluate(model, x, y, battery=battery, **asked)
+    with on_another():
+        moved = copy.deepcopy(model).to(OTHER)
+        there = evaluate(moved, x, y, battery=battery, **asked)
+        chosen = choose(moved, x, bfloat16=True)
+    for run in (here, there):
+        assert run.record.searched is not None
+        assert "batch norm folded" in run.record.searched["model"].steps
+    # The pretended device has no kernels for bfloat16.
+    assert chosen.bfloat16 or "it fails: Could not run" in str(chosen.why_not_bfloat16)
+    assert there.results[0].robust_correct == here.results[0].robust_correct
+    assert 0 < here.results[0].robust_correct < 20
 
 
 def test_certificates_are_the_same(tiny_card: Path) -> None:

@@ -31,6 +31,7 @@ ROOMS = [
     ["corruptions"],
     ["zoo"],
     ["calls"],
+    ["prepared"],
     ["differences"],
     ["gradients"],
     ["probe"],
