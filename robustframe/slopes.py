@@ -21,8 +21,8 @@ CURVED, DISAGREEMENT = 0.12, 0.35
 straight at that scale, up to the second as far as it is not."""
 _APART = 0.7
 """The same for a single example: of so few directions single cosines scatter, most where there are many kinks. With the
-bound of a median, a fifth of the examples of the zoo's most rugged honest pair would be called masked; with this one 6 %,
-and of wrong gradients hardly fewer."""
+bound of a median, a fifth of the examples of the zoo's most rugged honest pair would be called masked; with this one
+6 %, and of wrong gradients hardly fewer."""
 _LONGEST = 2
 """Largest change of a pixel over the mean one."""
 GRAINS = (4, 1)

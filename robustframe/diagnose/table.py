@@ -291,8 +291,9 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         name="breaks-by-stopping",
         asks="Share of stored adversarial images that twice the sweeps put right.",
-        threshold=0.5,
-        why="attacks stop just past the boundary, where little puts an image right; most of them is no accident",
+        threshold=0.75,
+        why="attacks stop just past the boundary, where any small change puts half of the images right; three quarters "
+        "are no accident",
         source="attacks on equilibrium models (Yang et al., 2022)",
         remedy="breaks come from early stopping: report robust accuracy at twice the sweeps too",
         measure=solving.breaks_by_stopping,
