@@ -1,9 +1,10 @@
 """Does the record follow from what it names: its hash, batteries, examples and models."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from robustframe.attacks import Attack
 from robustframe.attacks.registry import settings_of
 from robustframe.errors import InputError
 from robustframe.evaluation.bounds import certified_correct, certified_radii
@@ -134,6 +135,12 @@ def _batteries(run: Run, unknown: list[str]) -> Iterator[Finding]:
             )
 
 
+def _filled(stated: Mapping[str, Any], attack: Attack) -> dict[str, Any]:
+    """The settings of a record, with those that there were not yet when it was made, which had their default."""
+    own = settings_of(attack, defaults=False)
+    return {name: value for name, value in settings_of(attack).items() if name not in own} | dict(stated)
+
+
 def _settings(run: Run, asked: Sequence[Stage]) -> Iterator[Finding]:
     for result in run.results:
         stages = [stage for stage in asked if any(stage.runs_for(t) for t in run.threats if t.label == result.threat)]
@@ -146,7 +153,7 @@ def _settings(run: Run, asked: Sequence[Stage]) -> Iterator[Finding]:
             stated = (entry.battery, entry.position, entry.use, entry.name)
             if stated != (stage.battery.cited, stage.position, stage.spec.use, stage.spec.name):
                 yield Finding(RECORD, None, f"{where}: it lists {entry.use} where {stage.label} stands")
-            elif spelled(entry.settings) != spelled(settings_of(stage.attack)):
+            elif spelled(_filled(entry.settings, stage.attack)) != spelled(settings_of(stage.attack)):
                 yield Finding(RECORD, None, f"{where}: the settings of {stage.label} are not those of its battery")
 
 

@@ -56,7 +56,8 @@ def test_settings_arrive_with_the_types_of_the_fields():
         (
             "apgd",
             {"loss": "hinge"},
-            "APGD: loss = 'hinge' must be one of 'cross_entropy', 'dlr' or 'margin' or a function",
+            "APGD: loss = 'hinge' must be one of 'cross_entropy', 'margin', 'probability_margin' or 'dlr' or a "
+            "function",
         ),
         ("apgd", {"through": 3}, "APGD: through = 3 must be text or a function"),
         ("apgd", {"bpda": {"0": "identity", "1": "none"}}, "APGD: bpda.1 = 'none' must be one of 'identity' or a fun"),

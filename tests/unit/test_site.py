@@ -448,7 +448,7 @@ def test_commands_make_the_run_again(shown_run: Path) -> None:
     assert called.recipe is None
     assert called.evaluate == (
         "robustframe evaluate --model zoo:fmnist-chain3 --model zoo:fmnist-chain3-linf --data fashion-mnist --split "
-        "test --count 1000 --threat linf:8/255 --threat l2:1 --battery swift@1 --battery torchattacks@1 --seed 0"
+        "test --count 1000 --threat linf:8/255 --threat l2:1 --battery swift@2 --battery torchattacks@1 --seed 0"
     )
     assert "/home/me" not in called.verify
     python = asked("default", {"threats": ["linf:0.1"], "battery": ["quick@1"], "seed": 7, "chunk": 9})
