@@ -78,11 +78,6 @@ def agreement(
     return torch.stack(agreed).amin(0), torch.stack(straight).amin(0)
 
 
-def allowed(straight: float) -> float:
-    """Return the disagreement, one minus the cosine, that kinks explain where slopes ahead and behind agree so far."""
-    return min(max(1 - straight, CURVED), DISAGREEMENT)
-
-
 def masked(probe: Probe, draws: Draws) -> Verdicts:
     """Say of each example whether its gradient is none or another function's, at the image or where a short climb ends.
 

@@ -6,7 +6,7 @@ from robustframe.calls import borrowed, call_in_batches
 from robustframe.diagnose.case import Case, differ
 from robustframe.diagnose.question import Measurement
 from robustframe.losses import margin
-from robustframe.slopes import CURVED, SCALES, agreement, allowed, climbed
+from robustframe.slopes import CURVED, DISAGREEMENT, SCALES, agreement, climbed
 
 
 def claims(case: Case) -> Measurement:
@@ -83,7 +83,7 @@ def derivative(case: Case) -> Measurement:
                 min(float(part.quantile(0.5)) for part in torch.split(each, half))
                 for each in agreement(probe, points, case.every_draw, scale)
             )
-            limit = allowed(straight)
+            limit = min(max(1 - straight, CURVED), DISAGREEMENT)
             if 1 - agreed <= limit or 1 - straight <= CURVED:
                 break
     seen = (

@@ -86,6 +86,30 @@ def test_an_honest_model_under_an_honest_number_is_sound() -> None:
     assert (said.reasons, said.examples) == ([], 64)
 
 
+class Rugged(Linear):
+    """Of some images every change of the margin is an accident, as of those that lie next to the boundary."""
+
+    def __init__(self, pixel: int | None) -> None:
+        super().__init__()
+        self.pixel = pixel
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        # Grey levels are multiples of a sixteenth, and the noise is narrower than half of one.
+        some = torch.ones(len(x)) if self.pixel is None else (flat[:, self.pixel] > 8.5 / 16).float()
+        logits = self.linear(flat)
+        top = logits.max(1, keepdim=True)
+        return logits.scatter_add(1, top.indices, (some * torch.sin(1e3 * flat.sum(1)) ** 2).unsqueeze(1))
+
+
+def test_noise_is_judged_by_the_median_image() -> None:
+    shares = (DIGITS.images.flatten(1) > 8.5 / 16).float().mean(0)
+    pixel = int((shares - 0.35).abs().argmin())
+    assert 0.25 < float(shares[pixel]) < 0.45
+    assert ask(Rugged(pixel), found())[1]["unstable-predictions"].passed
+    assert ask(Rugged(None), found())[1]["unstable-predictions"].passed is False
+
+
 def test_the_verdict_is_that_of_the_worst_check() -> None:
     def check(passed: bool | None) -> Check:
         return Check(name="x", figure=None, threshold=0.0, passed=passed, examples=0, sentence="Seen.")

@@ -84,6 +84,7 @@ def average() -> nn.Module:
     answers="other",
     gradient="true",
     undefended=average,
+    cure="",
 )
 def surest_member() -> nn.Module:
     def run(*members_and_images: Any) -> Tensor:
